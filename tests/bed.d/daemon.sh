@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Sourced by tests/bed: the private libvirtd of the bed in $dir with the id $token.
+
+# As root: directories of its own in place of the host's, in a mount namespace.
+declare -A mounts=([run]=/run/libvirt [lib]=/var/lib/libvirt [cache]=/var/cache/libvirt [log]=/var/log/libvirt
+    [etc]=/etc/libvirt)
+# Which beds there are, and which mount points they had to make.
+claims=/run/livedisk-bed
+
+daemon_paths() {
+    state=$dir/daemon.$token
+    if [[ $EUID == 0 ]]; then
+        uri="qemu+unix:///system?socket=$state/run/libvirt-sock"
+        conf=$state/etc
+    else
+        uri="qemu+unix:///session?socket=$state/run/libvirt/libvirt-sock"
+        conf=$state/config/libvirt
+    fi
+}
+
+daemon_prepare() {
+    mkdir -p "$conf" "$state"/{run,lib,cache,log}
+    cat >"$conf/libvirtd.conf" <<TEXT
+host_uuid = "$(cat /proc/sys/kernel/random/uuid)"
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+log_outputs = "3:stderr"
+TEXT
+    # libvirtd does not start without its built-in user, whatever qemu.conf says; only libvirt-daemon-system makes that.
+    install -m 000 /dev/null "$state/no-kvm"
+    cp /etc/passwd /etc/group "$state/"
+    getent passwd libvirt-qemu >/dev/null ||
+        echo "libvirt-qemu:x:$(id -u nobody):$(id -g nobody)::/nonexistent:/usr/sbin/nologin" >>"$state/passwd"
+    getent group libvirt-qemu >/dev/null || echo "libvirt-qemu:x:$(id -g nobody):" >>"$state/group"
+    # An unprivileged user for QEMU, so that ownership and permissions are as on a real host.
+    cat >"$conf/qemu.conf" <<'TEXT'
+security_driver = "none"
+namespaces = []
+cgroup_controllers = []
+stdio_handler = "file"
+user = "nobody"
+group = "nogroup"
+dynamic_ownership = 1
+TEXT
+}
+
+daemon_start() {
+    local deadline=$((SECONDS + 60))
+    if [[ $EUID == 0 ]]; then
+        claim
+        # slave: what the host mounts later shows inside too, and nothing shows outside.
+        # shellcheck disable=SC2016
+        daemon_launch unshare --mount --propagation slave bash -c '
+            state=$1; shift
+            while (($# > 0)); do mount --bind "$state/$1" "$2"; shift 2; done
+            mount --bind "$state/passwd" /etc/passwd
+            mount --bind "$state/group" /etc/group
+            # Guests may hang under it, and probing it may take a minute. Something that QEMU may not open is taken for none.
+            [[ ! -e /dev/kvm ]] || mount --bind "$state/no-kvm" /dev/kvm
+            exec libvirtd --pid-file "$state/libvirtd.pid"' libvirtd "$state" $(for part in "${!mounts[@]}"; do echo "$part ${mounts[$part]}"; done)
+    else
+        XDG_RUNTIME_DIR=$state/run XDG_CONFIG_HOME=$state/config XDG_CACHE_HOME=$state/cache XDG_DATA_HOME=$state/lib \
+            daemon_launch libvirtd -f "$conf/libvirtd.conf" --pid-file "$state/libvirtd.pid"
+    fi
+    until virsh -q -c "$uri" uri >/dev/null 2>&1; do
+        kill -0 "$daemon" 2>/dev/null || fail "libvirtd ended; see $dir/daemon.log"
+        ((SECONDS < deadline)) || fail "libvirtd does not answer on $uri; see $dir/daemon.log"
+        sleep 0.05
+    done
+}
+
+# A session of its own, so that Ctrl-C at the terminal is not for it; and none of our descriptors, or a pipe from us
+# would never end.
+daemon_launch() {
+    # shellcheck disable=SC2016
+    setsid bash -c 'echo $$ >"$0"; exec "$@"' "$state/pid" "$@" </dev/null >>"$dir/daemon.log" 2>&1 &
+    disown
+    until [[ -s $state/pid ]]; do sleep 0.01; done
+    daemon=$(<"$state/pid")
+}
+
+daemon_stop() {
+    local pid
+    pid=$(cat "$state/pid" 2>/dev/null || true)
+    rm -f "$state/pid"
+    [[ -n $pid && " $(bed_processes) " == *" $pid "* ]] || return 0
+    kill "-$1" "$pid" 2>/dev/null || true
+    for _ in {1..100}; do
+        kill -0 "$pid" 2>/dev/null || return 0
+        sleep 0.1
+    done
+    kill -KILL "$pid" 2>/dev/null || true
+}
+
+# Everything that runs in the bed, and nothing else: by its mount of the bed's own directory, or as an ordinary user by
+# the environment that libvirt gives it.
+bed_processes() {
+    if [[ $EUID == 0 ]]; then
+        grep -ls "/daemon.$token/run /run/libvirt " /proc/[0-9]*/mountinfo
+    else
+        grep -lszE "^XDG_(RUNTIME_DIR|CONFIG_HOME|CACHE_HOME|DATA_HOME)=$state/" /proc/[0-9]*/environ
+    fi 2>/dev/null | cut -d/ -f3 | tr '\n' ' ' || true
+}
+
+daemon_end() {
+    local pids
+    daemon_stop KILL
+    for _ in {1..100}; do
+        pids=$(bed_processes)
+        [[ -n $pids ]] || break
+        # shellcheck disable=SC2086
+        kill -KILL $pids 2>/dev/null || true
+        sleep 0.05
+    done
+    [[ -z $pids ]] || say "processes that do not end: $pids"
+    [[ $EUID != 0 ]] || unclaim
+}
+
+claim() {
+    (
+        flock 8
+        mkdir -p "$claims/beds"
+        touch "$claims/beds/$token"
+        for point in "${mounts[@]}"; do
+            [[ -d $point ]] || { mkdir -p "$point"; echo "$point" >>"$claims/made"; }
+        done
+    ) 8</run
+}
+
+# The last bed removes the mount points: to remove one that another bed uses would unmount it there.
+unclaim() {
+    (
+        flock 8
+        rm -f "$claims/beds/$token"
+        [[ -d $claims && -z $(ls -A "$claims/beds") ]] || exit 0
+        [[ ! -e $claims/made ]] || xargs -a "$claims/made" rmdir --ignore-fail-on-non-empty
+        rm -r "$claims"
+    ) 8</run
+}

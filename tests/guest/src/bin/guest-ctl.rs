@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Sends one line to a guest's control socket and prints the answer. Usage: `guest-ctl SOCKET COMMAND...`
+#![forbid(unsafe_code)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+fn ask(socket: &str, command: &str) -> std::io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    if command == "clock" {
+        // Said as late as possible.
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_err(std::io::Error::other)?;
+        stream.write_all(format!("clock {}\n", now.as_nanos()).as_bytes())?;
+    } else {
+        stream.write_all(format!("{command}\n").as_bytes())?;
+    }
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    Ok(answer.trim_end().to_owned())
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [socket, command @ ..] = arguments.as_slice() else {
+        eprintln!("guest-ctl: expected SOCKET COMMAND...");
+        return ExitCode::from(2);
+    };
+    match ask(socket, &command.join(" ")) {
+        Ok(answer) => {
+            println!("{answer}");
+            // poweroff ends the guest before it can answer.
+            let gone = answer.is_empty() && command == ["poweroff"];
+            if gone || answer == "ok" || answer.starts_with("ok ") {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+        Err(error) => {
+            eprintln!("guest-ctl: {socket}: {error}; is the guest running, and nobody else connected?");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The one door: make demo, make test.
+.PHONY: help setup build demo test clean
+
+help:
+	@echo "make demo    set up, build, and take a live snapshot of a small real guest (five minutes at most)"
+	@echo "make test    set up and run every test"
+	@echo "make build   target/release/liblivedisk.so and target/release/livedisk"
+	@echo "make setup   install the packages that are missing (root or sudo) and build the test guest"
+	@echo "make clean   remove what was built here"
+
+setup:
+	@tests/setup
+
+build: setup
+	cargo build --release --package livedisk --package livedisk-cli
+
+demo: build
+	@tests/demo
+
+test: setup
+	@tests/run
+
+clean:
+	rm -rf target build

@@ -7,16 +7,20 @@ declare -A mounts=([run]=/run/libvirt [lib]=/var/lib/libvirt [cache]=/var/cache/
 # Which beds there are, and which mount points they had to make.
 claims=/run/livedisk-bed
 
+# Short names: below them libvirt makes sockets, whose paths may have 107 bytes.
 daemon_paths() {
-    state=$dir/daemon.$token
+    state=$dir/d.$token
     if [[ $EUID == 0 ]]; then
         uri="qemu+unix:///system?socket=$state/run/libvirt-sock"
         conf=$state/etc
     else
         uri="qemu+unix:///session?socket=$state/run/libvirt/libvirt-sock"
-        conf=$state/config/libvirt
+        conf=$state/c/libvirt
     fi
 }
+
+# Its cache is the bed's, else it would make one in the caller's home.
+virsh() { XDG_CACHE_HOME=$state/cache command virsh -q -c "$uri" "$@"; }
 
 daemon_prepare() {
     mkdir -p "$conf" "$state"/{run,lib,cache,log}
@@ -32,12 +36,14 @@ TEXT
     getent passwd libvirt-qemu >/dev/null ||
         echo "libvirt-qemu:x:$(id -u nobody):$(id -g nobody)::/nonexistent:/usr/sbin/nologin" >>"$state/passwd"
     getent group libvirt-qemu >/dev/null || echo "libvirt-qemu:x:$(id -g nobody):" >>"$state/group"
-    # An unprivileged user for QEMU, so that ownership and permissions are as on a real host.
     cat >"$conf/qemu.conf" <<'TEXT'
 security_driver = "none"
 namespaces = []
 cgroup_controllers = []
 stdio_handler = "file"
+TEXT
+    # An unprivileged user for QEMU, so that ownership and permissions are as on a real host.
+    ((EUID != 0)) || cat >>"$conf/qemu.conf" <<'TEXT'
 user = "nobody"
 group = "nogroup"
 dynamic_ownership = 1
@@ -59,10 +65,10 @@ daemon_start() {
             [[ ! -e /dev/kvm ]] || mount --bind "$state/no-kvm" /dev/kvm
             exec libvirtd --pid-file "$state/libvirtd.pid"' libvirtd "$state" $(for part in "${!mounts[@]}"; do echo "$part ${mounts[$part]}"; done)
     else
-        XDG_RUNTIME_DIR=$state/run XDG_CONFIG_HOME=$state/config XDG_CACHE_HOME=$state/cache XDG_DATA_HOME=$state/lib \
+        XDG_RUNTIME_DIR=$state/run XDG_CONFIG_HOME=$state/c XDG_CACHE_HOME=$state/cache XDG_DATA_HOME=$state/lib \
             daemon_launch libvirtd -f "$conf/libvirtd.conf" --pid-file "$state/libvirtd.pid"
     fi
-    until virsh -q -c "$uri" uri >/dev/null 2>&1; do
+    until virsh uri >/dev/null 2>&1; do
         kill -0 "$daemon" 2>/dev/null || fail "libvirtd ended; see $dir/daemon.log"
         ((SECONDS < deadline)) || fail "libvirtd does not answer on $uri; see $dir/daemon.log"
         sleep 0.05
@@ -85,9 +91,10 @@ daemon_stop() {
     rm -f "$state/pid"
     [[ -n $pid && " $(bed_processes) " == *" $pid "* ]] || return 0
     kill "-$1" "$pid" 2>/dev/null || true
-    for _ in {1..100}; do
-        kill -0 "$pid" 2>/dev/null || return 0
-        sleep 0.1
+    # A zombie has no exe any more; who reaps it, and when, is not ours to know.
+    for _ in {1..200}; do
+        readlink -e "/proc/$pid/exe" >/dev/null || return 0
+        sleep 0.05
     done
     kill -KILL "$pid" 2>/dev/null || true
 }
@@ -96,7 +103,7 @@ daemon_stop() {
 # the environment that libvirt gives it.
 bed_processes() {
     if [[ $EUID == 0 ]]; then
-        grep -ls "/daemon.$token/run /run/libvirt " /proc/[0-9]*/mountinfo
+        grep -ls "/d.$token/run /run/libvirt " /proc/[0-9]*/mountinfo
     else
         grep -lszE "^XDG_(RUNTIME_DIR|CONFIG_HOME|CACHE_HOME|DATA_HOME)=$state/" /proc/[0-9]*/environ
     fi 2>/dev/null | cut -d/ -f3 | tr '\n' ' ' || true

@@ -96,10 +96,10 @@ guest_start() {
 </domain>
 XML
     if [[ $persistent == yes ]]; then
-        virsh -q -c "$uri" define "$dir/$name.xml" >&2
-        virsh -q -c "$uri" start "$name" >&2
+        virsh define "$dir/$name.xml" >&2
+        virsh start "$name" >&2
     else
-        virsh -q -c "$uri" create "$dir/$name.xml" >&2
+        virsh create "$dir/$name.xml" >&2
     fi
 }
 
@@ -112,14 +112,14 @@ guest_wait() {
     done
     "$dir/bin/guest-ctl" "$dir/$name.control" clock >/dev/null || fail "$name: its clock cannot be set"
     [[ $agent == yes ]] || return 0
-    until virsh -q -c "$uri" dumpxml "$name" | grep -q "name='org.qemu.guest_agent.0' state='connected'" &&
-        virsh -q -c "$uri" qemu-agent-command --timeout 5 "$name" '{"execute":"guest-ping"}' >/dev/null 2>&1; do
+    until virsh dumpxml "$name" | grep -q "name='org.qemu.guest_agent.0' state='connected'" &&
+        virsh qemu-agent-command --timeout 5 "$name" '{"execute":"guest-ping"}' >/dev/null 2>&1; do
         guest_patience
     done
 }
 
 guest_patience() {
     ((SECONDS < deadline)) || fail "$name does not write, or its agent does not answer"
-    [[ $(virsh -q -c "$uri" domstate "$name") == running ]] || fail "$name ended while it started"
+    [[ $(virsh domstate "$name") == running ]] || fail "$name ended while it started"
     sleep 0.1
 }

@@ -3,7 +3,7 @@
 
 # guest_parse SPEC: sets what the SPEC says and the defaults for the rest.
 guest_parse() {
-    local field fields
+    local field fields size="[0-9]+[KMGT]?"
     name=guest1 disks=qcow2-backed:64M data=16M persistent=yes agent=yes cdrom=no memory=128
     IFS=, read -ra fields <<<"$1"
     for field in "${fields[@]}"; do
@@ -13,10 +13,13 @@ guest_parse() {
             *) fail "--guest $1: '$field' is not known; see tests/bed --help" ;;
         esac
     done
+    [[ $disks =~ ^(raw|qcow2|qcow2-backed):$size(\+(raw|qcow2|qcow2-backed):$size){0,15}$ ]] ||
+        fail "--guest $1: disks are KIND:SIZE joined by '+', KIND raw, qcow2 or qcow2-backed, SIZE such as 64M"
+    [[ $data =~ ^$size$ && $memory =~ ^[0-9]+$ ]] || fail "--guest $1: data is a size such as 16M, memory a number"
     [[ $name =~ ^[A-Za-z0-9_.-]{1,30}$ ]] || fail "--guest $1: the name may have letters, digits, and . _ -"
 }
 
-bytes() { numfmt --from=iec "$1" 2>/dev/null || fail "--guest: '$1' is not a size such as 64M"; }
+bytes() { numfmt --from=iec "$1"; }
 
 # make_disk KIND SIZE PATH: an ext4 file system without a partition table, with the data in it. Sets xml to the
 # elements below <disk>.
@@ -40,7 +43,6 @@ make_disk() {
             chain="<backingStore type='file'><format type='qcow2'/><source file='$base'/><backingStore/></backingStore>"
             tell "BASE_${number}_${target^^}" "$base"
             ;;
-        *) fail "disk kind '$kind' is not known; see tests/bed --help" ;;
     esac
     rm -f "$path.new"
     xml="<driver name='qemu' type='${kind%-backed}' discard='unmap'/><source file='$path'/>${chain:-<backingStore/>}"

@@ -8,19 +8,23 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 fn ask(socket: &str, command: &str) -> std::io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    if command == "clock" {
-        // Said as late as possible.
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_err(std::io::Error::other)?;
-        stream.write_all(format!("clock {}\n", now.as_nanos()).as_bytes())?;
-    } else {
-        stream.write_all(format!("{command}\n").as_bytes())?;
+    let mut stream = BufReader::new(UnixStream::connect(socket)?);
+    stream.get_ref().set_read_timeout(Some(Duration::from_secs(10)))?;
+    if command != "clock" {
+        return exchange(&mut stream, command);
     }
+    // After a first exchange the guest waits in a read, and what follows arrives at once.
+    exchange(&mut stream, "stats")?;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(std::io::Error::other)?;
+    exchange(&mut stream, &format!("clock {}", now.as_nanos()))
+}
+
+fn exchange(stream: &mut BufReader<UnixStream>, line: &str) -> std::io::Result<String> {
+    stream.get_mut().write_all(format!("{line}\n").as_bytes())?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer)?;
+    stream.read_line(&mut answer)?;
     Ok(answer.trim_end().to_owned())
 }
 

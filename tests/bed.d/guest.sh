@@ -114,7 +114,7 @@ guest_wait() {
     done
     "$dir/bin/guest-ctl" "$dir/$name.control" clock >/dev/null || fail "$name: its clock cannot be set"
     [[ $agent == yes ]] || return 0
-    until virsh dumpxml "$name" | grep -q "name='org.qemu.guest_agent.0' state='connected'" &&
+    until [[ $(virsh dumpxml "$name") == *"name='org.qemu.guest_agent.0' state='connected'"* ]] &&
         virsh qemu-agent-command --timeout 5 "$name" '{"execute":"guest-ping"}' >/dev/null 2>&1; do
         guest_patience
     done

@@ -30,12 +30,15 @@ auth_unix_ro = "none"
 auth_unix_rw = "none"
 log_outputs = "3:stderr"
 TEXT
-    # libvirtd does not start without its built-in user, whatever qemu.conf says; only libvirt-daemon-system makes that.
+    # libvirtd does not start without its built-in user and group, whatever qemu.conf says; only libvirt-daemon-system
+    # makes them. The group is kvm on Ubuntu.
     install -m 000 /dev/null "$state/no-kvm"
     cp /etc/passwd /etc/group "$state/"
     getent passwd libvirt-qemu >/dev/null ||
         echo "libvirt-qemu:x:$(id -u nobody):$(id -g nobody)::/nonexistent:/usr/sbin/nologin" >>"$state/passwd"
-    getent group libvirt-qemu >/dev/null || echo "libvirt-qemu:x:$(id -g nobody):" >>"$state/group"
+    for group in libvirt-qemu kvm; do
+        getent group $group >/dev/null || echo "$group:x:$(id -g nobody):" >>"$state/group"
+    done
     cat >"$conf/qemu.conf" <<'TEXT'
 security_driver = "none"
 namespaces = []

@@ -13,9 +13,11 @@ daemon_paths() {
     if [[ $EUID == 0 ]]; then
         uri="qemu+unix:///system?socket=$state/run/libvirt-sock"
         conf=$state/etc
+        pids=$state/run/qemu
     else
         uri="qemu+unix:///session?socket=$state/run/libvirt/libvirt-sock"
         conf=$state/c/libvirt
+        pids=$state/run/libvirt/qemu/run
     fi
 }
 
@@ -113,16 +115,16 @@ bed_processes() {
 }
 
 daemon_end() {
-    local pids
+    local left
     daemon_stop KILL
     for _ in {1..100}; do
-        pids=$(bed_processes)
-        [[ -n $pids ]] || break
+        left=$(bed_processes)
+        [[ -n $left ]] || break
         # shellcheck disable=SC2086
-        kill -KILL $pids 2>/dev/null || true
+        kill -KILL $left 2>/dev/null || true
         sleep 0.05
     done
-    [[ -z $pids ]] || say "processes that do not end: $pids"
+    [[ -z $left ]] || say "processes that do not end: $left"
     [[ $EUID != 0 ]] || unclaim
 }
 

@@ -68,6 +68,7 @@ guest_start() {
     tell "WRITER_$number" "$dir/$name.writer"
     tell "CONTROL_$number" "$dir/$name.control"
     tell "CONSOLE_$number" "$dir/$name.console"
+    tell "PIDFILE_$number" "$pids/$name.pid"
     # Made by us so that they stay readable for us whatever QEMU's umask.
     touch "$dir/$name".{writer,console}
     chmod 644 "$dir/$name".{writer,console}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! livedisk_open, livedisk_open_from, livedisk_close, livedisk_version.
+
+use std::ffi::{c_char, c_void};
+
+use super::error::livedisk_error;
+use super::values::{LIVEDISK_OPEN_RUN_EVENT_LOOP, LIVEDISK_OPEN_USE_EVENTS};
+use super::{Handle, frame, input, invalid};
+use crate::connection::{Connection, EventLoop};
+use crate::error::{Error, ErrorCode, Result};
+use crate::libvirt::{self, Quiet};
+
+/// A connection to libvirt. Made by livedisk_open() or livedisk_open_from(), ended by livedisk_close(). Any thread.
+pub struct livedisk_connection {
+    handle: Handle<Connection>,
+}
+
+impl livedisk_connection {
+    pub(super) fn call<R>(&self, call: impl FnOnce(&Connection) -> Result<R>) -> Result<R> {
+        self.handle.call(call)
+    }
+}
+
+/// livedisk's version, as "major.minor.patch".
+///
+/// @return text that lives as long as the library
+///
+/// Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn livedisk_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+/// Opens a connection (virConnectOpen).
+///
+/// From the first open on, libvirt's process-wide error function (virSetErrorFunc) is livedisk's: it does what
+/// libvirt's own does, and is silent for errors that livedisk handles. Set yours after the first open.
+///
+/// @param uri    libvirt URI; NULL is libvirt's own default
+/// @param flags  LIVEDISK_OPEN_RUN_EVENT_LOOP or LIVEDISK_OPEN_USE_EVENTS; with neither, livedisk polls libvirt at an
+///               adaptive interval, and the reason of a failed copy is told less well. qemu:///embed needs one of them.
+/// @param out    receives the connection, owned by the caller: end it with livedisk_close()
+/// @param error  receives the error, owned by the caller; may be NULL
+/// @return LIVEDISK_OK, or
+///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+///         LIVEDISK_ERR_NO_CONNECTION (libvirt's reason is in the message: check the URI and the daemon)
+///
+/// Any thread.
+///
+/// # Safety
+/// `uri` is null or NUL-terminated; `out` and `error` are null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_open(
+    uri: *const c_char,
+    flags: u32,
+    out: *mut *mut livedisk_connection,
+    error: *mut *mut livedisk_error,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        frame(error, || {
+            must_have_room(out)?;
+            let event_loop = event_loop(flags)?;
+            let uri = input::optional_string(uri, "uri")?;
+            hand_out(Connection::open(uri.as_deref(), event_loop)?, out);
+            Ok(())
+        })
+    }
+}
+
+/// Opens a connection over one that the caller has. One reference of it is taken (virConnectRef), and given back by
+/// livedisk_close() and by the last operation that uses it.
+///
+/// @param vir_connect  a virConnectPtr with write access
+/// @param flags        as for livedisk_open()
+/// @param out          receives the connection, owned by the caller: end it with livedisk_close()
+/// @param error        receives the error, owned by the caller; may be NULL
+/// @return LIVEDISK_OK, or
+///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+///         LIVEDISK_ERR_NO_CONNECTION (libvirt refuses the pointer)
+///
+/// Any thread.
+///
+/// # Safety
+/// `vir_connect` is null or a live virConnectPtr; `out` and `error` are null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_open_from(
+    vir_connect: *mut c_void,
+    flags: u32,
+    out: *mut *mut livedisk_connection,
+    error: *mut *mut livedisk_error,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        frame(error, || {
+            must_have_room(out)?;
+            let event_loop = event_loop(flags)?;
+            if vir_connect.is_null() {
+                return Err(invalid("vir_connect is NULL; pass a virConnectPtr"));
+            }
+            let _quiet = Quiet::new();
+            let connection = libvirt::Connection::from_raw(vir_connect, event_loop.into()).map_err(|failure| {
+                let message = format!("libvirt refuses the connection: {}", failure.message());
+                Error::new(ErrorCode::NoConnection, message).with_libvirt_code(failure.code().to_raw() as i32)
+            })?;
+            hand_out(Connection::from_libvirt(connection, event_loop), out);
+            Ok(())
+        })
+    }
+}
+
+/// Ends the use of a connection. Operations that were started on it go on and keep what they need of it.
+///
+/// @param connection  the connection; NULL is fine
+///
+/// Any thread, once; no other call may use the connection at the time or later.
+///
+/// # Safety
+/// `connection` is null or a live connection, and nobody uses it any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_close(connection: *mut livedisk_connection) {
+    if !connection.is_null() {
+        let _quiet = Quiet::new();
+        // SAFETY: made by `hand_out`, and given up by the caller.
+        drop(unsafe { Box::from_raw(connection) });
+    }
+}
+
+pub(super) fn must_have_room<T>(out: *mut *mut T) -> Result<()> {
+    if out.is_null() {
+        return Err(invalid("out is NULL; pass where the handle is to go"));
+    }
+    Ok(())
+}
+
+/// # Safety
+/// `out` is writable.
+unsafe fn hand_out(connection: Connection, out: *mut *mut livedisk_connection) {
+    let handle = Box::new(livedisk_connection {
+        handle: Handle::new(connection),
+    });
+    // SAFETY: by the caller's promise.
+    unsafe { out.write(Box::into_raw(handle)) }
+}
+
+fn event_loop(flags: u32) -> Result<EventLoop> {
+    let known = LIVEDISK_OPEN_RUN_EVENT_LOOP | LIVEDISK_OPEN_USE_EVENTS;
+    match input::flags(flags, known, "flags")? {
+        0 => Ok(EventLoop::None),
+        LIVEDISK_OPEN_RUN_EVENT_LOOP => Ok(EventLoop::Own),
+        LIVEDISK_OPEN_USE_EVENTS => Ok(EventLoop::Caller),
+        _ => Err(invalid(
+            "RUN_EVENT_LOOP and USE_EVENTS exclude each other; pass one of them",
+        )),
+    }
+}
+
+/// # Safety
+/// `connection` is null or alive.
+pub(super) unsafe fn connection<'a>(connection: *mut livedisk_connection) -> Result<&'a livedisk_connection> {
+    // SAFETY: by the caller's promise.
+    unsafe { connection.as_ref() }.ok_or_else(|| invalid("connection is NULL; pass one from livedisk_open()"))
+}

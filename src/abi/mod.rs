@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The C boundary: it checks what comes in, copies it into owned values, calls the Rust API and maps the outcome.
+//! Nothing else happens here, and nowhere else does anything of this.
+#![allow(unsafe_code)]
+#![allow(non_camel_case_types)]
+
+mod connection;
+mod error;
+mod input;
+mod log;
+mod operation;
+mod output;
+mod start;
+mod values;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, ErrorCode, Result};
+use error::{deliver, livedisk_error};
+
+/// What a handle holds, and whether a panic happened on it.
+struct Handle<T> {
+    value: T,
+    broken: AtomicBool,
+}
+
+impl<T> Handle<T> {
+    fn new(value: T) -> Self {
+        Self {
+            value,
+            broken: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs a call on the handle. After a panic it refuses, because nobody knows what state it is in.
+    fn call<R>(&self, call: impl FnOnce(&T) -> Result<R>) -> Result<R> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(internal(
+                "this handle is unusable since livedisk panicked on it; free it",
+            ));
+        }
+        catch_unwind(AssertUnwindSafe(|| call(&self.value))).unwrap_or_else(|_| {
+            self.broken.store(true, Ordering::SeqCst);
+            Err(internal("livedisk panicked; free this handle and report the fault"))
+        })
+    }
+}
+
+fn internal(message: &str) -> Error {
+    Error::new(ErrorCode::Internal, message)
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorCode::InvalidArgument, message)
+}
+
+/// The frame of every call: no panic crosses it, and a failure is told by code and, where wanted, by object.
+///
+/// # Safety
+/// `error` is null or writable.
+unsafe fn frame(error: *mut *mut livedisk_error, call: impl FnOnce() -> Result<()>) -> i32 {
+    let result = catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|_| Err(internal("livedisk panicked; please report the fault")));
+    match result {
+        Ok(()) => values::LIVEDISK_OK,
+        // SAFETY: by the caller's promise.
+        Err(failure) => unsafe { deliver(failure, error) },
+    }
+}

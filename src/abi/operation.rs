@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Watching, finishing, cancelling and letting go of an operation.
+
+use std::ffi::{c_char, c_int};
+use std::os::fd::AsRawFd;
+
+use super::connection::{connection, livedisk_connection, must_have_room};
+use super::error::livedisk_error;
+use super::output::{Room, livedisk_progress, livedisk_recovery, livedisk_report};
+use super::start::not_yet;
+use super::{Handle, frame, input, invalid};
+use crate::error::Result;
+use crate::operation::Operation;
+
+/// An operation on a running guest. It goes on by itself; the handle watches and steers it. Made by
+/// livedisk_start_live_snapshot(), ended by livedisk_operation_free(). Any thread, several at once.
+pub struct livedisk_operation {
+    handle: Handle<Operation>,
+}
+
+/// # Safety
+/// `out` is writable.
+pub(super) unsafe fn hand_out(operation: Operation, out: *mut *mut livedisk_operation) {
+    let handle = Box::new(livedisk_operation {
+        handle: Handle::new(operation),
+    });
+    // SAFETY: by the caller's promise.
+    unsafe { out.write(Box::into_raw(handle)) }
+}
+
+/// # Safety
+/// `operation` is null or alive.
+unsafe fn operation<'a>(operation: *const livedisk_operation) -> Result<&'a livedisk_operation> {
+    // SAFETY: by the caller's promise.
+    unsafe { operation.as_ref() }.ok_or_else(|| invalid("operation is NULL; pass one from a start call"))
+}
+
+/// Waits until the phase changes or there is progress that no poll has shown, and says what the operation last saw. No
+/// libvirt call is made on the caller's thread. In a final phase it returns at once; why an operation failed is told by
+/// livedisk_finish().
+///
+/// @param operation      the operation
+/// @param timeout_ms     milliseconds to wait at most; 0: not at all; -1: for ever
+/// @param progress       is filled; NULL with size 0 if not wanted
+/// @param progress_size  sizeof(struct livedisk_progress)
+/// @param error          receives the error, owned by the caller; may be NULL
+/// @return LIVEDISK_OK, also when the time was over and nothing new came, or
+///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call), LIVEDISK_ERR_INTERNAL (free the handle)
+///
+/// Any phase, any thread. livedisk_cancel() from another thread ends the wait.
+///
+/// # Safety
+/// Pointers are null or valid as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_poll(
+    operation: *mut livedisk_operation,
+    timeout_ms: i32,
+    progress: *mut livedisk_progress,
+    progress_size: usize,
+    error: *mut *mut livedisk_error,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        frame(error, || {
+            let operation = self::operation(operation)?;
+            let room = Room::new(progress, progress_size, "progress")?;
+            let timeout = input::timeout(timeout_ms)?;
+            let seen = operation.handle.call(|operation| Ok(operation.poll(timeout)))?;
+            room.fill(&livedisk_progress::from(&seen));
+            Ok(())
+        })
+    }
+}
+
+/// A descriptor that is readable whenever a livedisk_poll() with timeout 0 would show something new: for poll(2),
+/// epoll(7), GLib, libuv, Go. Do not read, write or close it; livedisk_poll() makes it unreadable again.
+///
+/// @param operation  the operation
+/// @return the descriptor, which lives as long as the operation; -1 for NULL
+///
+/// Any phase, any thread.
+///
+/// # Safety
+/// `operation` is null or alive.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_operation_fd(operation: *const livedisk_operation) -> c_int {
+    // SAFETY: by the caller's promise.
+    unsafe { self::operation(operation) }
+        .and_then(|operation| operation.handle.call(|operation| Ok(operation.fd().as_raw_fd())))
+        .unwrap_or(-1)
+}
+
+/// Waits for READY if need be, completes the operation, and reports. Once DONE it reports the same again.
+///
+/// @param operation    the operation
+/// @param timeout_ms   milliseconds to wait at most; 0: not at all, the operation completes by itself; -1: for ever
+/// @param report       is filled on success; NULL with size 0 if not wanted
+/// @param report_size  sizeof(struct livedisk_report)
+/// @param error        receives the error, owned by the caller; may be NULL
+/// @return LIVEDISK_OK, or
+///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+///         LIVEDISK_ERR_TIMEOUT (the operation goes on towards its end: call again, or cancel),
+///         LIVEDISK_ERR_CANCELLED (it was cancelled and taken back),
+///         or what made the operation fail, with everything taken back: LIVEDISK_ERR_DOMAIN_STATE, LIVEDISK_ERR_FREEZE,
+///         LIVEDISK_ERR_DESTINATION, LIVEDISK_ERR_NO_SPACE, LIVEDISK_ERR_PERMISSION, LIVEDISK_ERR_JOB_FAILED,
+///         LIVEDISK_ERR_VERIFY, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_IO, LIVEDISK_ERR_INTERNAL
+///         (see the message for what to do, then start again)
+///
+/// Any phase, any thread. livedisk_cancel() from another thread ends the wait.
+///
+/// # Safety
+/// Pointers are null or valid as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_finish(
+    operation: *mut livedisk_operation,
+    timeout_ms: i32,
+    report: *mut livedisk_report,
+    report_size: usize,
+    error: *mut *mut livedisk_error,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        frame(error, || {
+            let operation = self::operation(operation)?;
+            let room = Room::new(report, report_size, "report")?;
+            let timeout = input::timeout(timeout_ms)?;
+            let found = operation.handle.call(|operation| operation.finish(timeout))?;
+            room.fill(&livedisk_report::from(&found));
+            Ok(())
+        })
+    }
+}
+
+/// Takes everything back and waits until that is done: jobs ended, guest thawed, disk chain and definition as before,
+/// files that the operation made removed, nothing else touched. An operation that is cancelled or failed is taken back
+/// already.
+///
+/// @param operation  the operation
+/// @param error      receives the error, owned by the caller; may be NULL
+/// @return LIVEDISK_OK, or
+///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+///         LIVEDISK_ERR_NO_OPERATION (it was complete: its images are yours to remove),
+///         or what could not be taken back (the message says what is left and where)
+///
+/// Any phase, any thread; it ends a livedisk_poll() or livedisk_finish() that waits.
+///
+/// # Safety
+/// Pointers are null or valid as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_cancel(operation: *mut livedisk_operation, error: *mut *mut livedisk_error) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        frame(error, || {
+            let operation = self::operation(operation)?;
+            operation.handle.call(Operation::cancel)
+        })
+    }
+}
+
+/// Lets go of an operation: nothing is pivoted and nothing aborted. What QEMU does goes on, and the operation's record
+/// stays with the domain; livedisk_start_live_snapshot() on it says BUSY until it is settled. If the operation is in the
+/// freeze window, the call returns behind the thaw.
+///
+/// @param operation  the operation; NULL is fine
+///
+/// Any phase, any thread, once; no other call may use the operation at the time or later, and its descriptor is closed.
+///
+/// # Safety
+/// `operation` is null or alive, and nobody uses it any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_operation_free(operation: *mut livedisk_operation) {
+    if !operation.is_null() {
+        // SAFETY: made by `hand_out`, and given up by the caller.
+        drop(unsafe { Box::from_raw(operation) });
+    }
+}
+
+/// Takes a running operation of a domain up again. Not supported by this version of livedisk.
+///
+/// @param connection  from livedisk_open() or livedisk_open_from()
+/// @param domain      name or UUID of a domain
+/// @param target      a disk target of the operation
+/// @param out         receives the operation
+/// @param error       receives the error, owned by the caller; may be NULL
+/// @return LIVEDISK_ERR_INVALID_ARGUMENT (correct the call), LIVEDISK_ERR_UNSUPPORTED (wait for a later version)
+///
+/// Any thread.
+///
+/// # Safety
+/// Pointers are null or valid as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_attach(
+    connection: *mut livedisk_connection,
+    domain: *const c_char,
+    target: *const c_char,
+    out: *mut *mut livedisk_operation,
+    error: *mut *mut livedisk_error,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        frame(error, || {
+            self::connection(connection)?;
+            must_have_room(out)?;
+            input::string(domain, "domain")?;
+            input::string(target, "target")?;
+            Err(not_yet("livedisk_attach"))
+        })
+    }
+}
+
+/// Settles what is left on a domain after a crash. Not supported by this version of livedisk.
+///
+/// @param connection     from livedisk_open() or livedisk_open_from()
+/// @param domain         name or UUID; NULL: all domains
+/// @param recovery       is filled; NULL with size 0 if not wanted
+/// @param recovery_size  sizeof(struct livedisk_recovery)
+/// @param error          receives the error, owned by the caller; may be NULL
+/// @return LIVEDISK_ERR_INVALID_ARGUMENT (correct the call), LIVEDISK_ERR_UNSUPPORTED (wait for a later version)
+///
+/// Any thread.
+///
+/// # Safety
+/// Pointers are null or valid as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_recover(
+    connection: *mut livedisk_connection,
+    domain: *const c_char,
+    recovery: *mut livedisk_recovery,
+    recovery_size: usize,
+    error: *mut *mut livedisk_error,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        frame(error, || {
+            self::connection(connection)?;
+            input::optional_string(domain, "domain")?;
+            Room::new(recovery, recovery_size, "recovery")?;
+            Err(not_yet("livedisk_recover"))
+        })
+    }
+}

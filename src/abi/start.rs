@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! livedisk_start_live_snapshot and livedisk_migrate_disk.
+
+use std::ffi::{c_char, c_void};
+use std::time::Duration;
+
+use super::connection::{connection, livedisk_connection, must_have_room};
+use super::error::livedisk_error;
+use super::input::{self, input};
+use super::operation::{hand_out, livedisk_operation};
+use super::values::*;
+use super::{frame, invalid};
+use crate::error::{Error, ErrorCode, Result};
+use crate::operation::{Method, Quiesce, SnapshotDisk, SnapshotOptions};
+
+/// Clones `source` to `destination`, which does not exist yet; returns 0, or anything else for a failure.
+pub type livedisk_clone_callback =
+    Option<unsafe extern "C" fn(source: *const c_char, destination: *const c_char, data: *mut c_void) -> i32>;
+
+/// One disk of a snapshot. Strings are copied before the call returns.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct livedisk_snapshot_disk {
+    /// The disk target, such as "vda".
+    pub target: *const c_char,
+    /// Absolute path of a file that does not exist yet, path of a block device, or an nbd:// or nbd+unix:// URI.
+    pub destination: *const c_char,
+    /// "qcow2" or "raw". NULL: the disk's own format for a file, raw for a block device or an NBD export.
+    pub format: *const c_char,
+    /// LIVEDISK_DISK_*.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: [u64; 4],
+}
+
+/// What a live snapshot is asked for. Zero-initialise it, then set what you want.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct livedisk_snapshot_options {
+    /// The disks, each once; all get one point in time.
+    pub disks: *const livedisk_snapshot_disk,
+    /// How many.
+    pub disk_count: usize,
+    /// LIVEDISK_METHOD_*.
+    pub method: i32,
+    /// LIVEDISK_QUIESCE_*.
+    pub quiesce: i32,
+    /// LIVEDISK_SNAPSHOT_*.
+    pub flags: u32,
+    /// Milliseconds the guest may be frozen; 0: 10 s. Past it the guest is thawed and the operation fails with FREEZE.
+    pub freeze_limit_ms: u32,
+    /// Bytes per second; 0: no limit.
+    pub bandwidth: u64,
+    /// BACKUP: create this checkpoint at the point in time. Not supported yet: NULL.
+    pub checkpoint: *const c_char,
+    /// BACKUP: only what changed since this checkpoint. Not supported yet: NULL.
+    pub since: *const c_char,
+    /// CLONE: how, LIVEDISK_CLONE_*.
+    pub clone: i32,
+    /// Zero.
+    pub reserved: u32,
+    /// CLONE with LIVEDISK_CLONE_CALLBACK: the function.
+    pub clone_callback: livedisk_clone_callback,
+    /// Passed to it as it is.
+    pub clone_data: *mut c_void,
+}
+
+/// What a migration is asked for. Zero-initialise it, then set what you want.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct livedisk_migrate_options {
+    /// The disk target, such as "vda".
+    pub target: *const c_char,
+    /// Where the disk is to move: a path, or an nbd:// or nbd+unix:// URI.
+    pub destination: *const c_char,
+    /// "qcow2" or "raw"; NULL: the disk's own.
+    pub format: *const c_char,
+    /// LIVEDISK_METHOD_*.
+    pub method: i32,
+    /// LIVEDISK_CLONE_*.
+    pub clone: i32,
+    /// LIVEDISK_MIGRATE_*.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Bytes per second; 0: no limit.
+    pub bandwidth: u64,
+    /// With LIVEDISK_CLONE_CALLBACK: the function.
+    pub clone_callback: livedisk_clone_callback,
+    /// Passed to it as it is.
+    pub clone_data: *mut c_void,
+}
+
+input!(livedisk_snapshot_options,
+    disks: *const livedisk_snapshot_disk, disk_count: usize, method: i32, quiesce: i32, flags: u32,
+    freeze_limit_ms: u32, bandwidth: u64, checkpoint: *const c_char, since: *const c_char, clone: i32,
+    reserved: u32, clone_callback: livedisk_clone_callback, clone_data: *mut c_void);
+
+input!(livedisk_migrate_options,
+    target: *const c_char, destination: *const c_char, format: *const c_char, method: i32, clone: i32, flags: u32,
+    reserved: u32, bandwidth: u64, clone_callback: livedisk_clone_callback, clone_data: *mut c_void);
+
+/// Starts a live snapshot of a running guest: its disks become standalone images, all of one point in time, with its
+/// file systems frozen only for the moment that fixes it. Returns as soon as the operation runs; it goes on whether or
+/// not it is polled. Whatever can be found out beforehand is, and then nothing was changed.
+///
+/// MIRROR (virDomainBlockCopy; the content is that of livedisk_finish()) is what AUTO takes: with it a destination that
+/// fails or hangs never reaches the guest. BACKUP (virDomainBackupBegin; the content is that of the start) lets the
+/// guest's writes wait for the destination, and gives the guest I/O errors if it fails.
+///
+/// Freezing is Nova's order mended (see the thread on Nova's live snapshot: freeze behind the mirroring, not around it):
+/// the freeze, the one call that fixes the point in time, the thaw.
+///
+/// @param connection    from livedisk_open() or livedisk_open_from()
+/// @param domain        name or UUID of a running domain
+/// @param options       what is wanted; copied before the call returns
+/// @param options_size  sizeof(struct livedisk_snapshot_options)
+/// @param out           receives the operation, owned by the caller: end it with livedisk_operation_free()
+/// @param error         receives the error, owned by the caller; may be NULL
+/// @return LIVEDISK_OK, or
+///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+///         LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_DISK (check the names),
+///         LIVEDISK_ERR_DOMAIN_STATE (start or resume the domain),
+///         LIVEDISK_ERR_BUSY (wait for what is in the way, or end it),
+///         LIVEDISK_ERR_UNSUPPORTED (ask for another method, format or disk),
+///         LIVEDISK_ERR_AGENT (REQUIRE, and no agent answers: start it in the guest),
+///         LIVEDISK_ERR_DESTINATION, LIVEDISK_ERR_PERMISSION (name another destination, or mend this one),
+///         LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_IO, LIVEDISK_ERR_INTERNAL (see the message)
+///
+/// Any thread.
+///
+/// # Safety
+/// Pointers are null or valid as described; `options` points to `options_size` bytes and `disks` to `disk_count` structs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_start_live_snapshot(
+    connection: *mut livedisk_connection,
+    domain: *const c_char,
+    options: *const livedisk_snapshot_options,
+    options_size: usize,
+    out: *mut *mut livedisk_operation,
+    error: *mut *mut livedisk_error,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        frame(error, || {
+            let connection = self::connection(connection)?;
+            must_have_room(out)?;
+            let domain = input::string(domain, "domain")?;
+            let options = snapshot_options(&input::read(options, options_size, "options")?)?;
+            let operation = connection.call(|connection| connection.start_live_snapshot(&domain, &options))?;
+            hand_out(operation, out);
+            Ok(())
+        })
+    }
+}
+
+/// Moves a running guest's disk to other storage. Not supported by this version of livedisk.
+///
+/// @param connection    from livedisk_open() or livedisk_open_from()
+/// @param domain        name or UUID of a running domain
+/// @param options       what is wanted
+/// @param options_size  sizeof(struct livedisk_migrate_options)
+/// @param out           receives the operation
+/// @param error         receives the error, owned by the caller; may be NULL
+/// @return LIVEDISK_ERR_INVALID_ARGUMENT (correct the call), LIVEDISK_ERR_UNSUPPORTED (wait for a later version)
+///
+/// Any thread.
+///
+/// # Safety
+/// Pointers are null or valid as described; `options` points to `options_size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_migrate_disk(
+    connection: *mut livedisk_connection,
+    domain: *const c_char,
+    options: *const livedisk_migrate_options,
+    options_size: usize,
+    out: *mut *mut livedisk_operation,
+    error: *mut *mut livedisk_error,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        frame(error, || {
+            self::connection(connection)?;
+            must_have_room(out)?;
+            input::string(domain, "domain")?;
+            let options = input::read(options, options_size, "options")?;
+            input::string(options.target, "options.target")?;
+            input::string(options.destination, "options.destination")?;
+            Err(not_yet("livedisk_migrate_disk"))
+        })
+    }
+}
+
+pub(super) fn not_yet(call: &str) -> Error {
+    Error::new(
+        ErrorCode::Unsupported,
+        format!(
+            "{call} is not supported by livedisk {}; use a later version",
+            crate::VERSION
+        ),
+    )
+}
+
+/// # Safety
+/// The strings of `options` are null or terminated, and `disks` points to `disk_count` structs.
+unsafe fn snapshot_options(options: &livedisk_snapshot_options) -> Result<SnapshotOptions> {
+    let methods = [
+        Method::Auto,
+        Method::Backup,
+        Method::Mirror,
+        Method::Rebase,
+        Method::Clone,
+    ];
+    let quiesce = [Quiesce::Prefer, Quiesce::Require, Quiesce::None];
+    let known = LIVEDISK_SNAPSHOT_SHALLOW
+        | LIVEDISK_SNAPSHOT_AUTO_FINISH
+        | LIVEDISK_SNAPSHOT_DRY_RUN
+        | LIVEDISK_SNAPSHOT_VERIFY
+        | LIVEDISK_SNAPSHOT_WRITE_BLOCKING;
+    let flags = input::flags(options.flags, known, "options.flags")?;
+    let has = |flag| flags & flag != 0;
+    input::zero(options.reserved == 0, "options.reserved")?;
+    input::value(options.clone, &[(); 5], "options.clone")?;
+    if options.clone == LIVEDISK_CLONE_CALLBACK && options.clone_callback.is_none() {
+        return Err(invalid(
+            "options.clone is CALLBACK and options.clone_callback is NULL; pass the function",
+        ));
+    }
+    if options.disks.is_null() && options.disk_count > 0 {
+        return Err(invalid(
+            "options.disks is NULL; pass an array of options.disk_count disks",
+        ));
+    }
+    let mut disks = Vec::new();
+    for index in 0..options.disk_count {
+        // SAFETY: index < disk_count, by the caller's promise.
+        disks.push(unsafe { snapshot_disk(&options.disks.add(index).read(), index) }?);
+    }
+    Ok(SnapshotOptions {
+        disks,
+        method: input::value(options.method, &methods, "options.method")?,
+        quiesce: input::value(options.quiesce, &quiesce, "options.quiesce")?,
+        shallow: has(LIVEDISK_SNAPSHOT_SHALLOW),
+        auto_finish: has(LIVEDISK_SNAPSHOT_AUTO_FINISH),
+        dry_run: has(LIVEDISK_SNAPSHOT_DRY_RUN),
+        verify: has(LIVEDISK_SNAPSHOT_VERIFY),
+        write_blocking: has(LIVEDISK_SNAPSHOT_WRITE_BLOCKING),
+        freeze_limit: Duration::from_millis(options.freeze_limit_ms.into()),
+        bandwidth: options.bandwidth,
+        // SAFETY: by the caller's promise.
+        checkpoint: unsafe { input::optional_string(options.checkpoint, "options.checkpoint") }?,
+        // SAFETY: by the caller's promise.
+        since: unsafe { input::optional_string(options.since, "options.since") }?,
+    })
+}
+
+/// # Safety
+/// The strings of `disk` are null or terminated.
+unsafe fn snapshot_disk(disk: &livedisk_snapshot_disk, index: usize) -> Result<SnapshotDisk> {
+    let name = |field: &str| format!("options.disks[{index}].{field}");
+    let known = LIVEDISK_DISK_REUSE_EXISTING | LIVEDISK_DISK_ALLOW_PLAINTEXT;
+    let flags = input::flags(disk.flags, known, &name("flags"))?;
+    input::zero(disk.reserved == [0; 4], &name("reserved"))?;
+    // SAFETY: by the caller's promise.
+    unsafe {
+        Ok(SnapshotDisk {
+            target: input::string(disk.target, &name("target"))?,
+            destination: input::string(disk.destination, &name("destination"))?,
+            format: input::optional_string(disk.format, &name("format"))?,
+            reuse_existing: flags & LIVEDISK_DISK_REUSE_EXISTING != 0,
+            allow_plaintext: flags & LIVEDISK_DISK_ALLOW_PLAINTEXT != 0,
+        })
+    }
+}

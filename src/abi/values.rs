@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The constants of the header. Enumerations cross the boundary as `int32_t`, because a C caller may pass any number.
+//!
+//! Many of them are for C callers only.
+#![allow(dead_code)]
+
+/// Success.
+pub const LIVEDISK_OK: i32 = 0;
+
+/// An argument is wrong in itself: a null pointer, an unknown flag or value, text that is not UTF-8, no disks.
+/// Correct the call.
+pub const LIVEDISK_ERR_INVALID_ARGUMENT: i32 = -1;
+/// libvirt cannot be reached. Check the URI and the daemon, then open again.
+pub const LIVEDISK_ERR_NO_CONNECTION: i32 = -2;
+/// There is no such domain on this connection. Check the name or UUID.
+pub const LIVEDISK_ERR_NO_DOMAIN: i32 = -3;
+/// The domain has no such disk, or the disk has no medium. Check the disk target.
+pub const LIVEDISK_ERR_NO_DISK: i32 = -4;
+/// The domain is not running, is paused, or was shut off under the operation. Start or resume it and try again.
+pub const LIVEDISK_ERR_DOMAIN_STATE: i32 = -5;
+/// A block job, backup, freeze or operation is in the way. Wait for it or end it, then try again.
+pub const LIVEDISK_ERR_BUSY: i32 = -6;
+/// This libvirt, QEMU, disk, format or version of livedisk cannot do it. Ask for something else.
+pub const LIVEDISK_ERR_UNSUPPORTED: i32 = -7;
+/// Quiescing is required and no guest agent answers. Start the agent in the guest, or ask for less.
+pub const LIVEDISK_ERR_AGENT: i32 = -8;
+/// Freeze or thaw failed, or the freeze limit was passed. Everything was taken back. Try again, perhaps with a higher limit.
+pub const LIVEDISK_ERR_FREEZE: i32 = -9;
+/// The destination exists, has the wrong size or format, or cannot be reached. Name another one, or mend it.
+pub const LIVEDISK_ERR_DESTINATION: i32 = -10;
+/// The destination's file system is full. Make room, or name another destination.
+pub const LIVEDISK_ERR_NO_SPACE: i32 = -11;
+/// livedisk or QEMU may not read or write a path. Mend its owner, mode or security label.
+pub const LIVEDISK_ERR_PERMISSION: i32 = -12;
+/// A block job failed in QEMU, for the reason in the message. Everything was taken back.
+pub const LIVEDISK_ERR_JOB_FAILED: i32 = -13;
+/// The operation was cancelled and taken back.
+pub const LIVEDISK_ERR_CANCELLED: i32 = -14;
+/// The wait is over and the operation goes on. Wait again, or cancel.
+pub const LIVEDISK_ERR_TIMEOUT: i32 = -15;
+/// There is no such operation, or it is over. Nothing is left to do.
+pub const LIVEDISK_ERR_NO_OPERATION: i32 = -16;
+/// The copy does not pass its check, or differs from the source. It was removed.
+pub const LIVEDISK_ERR_VERIFY: i32 = -17;
+/// Any other libvirt error; livedisk_error_libvirt_code() has its number.
+pub const LIVEDISK_ERR_LIBVIRT: i32 = -18;
+/// A file could not be read or written.
+pub const LIVEDISK_ERR_IO: i32 = -19;
+/// A fault of livedisk itself. Please report it.
+pub const LIVEDISK_ERR_INTERNAL: i32 = -20;
+
+/// Let livedisk choose the cheapest method that cannot hurt the guest; the report says which one it was.
+pub const LIVEDISK_METHOD_AUTO: i32 = 0;
+/// virDomainBackupBegin: content as of the start. A destination that fails gives the guest I/O errors, one that hangs stalls it.
+pub const LIVEDISK_METHOD_BACKUP: i32 = 1;
+/// virDomainBlockCopy: content as of the finish. A destination that fails or hangs never reaches the guest.
+pub const LIVEDISK_METHOD_MIRROR: i32 = 2;
+/// As MIRROR by virDomainBlockRebase, for old hosts. Not supported yet.
+pub const LIVEDISK_METHOD_REBASE: i32 = 3;
+/// External snapshot, clone of the quiet base, active commit: content as of the start. Not supported yet.
+pub const LIVEDISK_METHOD_CLONE: i32 = 4;
+
+/// Freeze if a guest agent answers, else be crash-consistent and say so in the report.
+pub const LIVEDISK_QUIESCE_PREFER: i32 = 0;
+/// Freeze, or fail before anything was started.
+pub const LIVEDISK_QUIESCE_REQUIRE: i32 = 1;
+/// Do not freeze.
+pub const LIVEDISK_QUIESCE_NONE: i32 = 2;
+
+/// The cheapest way to clone that works.
+pub const LIVEDISK_CLONE_AUTO: i32 = 0;
+/// FICLONE.
+pub const LIVEDISK_CLONE_REFLINK: i32 = 1;
+/// Copy, with holes kept.
+pub const LIVEDISK_CLONE_COPY: i32 = 2;
+/// libvirt storage volumes.
+pub const LIVEDISK_CLONE_VOLUME: i32 = 3;
+/// The caller's own function.
+pub const LIVEDISK_CLONE_CALLBACK: i32 = 4;
+
+/// Destinations are made.
+pub const LIVEDISK_PHASE_PREPARING: i32 = 0;
+/// Content is copied.
+pub const LIVEDISK_PHASE_COPYING: i32 = 1;
+/// Everything is copied and livedisk_finish() will not wait long.
+pub const LIVEDISK_PHASE_READY: i32 = 2;
+/// The point in time is fixed and the result checked, or everything is taken back.
+pub const LIVEDISK_PHASE_FINISHING: i32 = 3;
+/// The images are complete. Final.
+pub const LIVEDISK_PHASE_DONE: i32 = 4;
+/// Cancelled, and everything taken back. Final.
+pub const LIVEDISK_PHASE_CANCELLED: i32 = 5;
+/// Failed, and everything taken back; livedisk_finish() says why. Final.
+pub const LIVEDISK_PHASE_FAILED: i32 = 6;
+
+/// Something failed.
+pub const LIVEDISK_LOG_LEVEL_ERROR: i32 = 0;
+/// Something is not as wished, and the operation goes on.
+pub const LIVEDISK_LOG_LEVEL_WARN: i32 = 1;
+/// What is done; the plan of a dry run too.
+pub const LIVEDISK_LOG_LEVEL_INFO: i32 = 2;
+/// Each step and what led to it.
+pub const LIVEDISK_LOG_LEVEL_DEBUG: i32 = 3;
+/// Everything.
+pub const LIVEDISK_LOG_LEVEL_TRACE: i32 = 4;
+
+/// As after a power failure: file systems replay their journals.
+pub const LIVEDISK_CONSISTENCY_CRASH: i32 = 0;
+/// Frozen by the guest agent over the whole point in time, and still frozen when thawed.
+pub const LIVEDISK_CONSISTENCY_FILESYSTEM: i32 = 1;
+
+/// livedisk runs libvirt's default event loop in a thread of its own, for as long as the process lives.
+pub const LIVEDISK_OPEN_RUN_EVENT_LOOP: u32 = 1;
+/// The caller runs libvirt's event loop, registered before this connection was opened.
+pub const LIVEDISK_OPEN_USE_EVENTS: u32 = 2;
+
+/// Keep the backing file instead of making a standalone image. MIRROR to qcow2 only.
+pub const LIVEDISK_SNAPSHOT_SHALLOW: u32 = 1;
+/// Finish as soon as READY, without waiting for livedisk_finish().
+pub const LIVEDISK_SNAPSHOT_AUTO_FINISH: u32 = 2;
+/// Check everything, tell the plan to the log callback (INFO), change nothing, and be DONE.
+pub const LIVEDISK_SNAPSHOT_DRY_RUN: u32 = 4;
+/// Check the images when complete, and their content where the guest wrote nothing meanwhile.
+pub const LIVEDISK_SNAPSHOT_VERIFY: u32 = 8;
+/// The guest's writes may wait for the mirror, so that it always converges.
+pub const LIVEDISK_SNAPSHOT_WRITE_BLOCKING: u32 = 16;
+
+/// The destination holds an image of the format and of exactly the disk's virtual size; it is overwritten, and never removed.
+pub const LIVEDISK_DISK_REUSE_EXISTING: u32 = 1;
+/// An encrypted disk may be written to a plain destination.
+pub const LIVEDISK_DISK_ALLOW_PLAINTEXT: u32 = 2;
+
+/// As LIVEDISK_SNAPSHOT_AUTO_FINISH.
+pub const LIVEDISK_MIGRATE_AUTO_FINISH: u32 = 1;
+/// As LIVEDISK_SNAPSHOT_DRY_RUN.
+pub const LIVEDISK_MIGRATE_DRY_RUN: u32 = 2;
+/// Compare base and clone before the pivot.
+pub const LIVEDISK_MIGRATE_VERIFY: u32 = 4;
+/// Remove the source when the disk has moved.
+pub const LIVEDISK_MIGRATE_DELETE_SOURCE: u32 = 8;
+/// As LIVEDISK_SNAPSHOT_WRITE_BLOCKING.
+pub const LIVEDISK_MIGRATE_WRITE_BLOCKING: u32 = 16;
+/// As LIVEDISK_DISK_ALLOW_PLAINTEXT.
+pub const LIVEDISK_MIGRATE_ALLOW_PLAINTEXT: u32 = 32;
+
+/// The numbers stand twice, for C and for Rust, and cannot part.
+macro_rules! same {
+    ($($constant:ident = $value:expr),+ $(,)?) => { $(const _: () = assert!($constant == $value as i32);)+ };
+}
+use crate::error::ErrorCode;
+use crate::operation::{Consistency, Method, Phase, Quiesce};
+same!(
+    LIVEDISK_ERR_INVALID_ARGUMENT = ErrorCode::InvalidArgument,
+    LIVEDISK_ERR_NO_CONNECTION = ErrorCode::NoConnection,
+    LIVEDISK_ERR_NO_DOMAIN = ErrorCode::NoDomain,
+    LIVEDISK_ERR_NO_DISK = ErrorCode::NoDisk,
+    LIVEDISK_ERR_DOMAIN_STATE = ErrorCode::DomainState,
+    LIVEDISK_ERR_BUSY = ErrorCode::Busy,
+    LIVEDISK_ERR_UNSUPPORTED = ErrorCode::Unsupported,
+    LIVEDISK_ERR_AGENT = ErrorCode::Agent,
+    LIVEDISK_ERR_FREEZE = ErrorCode::Freeze,
+    LIVEDISK_ERR_DESTINATION = ErrorCode::Destination,
+    LIVEDISK_ERR_NO_SPACE = ErrorCode::NoSpace,
+    LIVEDISK_ERR_PERMISSION = ErrorCode::Permission,
+    LIVEDISK_ERR_JOB_FAILED = ErrorCode::JobFailed,
+    LIVEDISK_ERR_CANCELLED = ErrorCode::Cancelled,
+    LIVEDISK_ERR_TIMEOUT = ErrorCode::Timeout,
+    LIVEDISK_ERR_NO_OPERATION = ErrorCode::NoOperation,
+    LIVEDISK_ERR_VERIFY = ErrorCode::Verify,
+    LIVEDISK_ERR_LIBVIRT = ErrorCode::Libvirt,
+    LIVEDISK_ERR_IO = ErrorCode::Io,
+    LIVEDISK_ERR_INTERNAL = ErrorCode::Internal,
+    LIVEDISK_METHOD_AUTO = Method::Auto,
+    LIVEDISK_METHOD_BACKUP = Method::Backup,
+    LIVEDISK_METHOD_MIRROR = Method::Mirror,
+    LIVEDISK_METHOD_REBASE = Method::Rebase,
+    LIVEDISK_METHOD_CLONE = Method::Clone,
+    LIVEDISK_QUIESCE_PREFER = Quiesce::Prefer,
+    LIVEDISK_QUIESCE_REQUIRE = Quiesce::Require,
+    LIVEDISK_QUIESCE_NONE = Quiesce::None,
+    LIVEDISK_PHASE_PREPARING = Phase::Preparing,
+    LIVEDISK_PHASE_COPYING = Phase::Copying,
+    LIVEDISK_PHASE_READY = Phase::Ready,
+    LIVEDISK_PHASE_FINISHING = Phase::Finishing,
+    LIVEDISK_PHASE_DONE = Phase::Done,
+    LIVEDISK_PHASE_CANCELLED = Phase::Cancelled,
+    LIVEDISK_PHASE_FAILED = Phase::Failed,
+    LIVEDISK_CONSISTENCY_CRASH = Consistency::Crash,
+    LIVEDISK_CONSISTENCY_FILESYSTEM = Consistency::Filesystem,
+);

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The public face of a connection.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use crate::driver::Host;
+use crate::error::Result;
+use crate::libvirt::{self, Quiet};
+use crate::operation::{self, Operation, OperationStatus, SnapshotOptions};
+
+/// How livedisk learns what QEMU does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EventLoop {
+    /// It asks libvirt at an adaptive interval. Always works, but not on `qemu:///embed`.
+    #[default]
+    None,
+    /// It runs libvirt's default event loop in a thread of its own, which lives as long as the process: libvirt has
+    /// one event loop a process and no way to end it.
+    Own,
+    /// The caller runs one already, and had registered it before the connection was opened.
+    Caller,
+}
+
+/// A connection to libvirt. Clones share it; operations keep it open.
+#[derive(Clone)]
+pub struct Connection {
+    host: Arc<Host>,
+}
+
+impl Connection {
+    /// Opens a libvirt URI; `None` is libvirt's own default (virConnectOpen).
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoConnection`](crate::ErrorCode::NoConnection), with libvirt's reason.
+    pub fn open(uri: Option<&str>, event_loop: EventLoop) -> Result<Self> {
+        let _quiet = Quiet::new();
+        let host = Host::open(uri, event_loop.into())?;
+        Ok(Self { host })
+    }
+
+    pub(crate) fn from_libvirt(connection: libvirt::Connection, event_loop: EventLoop) -> Self {
+        let host = Arc::new(Host::new(connection, event_loop.into()));
+        Self { host }
+    }
+
+    /// The URI as libvirt completed it.
+    pub fn uri(&self) -> &str {
+        self.host.uri()
+    }
+
+    /// Starts a live snapshot of a running domain, named by name or UUID, and returns as soon as it runs.
+    ///
+    /// # Errors
+    /// Everything that can be found out beforehand is, and then nothing was changed.
+    pub fn start_live_snapshot(&self, domain: &str, options: &SnapshotOptions) -> Result<Operation> {
+        let _quiet = Quiet::new();
+        Operation::start_live_snapshot(self.host.get_guest(domain)?, options)
+    }
+
+    /// The operations that a domain (`None`: every domain) knows of, whoever runs them.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoDomain`](crate::ErrorCode::NoDomain), or what libvirt says.
+    pub fn operations(&self, domain: Option<&str>) -> Result<Vec<OperationStatus>> {
+        let _quiet = Quiet::new();
+        operation::operations(&self.host, domain)
+    }
+}
+
+impl From<EventLoop> for libvirt::EventLoop {
+    fn from(event_loop: EventLoop) -> Self {
+        match event_loop {
+            EventLoop::None => Self::None,
+            EventLoop::Own => Self::Own,
+            EventLoop::Caller => Self::Caller,
+        }
+    }
+}

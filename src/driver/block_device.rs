@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! One disk of a guest and its block job.
+
+use super::guest::Guest;
+use crate::error::Result;
+use crate::libvirt::{BlockJobInfo, Copy};
+
+/// A disk of a guest, named by its target (`vda`).
+pub(crate) struct BlockDevice<'a> {
+    guest: &'a Guest,
+    target: &'a str,
+}
+
+impl<'a> BlockDevice<'a> {
+    pub(super) fn new(guest: &'a Guest, target: &'a str) -> Self {
+        Self { guest, target }
+    }
+
+    fn what(&self, what: &str) -> String {
+        format!("{what} disk '{}' of domain '{}'", self.target, self.guest.name())
+    }
+
+    /// Starts a mirror onto an image that exists (virDomainBlockCopy).
+    pub(crate) fn copy(&self, copy: &Copy<'_>) -> Result<()> {
+        self.guest
+            .call(&self.what("cannot start the copy of"), |domain| domain.block_copy(copy))
+    }
+
+    /// Asks the job to end (virDomainBlockJobAbort, ASYNC). A READY mirror ends whole, any other job is dropped.
+    pub(crate) fn abort_job(&self) -> Result<()> {
+        self.guest.call(&self.what("cannot end the block job of"), |domain| {
+            domain.block_job_abort(self.target)
+        })
+    }
+
+    /// The job as it runs; `None` where there is none.
+    pub(crate) fn get_job_info(&self) -> Result<Option<BlockJobInfo>> {
+        self.guest
+            .call(&self.what("cannot ask for the block job of"), |domain| {
+                domain.block_job_info(self.target)
+            })
+    }
+
+    /// Bytes per second, 0 for no limit.
+    pub(crate) fn set_job_speed(&self, bandwidth: u64) -> Result<()> {
+        self.guest
+            .call(&self.what("cannot set the bandwidth of the copy of"), |domain| {
+                domain.block_job_set_speed(self.target, bandwidth)
+            })
+    }
+
+    /// The virtual size in bytes.
+    pub(crate) fn get_capacity(&self) -> Result<u64> {
+        self.guest.call(&self.what("cannot read the size of"), |domain| {
+            domain.capacity(self.target)
+        })
+    }
+
+    /// The guest's write requests so far.
+    pub(crate) fn get_write_requests(&self) -> Result<i64> {
+        self.guest.call(&self.what("cannot read the statistics of"), |domain| {
+            domain.write_requests(self.target)
+        })
+    }
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A guest: its state, definition, agent, backup job and metadata.
+
+use std::ffi::CStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::block_device::BlockDevice;
+use super::host::Host;
+use crate::error::{Error, ErrorCode, Result};
+use crate::libvirt::xml::DomainXml;
+use crate::libvirt::{self, BackupEnd, Domain, Event, JobStats, State, Subscription};
+
+/// How long the agent is given for a plain question, in seconds.
+const AGENT_PATIENCE: u32 = 5;
+
+/// What the guest agent says of the file systems.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AgentStatus {
+    Thawed,
+    Frozen,
+    /// It does not answer, and why.
+    Silent(String),
+}
+
+/// A guest.
+pub(crate) struct Guest {
+    host: Arc<Host>,
+    domain: Mutex<Domain>,
+    name: String,
+    uuid: String,
+    /// The running instance: a domain that was restarted has another one.
+    id: Option<u32>,
+}
+
+impl Guest {
+    pub(super) fn new(host: Arc<Host>, domain: Domain) -> Result<Self> {
+        let read = |result: std::result::Result<String, libvirt::Error>| {
+            result.map_err(|error| host.failed(&error, "cannot read a domain's name"))
+        };
+        let (name, uuid, id) = (read(domain.name())?, read(domain.uuid())?, domain.id());
+        Ok(Self {
+            host,
+            domain: Mutex::new(domain),
+            name,
+            uuid,
+            id,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    fn domain(&self) -> Domain {
+        self.domain.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn call<T>(
+        &self,
+        what: &str,
+        call: impl FnOnce(&Domain) -> std::result::Result<T, libvirt::Error>,
+    ) -> Result<T> {
+        call(&self.domain()).map_err(|error| self.host.failed(&error, what))
+    }
+
+    fn what(&self, what: &str) -> String {
+        format!("{what} domain '{}'", self.name)
+    }
+
+    /// Takes the guest up again over a new connection, where the old one died.
+    pub(crate) fn reconnect(&self) -> Result<()> {
+        let connection = self.host.reconnect()?;
+        let domain = connection
+            .lookup(&self.uuid)
+            .map_err(|error| self.host.failed(&error, &self.what("cannot find")))?;
+        *self.domain.lock().unwrap_or_else(PoisonError::into_inner) = domain;
+        Ok(())
+    }
+
+    /// Events go to `sink` as long as the subscription lives; `None` without an event loop.
+    pub(crate) fn subscribe(&self, sink: Arc<dyn Fn(Event) + Send + Sync>) -> Result<Option<Subscription>> {
+        if !self.host.has_events() {
+            return Ok(None);
+        }
+        Subscription::new(&self.host.connection(), &self.domain(), sink)
+            .map(Some)
+            .map_err(|error| self.host.failed(&error, &self.what("cannot get the events of")))
+    }
+
+    /// `Off` too where the domain is gone or another instance of it runs.
+    pub(crate) fn get_power_state(&self) -> Result<State> {
+        // Looked up anew, because a virDomainPtr keeps the id it was made with.
+        let state = self.host.connection().lookup(&self.uuid).and_then(|domain| {
+            if domain.id() == self.id {
+                domain.state()
+            } else {
+                Ok(State::Off)
+            }
+        });
+        match state {
+            Err(error) if error.code().to_raw() as i32 == libvirt::code::NO_DOMAIN => Ok(State::Off),
+            other => other.map_err(|error| self.host.failed(&error, &self.what("cannot read the state of"))),
+        }
+    }
+
+    pub(crate) fn has_persistent_configuration(&self) -> Result<bool> {
+        self.call(&self.what("cannot ask about"), Domain::is_persistent)
+    }
+
+    /// The definition, live or inactive.
+    pub(crate) fn get_config(&self, inactive: bool) -> Result<DomainXml> {
+        let text = self.call(&self.what("cannot read the definition of"), |domain| {
+            domain.xml(inactive)
+        })?;
+        DomainXml::parse(&text).map_err(|reason| {
+            Error::new(
+                ErrorCode::Internal,
+                format!("the definition of domain '{}' cannot be read: {reason}", self.name),
+            )
+        })
+    }
+
+    pub(crate) fn get_block_device<'a>(&'a self, target: &'a str) -> BlockDevice<'a> {
+        BlockDevice::new(self, target)
+    }
+
+    /// Pauses the vCPUs.
+    pub(crate) fn pause(&self) -> Result<()> {
+        self.call(&self.what("cannot pause"), Domain::suspend)
+    }
+
+    pub(crate) fn resume(&self) -> Result<()> {
+        self.call(&self.what("cannot resume"), Domain::resume)
+    }
+
+    /// virDomainFSFreeze of all file systems; how many were frozen.
+    pub(crate) fn freeze_filesystems(&self) -> Result<u32> {
+        self.call(&self.what("cannot freeze the file systems of"), Domain::fs_freeze)
+    }
+
+    /// virDomainFSThaw of all file systems; how many were thawed.
+    pub(crate) fn thaw_filesystems(&self) -> Result<u32> {
+        self.call(&self.what("cannot thaw the file systems of"), Domain::fs_thaw)
+    }
+
+    /// virDomainAgentSetResponseTimeout; `None` is libvirt's default, no limit.
+    pub(crate) fn set_agent_timeout(&self, seconds: Option<u32>) -> Result<()> {
+        self.call(&self.what("cannot set the agent timeout of"), |domain| {
+            domain.set_agent_timeout(seconds)
+        })
+    }
+
+    /// One question answers three: does the agent live, can it freeze, has somebody else frozen already.
+    pub(crate) fn get_agent_status(&self) -> AgentStatus {
+        let answer = self
+            .domain()
+            .agent_command(r#"{"execute":"guest-fsfreeze-status"}"#, AGENT_PATIENCE);
+        // What the agent says comes from the guest and is not trusted to be well-formed.
+        match answer {
+            Err(error) => AgentStatus::Silent(error.message().trim_end().to_owned()),
+            Ok(text) => match serde_json::from_str::<serde_json::Value>(&text) {
+                Ok(value) if value["return"] == "thawed" => AgentStatus::Thawed,
+                Ok(value) if value["return"] == "frozen" => AgentStatus::Frozen,
+                _ => AgentStatus::Silent("its answer to guest-fsfreeze-status makes no sense".into()),
+            },
+        }
+    }
+
+    /// virDomainBackupBegin onto images that exist.
+    pub(crate) fn begin_backup(&self, backup_xml: &CStr) -> Result<()> {
+        self.call(&self.what("cannot begin the backup of"), |domain| {
+            domain.backup_begin(backup_xml)
+        })
+    }
+
+    /// The domain's own job: backup, migration, save.
+    pub(crate) fn get_job_stats(&self) -> Result<JobStats> {
+        self.call(&self.what("cannot ask for the job of"), Domain::job_stats)
+    }
+
+    /// How the last backup ended, as long as libvirt knows.
+    pub(crate) fn get_last_backup(&self) -> Result<Option<BackupEnd>> {
+        self.call(&self.what("cannot ask for the last backup of"), Domain::last_backup)
+    }
+
+    pub(crate) fn abort_backup(&self) -> Result<()> {
+        self.call(&self.what("cannot end the backup of"), Domain::abort_job)
+    }
+
+    /// A QMP command (virDomainQemuMonitorCommand), for what libvirt has no call for.
+    pub(crate) fn monitor_command(&self, command: &str) -> Result<serde_json::Value> {
+        let text = self.call(&self.what("QMP failed on"), |domain| domain.monitor_command(command))?;
+        serde_json::from_str(&text).map_err(|error| {
+            Error::new(
+                ErrorCode::Internal,
+                format!("QEMU's answer on domain '{}' is no JSON: {error}", self.name),
+            )
+        })
+    }
+
+    /// Sets or (`None`) removes the metadata element of this namespace, live and, if persistent, in the configuration.
+    pub(crate) fn set_metadata(&self, uri: &str, element: Option<&str>) -> Result<()> {
+        let live = self.get_power_state()? != State::Off;
+        let config = self.has_persistent_configuration()?;
+        self.call(&self.what("cannot set the metadata of"), |domain| {
+            domain.set_metadata(uri, element, live, config)
+        })
+    }
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A connection that outlives its daemon's restart.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::failure::explain;
+use super::guest::Guest;
+use crate::error::{Error, ErrorCode, Result};
+use crate::libvirt::{Connection, EventLoop};
+
+/// A libvirt host.
+pub(crate) struct Host {
+    connection: Mutex<Connection>,
+    uri: String,
+    event_loop: EventLoop,
+}
+
+impl Host {
+    /// Opens `uri`, or libvirt's default.
+    pub(crate) fn open(uri: Option<&str>, event_loop: EventLoop) -> Result<Arc<Self>> {
+        if event_loop == EventLoop::None && uri.is_some_and(|uri| uri.starts_with("qemu:///embed")) {
+            return Err(Error::new(
+                ErrorCode::InvalidArgument,
+                "the embedded driver (qemu:///embed) needs libvirt's event loop: open with RUN_EVENT_LOOP, \
+                 or run one and open with USE_EVENTS",
+            ));
+        }
+        let shown = uri.unwrap_or("(libvirt's default)");
+        let connection = Connection::open(uri, event_loop)
+            .map_err(|error| no_connection(&error, &format!("cannot connect to {shown}")))?;
+        Ok(Arc::new(Self::new(connection, event_loop)))
+    }
+
+    pub(crate) fn new(connection: Connection, event_loop: EventLoop) -> Self {
+        let uri = connection.uri().unwrap_or_default();
+        Self {
+            connection: Mutex::new(connection),
+            uri,
+            event_loop,
+        }
+    }
+
+    /// The connection as it is now.
+    pub(super) fn connection(&self) -> Connection {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The URI as libvirt completed it.
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// Whether the guests' files are this machine's files.
+    pub(crate) fn is_local(&self) -> bool {
+        let (_, rest) = self.uri.split_once("://").unwrap_or(("", "/"));
+        rest.starts_with('/')
+    }
+
+    pub(crate) fn has_events(&self) -> bool {
+        self.event_loop != EventLoop::None
+    }
+
+    /// The guest of that name or UUID.
+    pub(crate) fn get_guest(self: &Arc<Self>, domain: &str) -> Result<Guest> {
+        let connection = self.connection();
+        let found = connection
+            .lookup(domain)
+            .map_err(|error| self.failed(&error, &format!("cannot find domain '{domain}'")))?;
+        Guest::new(Arc::clone(self), found)
+    }
+
+    /// All guests, running or not.
+    pub(crate) fn list_guests(self: &Arc<Self>) -> Result<Vec<Guest>> {
+        let domains = self
+            .connection()
+            .domains()
+            .map_err(|error| self.failed(&error, "cannot list the domains"))?;
+        domains
+            .into_iter()
+            .map(|domain| Guest::new(Arc::clone(self), domain))
+            .collect()
+    }
+
+    /// A connection that died is told from a call that failed, because only then connecting again helps.
+    pub(super) fn failed(&self, error: &crate::libvirt::Error, what: &str) -> Error {
+        let told = explain(error, what);
+        if self.lock().is_alive() {
+            told
+        } else {
+            no_connection(error, what)
+        }
+    }
+
+    /// Connects anew if the connection is dead. Several guests may ask at once; one of them does it.
+    pub(super) fn reconnect(&self) -> Result<Connection> {
+        let mut connection = self.lock();
+        if !connection.is_alive() {
+            *connection = Connection::open(Some(&self.uri), self.event_loop)
+                .map_err(|error| no_connection(&error, &format!("cannot connect to {} again", self.uri)))?;
+        }
+        Ok(connection.clone())
+    }
+}
+
+fn no_connection(error: &crate::libvirt::Error, what: &str) -> Error {
+    Error::new(
+        ErrorCode::NoConnection,
+        format!("{what}: {}; check the URI and that the daemon runs", error.message()),
+    )
+    .with_libvirt_code(error.code().to_raw() as i32)
+}

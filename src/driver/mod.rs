@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The driver shim, in Nova's words: [`Host`], [`Guest`], [`BlockDevice`], with Nova's known faults mended. A job that
+//! vanished is an error and no success; ready is the mirror's `ready='yes'` and never `cur == end`.
+#![forbid(unsafe_code)]
+
+mod block_device;
+mod failure;
+mod guest;
+mod host;
+
+pub(crate) use block_device::BlockDevice;
+pub(crate) use failure::code_of_reason;
+pub(crate) use guest::{AgentStatus, Guest};
+pub(crate) use host::Host;

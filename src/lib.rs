@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Live snapshot and live storage migration of running libvirt/QEMU guests.
+//!
+//! ```no_run
+//! use livedisk::{Connection, EventLoop, SnapshotDisk, SnapshotOptions};
+//!
+//! # fn main() -> livedisk::Result<()> {
+//! let connection = Connection::open(Some("qemu:///system"), EventLoop::Own)?;
+//! let options = SnapshotOptions {
+//!     disks: vec![SnapshotDisk {
+//!         target: "vda".into(),
+//!         destination: "/backup/guest.qcow2".into(),
+//!         ..SnapshotDisk::default()
+//!     }],
+//!     ..SnapshotOptions::default()
+//! };
+//! let operation = connection.start_live_snapshot("guest", &options)?;
+//! let report = operation.finish(None)?;
+//! println!("{:?}, frozen for {:?}", report.consistency, report.freeze);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The C API is this API, call by call; see `include/livedisk.h`.
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+mod abi;
+mod connection;
+mod driver;
+mod error;
+mod image;
+mod libvirt;
+mod operation;
+
+pub use connection::{Connection, EventLoop};
+pub use error::{Error, ErrorCode, Result};
+pub use operation::{
+    Consistency, DiskStatus, Method, Operation, OperationStatus, Phase, Progress, Quiesce, Report, SnapshotDisk,
+    SnapshotOptions,
+};
+
+/// livedisk's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A connection to libvirt, and libvirt's event loop.
+
+use std::os::raw::c_void;
+use std::sync::Mutex;
+use std::thread;
+
+use once_cell::sync::OnceCell;
+use virt::connect::Connect;
+use virt::error::Error;
+use virt_sys as sys;
+
+use super::domain::Domain;
+use super::quiet::Quiet;
+
+/// Who runs libvirt's event loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EventLoop {
+    /// Nobody: livedisk polls.
+    None,
+    /// livedisk, in a thread of its own that lives as long as the process.
+    Own,
+    /// The caller.
+    Caller,
+}
+
+/// A virConnectPtr; it may be used from any thread.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub(super) connect: Connect,
+}
+
+impl Connection {
+    /// virConnectOpen; `None` is libvirt's own default URI.
+    pub(crate) fn open(uri: Option<&str>, event_loop: EventLoop) -> Result<Self, Error> {
+        if event_loop == EventLoop::Own {
+            run_event_loop()?;
+        }
+        // The crate takes an empty URI for the default one.
+        let connect = Connect::open(Some(uri.unwrap_or("")))?;
+        Ok(Self { connect })
+    }
+
+    /// Takes a reference of the caller's connection.
+    ///
+    /// # Safety
+    /// `connect` is a valid virConnectPtr for the length of this call.
+    pub(crate) unsafe fn from_raw(connect: *mut c_void, event_loop: EventLoop) -> Result<Self, Error> {
+        if event_loop == EventLoop::Own {
+            run_event_loop()?;
+        }
+        let connect = connect.cast::<sys::_virConnect>();
+        // SAFETY: valid by the caller's promise; on success the new reference is ours.
+        if unsafe { sys::virConnectRef(connect) } < 0 {
+            return Err(Error::last_error());
+        }
+        Ok(Self {
+            // SAFETY: the reference taken above is handed over.
+            connect: unsafe { Connect::from_ptr(connect) },
+        })
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.connect.is_alive().unwrap_or(false)
+    }
+
+    pub(crate) fn uri(&self) -> Result<String, Error> {
+        self.connect.uri()
+    }
+
+    /// By name, else by UUID, like virsh.
+    pub(crate) fn lookup(&self, domain: &str) -> Result<Domain, Error> {
+        let by_name = self.connect.lookup_domain_by_name(domain);
+        let found = by_name.or_else(|error| self.connect.lookup_domain_by_uuid_string(domain).map_err(|_| error))?;
+        Ok(Domain::new(found))
+    }
+
+    pub(crate) fn domains(&self) -> Result<Vec<Domain>, Error> {
+        Ok(self.connect.list_all_domains(0)?.into_iter().map(Domain::new).collect())
+    }
+}
+
+/// libvirt has one event loop a process; it is never ended, as libvirt offers no way to unregister it.
+fn run_event_loop() -> Result<(), Error> {
+    static RUNNING: OnceCell<()> = OnceCell::new();
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if RUNNING.get().is_some() {
+        return Ok(());
+    }
+    virt::event::event_register_default_impl()?;
+    let spawned = thread::Builder::new().name("livedisk-events".into()).spawn(|| {
+        let _quiet = Quiet::new();
+        loop {
+            if let Err(error) = virt::event::event_run_default_impl() {
+                log::error!("libvirt's event loop: {error}");
+            }
+        }
+    });
+    if let Err(error) = spawned {
+        log::error!("no thread for libvirt's event loop: {error}");
+        return Err(Error::last_error());
+    }
+    let _ = RUNNING.set(());
+    Ok(())
+}

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The domain calls that livedisk makes: `virt`'s own where it has them, `virt-sys` for the rest.
+
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::os::raw::c_char;
+use std::ptr;
+
+use virt::error::Error;
+use virt_sys as sys;
+
+use super::params;
+use super::stats::{self, BackupEnd, JobStats};
+
+/// What a domain does right now, as far as livedisk tells it apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Running,
+    Paused,
+    /// Shut off, crashed, shutting down: no guest to work with.
+    Off,
+}
+
+/// The kind of a block job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BlockJobType {
+    Pull,
+    Copy,
+    Commit,
+    ActiveCommit,
+    Backup,
+    Unknown,
+}
+
+/// virDomainGetBlockJobInfo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlockJobInfo {
+    pub(crate) kind: BlockJobType,
+    pub(crate) done: u64,
+    pub(crate) total: u64,
+}
+
+/// What virDomainBlockCopy is asked for. It is always a transient job onto an image that exists.
+#[derive(Debug)]
+pub(crate) struct Copy<'a> {
+    pub(crate) target: &'a str,
+    pub(crate) destination_xml: &'a str,
+    /// Bytes per second, 0 for no limit.
+    pub(crate) bandwidth: u64,
+    pub(crate) shallow: bool,
+    pub(crate) synchronous_writes: bool,
+}
+
+/// A virDomainPtr; it may be used from any thread.
+#[derive(Clone)]
+pub(crate) struct Domain {
+    pub(super) inner: virt::domain::Domain,
+}
+
+fn check(result: i32) -> Result<i32, Error> {
+    if result < 0 {
+        Err(Error::last_error())
+    } else {
+        Ok(result)
+    }
+}
+
+impl Domain {
+    pub(super) fn new(inner: virt::domain::Domain) -> Self {
+        Self { inner }
+    }
+
+    fn ptr(&self) -> sys::virDomainPtr {
+        // SAFETY: the copy never outlives `self.inner`, which holds the reference.
+        unsafe { self.inner.as_ptr() }
+    }
+
+    pub(crate) fn name(&self) -> Result<String, Error> {
+        self.inner.name()
+    }
+
+    pub(crate) fn uuid(&self) -> Result<String, Error> {
+        self.inner.uuid_string()
+    }
+
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.inner.id()
+    }
+
+    pub(crate) fn is_persistent(&self) -> Result<bool, Error> {
+        self.inner.is_persistent()
+    }
+
+    pub(crate) fn state(&self) -> Result<State, Error> {
+        let (state, _reason) = self.inner.state()?;
+        Ok(match state.to_raw() {
+            sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED => State::Running,
+            sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED => State::Paused,
+            _ => State::Off,
+        })
+    }
+
+    /// The live definition, or the inactive one. Never with secrets.
+    pub(crate) fn xml(&self, inactive: bool) -> Result<String, Error> {
+        let flags = if inactive { sys::VIR_DOMAIN_XML_INACTIVE } else { 0 };
+        self.inner.xml_desc(flags)
+    }
+
+    /// virDomainBlockCopy with TRANSIENT_JOB and REUSE_EXT.
+    pub(crate) fn block_copy(&self, copy: &Copy<'_>) -> Result<(), Error> {
+        let target = CString::new(copy.target)?;
+        let xml = CString::new(copy.destination_xml)?;
+        let mut flags = sys::VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB | sys::VIR_DOMAIN_BLOCK_COPY_REUSE_EXT;
+        if copy.shallow {
+            flags |= sys::VIR_DOMAIN_BLOCK_COPY_SHALLOW;
+        }
+        if copy.synchronous_writes {
+            flags |= sys::VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES;
+        }
+        let mut params: sys::virTypedParameterPtr = ptr::null_mut();
+        let (mut count, mut capacity) = (0, 0);
+        // SAFETY: libvirt allocates the parameters and this function frees them; all strings live until the calls return.
+        unsafe {
+            if copy.bandwidth > 0 {
+                check(sys::virTypedParamsAddULLong(
+                    &mut params,
+                    &mut count,
+                    &mut capacity,
+                    sys::VIR_DOMAIN_BLOCK_COPY_BANDWIDTH.as_ptr(),
+                    copy.bandwidth,
+                ))?;
+            }
+            let result = check(sys::virDomainBlockCopy(
+                self.ptr(),
+                target.as_ptr(),
+                xml.as_ptr(),
+                params,
+                count,
+                flags,
+            ));
+            sys::virTypedParamsFree(params, count);
+            result.map(drop)
+        }
+    }
+
+    /// virDomainBlockJobAbort, always ASYNC: a synchronous one hangs as long as the destination does.
+    pub(crate) fn block_job_abort(&self, target: &str) -> Result<(), Error> {
+        let target = CString::new(target)?;
+        // SAFETY: the string lives until the call returns.
+        check(unsafe {
+            sys::virDomainBlockJobAbort(self.ptr(), target.as_ptr(), sys::VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC)
+        })
+        .map(drop)
+    }
+
+    /// virDomainGetBlockJobInfo; `None` where the disk has no job.
+    pub(crate) fn block_job_info(&self, target: &str) -> Result<Option<BlockJobInfo>, Error> {
+        let target = CString::new(target)?;
+        let mut info = MaybeUninit::<sys::virDomainBlockJobInfo>::zeroed();
+        // SAFETY: the string and the struct live until the call returns; a result of 1 says the struct was filled.
+        let info = unsafe {
+            let found = check(sys::virDomainGetBlockJobInfo(
+                self.ptr(),
+                target.as_ptr(),
+                info.as_mut_ptr(),
+                sys::VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES,
+            ))?;
+            if found == 0 {
+                return Ok(None);
+            }
+            info.assume_init()
+        };
+        Ok(Some(BlockJobInfo {
+            kind: BlockJobType::from_raw(info.type_),
+            done: info.cur,
+            total: info.end,
+        }))
+    }
+
+    /// virDomainBlockJobSetSpeed in bytes per second, 0 for no limit.
+    pub(crate) fn block_job_set_speed(&self, target: &str, bandwidth: u64) -> Result<(), Error> {
+        let target = CString::new(target)?;
+        // SAFETY: the string lives until the call returns.
+        check(unsafe {
+            sys::virDomainBlockJobSetSpeed(
+                self.ptr(),
+                target.as_ptr(),
+                bandwidth as _,
+                sys::VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES,
+            )
+        })
+        .map(drop)
+    }
+
+    /// virDomainBackupBegin onto images that exist.
+    pub(crate) fn backup_begin(&self, backup_xml: &CStr) -> Result<(), Error> {
+        // SAFETY: the string lives until the call returns.
+        check(unsafe {
+            sys::virDomainBackupBegin(
+                self.ptr(),
+                backup_xml.as_ptr(),
+                ptr::null(),
+                sys::VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL,
+            )
+        })
+        .map(drop)
+    }
+
+    /// virDomainGetJobStats of the job that runs now.
+    pub(crate) fn job_stats(&self) -> Result<JobStats, Error> {
+        let (kind, map) = self.read_job_stats(0)?;
+        Ok(stats::current(kind, &map))
+    }
+
+    /// How the last backup ended; kept, so that others may ask too. `None` where libvirt no longer knows.
+    pub(crate) fn last_backup(&self) -> Result<Option<BackupEnd>, Error> {
+        let flags = sys::VIR_DOMAIN_JOB_STATS_COMPLETED | sys::VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED;
+        let (kind, map) = self.read_job_stats(flags)?;
+        Ok(stats::ended(Some(kind), &map))
+    }
+
+    fn read_job_stats(&self, flags: u32) -> Result<(i32, std::collections::HashMap<String, params::Value>), Error> {
+        let (mut kind, mut count) = (0, 0);
+        let mut list: sys::virTypedParameterPtr = ptr::null_mut();
+        // SAFETY: libvirt fills the outputs on success and allocates the list, which is read and then freed here.
+        unsafe {
+            check(sys::virDomainGetJobStats(
+                self.ptr(),
+                &mut kind,
+                &mut list,
+                &mut count,
+                flags,
+            ))?;
+            let map = params::read(list, count);
+            sys::virTypedParamsFree(list, count);
+            Ok((kind, map))
+        }
+    }
+
+    /// virDomainAbortJob: ends a backup.
+    pub(crate) fn abort_job(&self) -> Result<(), Error> {
+        // SAFETY: no pointers but the domain's.
+        check(unsafe { sys::virDomainAbortJob(self.ptr()) }).map(drop)
+    }
+
+    /// virDomainFSFreeze of all file systems; how many were frozen.
+    pub(crate) fn fs_freeze(&self) -> Result<u32, Error> {
+        // SAFETY: no mount points are passed.
+        let frozen = check(unsafe { sys::virDomainFSFreeze(self.ptr(), ptr::null_mut(), 0, 0) })?;
+        Ok(frozen.unsigned_abs())
+    }
+
+    /// virDomainFSThaw of all file systems; how many were thawed.
+    pub(crate) fn fs_thaw(&self) -> Result<u32, Error> {
+        // SAFETY: no mount points are passed.
+        let thawed = check(unsafe { sys::virDomainFSThaw(self.ptr(), ptr::null_mut(), 0, 0) })?;
+        Ok(thawed.unsigned_abs())
+    }
+
+    /// virDomainAgentSetResponseTimeout; `None` is libvirt's default.
+    pub(crate) fn set_agent_timeout(&self, seconds: Option<u32>) -> Result<(), Error> {
+        let timeout = match seconds {
+            Some(seconds) => i32::try_from(seconds).unwrap_or(i32::MAX),
+            None => sys::VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK,
+        };
+        // SAFETY: no pointers but the domain's.
+        check(unsafe { sys::virDomainAgentSetResponseTimeout(self.ptr(), timeout, 0) }).map(drop)
+    }
+
+    /// virDomainQemuAgentCommand.
+    pub(crate) fn agent_command(&self, command: &str, timeout_seconds: u32) -> Result<String, Error> {
+        let timeout = i32::try_from(timeout_seconds).unwrap_or(i32::MAX);
+        self.inner.qemu_agent_command(command, timeout, 0)
+    }
+
+    /// virDomainQemuMonitorCommand, in QMP.
+    pub(crate) fn monitor_command(&self, command: &str) -> Result<String, Error> {
+        let command = CString::new(command)?;
+        let mut answer: *mut c_char = ptr::null_mut();
+        // SAFETY: libvirt allocates the answer with malloc on success; it is copied and freed here.
+        unsafe {
+            check(sys::virDomainQemuMonitorCommand(
+                self.ptr(),
+                command.as_ptr(),
+                &mut answer,
+                0,
+            ))?;
+            let text = CStr::from_ptr(answer).to_string_lossy().into_owned();
+            libc::free(answer.cast());
+            Ok(text)
+        }
+    }
+
+    pub(crate) fn suspend(&self) -> Result<(), Error> {
+        self.inner.suspend().map(drop)
+    }
+
+    pub(crate) fn resume(&self) -> Result<(), Error> {
+        self.inner.resume().map(drop)
+    }
+
+    /// The disk's virtual size in bytes, from virDomainGetBlockInfo.
+    pub(crate) fn capacity(&self, target: &str) -> Result<u64, Error> {
+        Ok(self.inner.block_info(target, 0)?.capacity)
+    }
+
+    /// How many write requests the guest has made to the disk, from virDomainBlockStats.
+    pub(crate) fn write_requests(&self, target: &str) -> Result<i64, Error> {
+        Ok(self.inner.block_stats(target)?.wr_req)
+    }
+
+    /// Sets or (`None`) removes the metadata element of namespace `uri`, live and, where asked, in the configuration.
+    pub(crate) fn set_metadata(&self, uri: &str, element: Option<&str>, live: bool, config: bool) -> Result<(), Error> {
+        let mut flags = 0;
+        if live {
+            flags |= sys::VIR_DOMAIN_AFFECT_LIVE;
+        }
+        if config {
+            flags |= sys::VIR_DOMAIN_AFFECT_CONFIG;
+        }
+        self.inner.set_metadata(
+            sys::VIR_DOMAIN_METADATA_ELEMENT as i32,
+            element,
+            Some("livedisk"),
+            Some(uri),
+            flags,
+        )
+    }
+}
+
+impl BlockJobType {
+    pub(super) fn from_raw(raw: i32) -> Self {
+        match raw as u32 {
+            sys::VIR_DOMAIN_BLOCK_JOB_TYPE_PULL => Self::Pull,
+            sys::VIR_DOMAIN_BLOCK_JOB_TYPE_COPY => Self::Copy,
+            sys::VIR_DOMAIN_BLOCK_JOB_TYPE_COMMIT => Self::Commit,
+            sys::VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT => Self::ActiveCommit,
+            sys::VIR_DOMAIN_BLOCK_JOB_TYPE_BACKUP => Self::Backup,
+            _ => Self::Unknown,
+        }
+    }
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Safe wrappers over `virt` and `virt-sys`: the calls livedisk needs and the XML that goes with them.
+//!
+//! Nothing here knows what an operation is. With `abi` it is the only place with `unsafe`.
+#![allow(unsafe_code)]
+
+mod connection;
+mod domain;
+mod events;
+mod params;
+mod quiet;
+mod stats;
+pub(crate) mod xml;
+
+pub(crate) use connection::{Connection, EventLoop};
+pub(crate) use domain::{BlockJobInfo, Copy, Domain, State};
+pub(crate) use events::{BlockJobStatus, Event, Subscription};
+pub(crate) use quiet::Quiet;
+pub(crate) use stats::{BackupEnd, JobStats};
+pub(crate) use virt::error::Error;
+
+/// The `virErrorNumber`s that livedisk tells apart.
+pub(crate) mod code {
+    pub(crate) const NO_SUPPORT: i32 = 3;
+    pub(crate) const RPC: i32 = 39;
+    pub(crate) const NO_DOMAIN: i32 = 42;
+    pub(crate) const OPERATION_INVALID: i32 = 55;
+    pub(crate) const CONFIG_UNSUPPORTED: i32 = 67;
+    pub(crate) const OPERATION_TIMEOUT: i32 = 68;
+    pub(crate) const ARGUMENT_UNSUPPORTED: i32 = 74;
+    pub(crate) const BLOCK_COPY_ACTIVE: i32 = 83;
+    pub(crate) const OPERATION_UNSUPPORTED: i32 = 84;
+    pub(crate) const AGENT_UNRESPONSIVE: i32 = 86;
+    pub(crate) const AGENT_UNSYNCED: i32 = 97;
+    pub(crate) const AGENT_COMMAND_TIMEOUT: i32 = 112;
+    pub(crate) const AGENT_COMMAND_FAILED: i32 = 113;
+}

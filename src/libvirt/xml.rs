@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The XML that is read from libvirt and written for it.
+
+mod disk;
+mod write;
+
+pub(crate) use disk::{Device, Disk, DomainXml, Source};
+pub(crate) use write::{BackupDisk, NbdServer, Target, backup, copy_destination};
+
+use xmltree::{Element, ParseError};
+
+/// Every element called `name` directly under `parent`.
+pub(crate) fn children<'a>(parent: &'a Element, name: &'a str) -> impl Iterator<Item = &'a Element> {
+    parent
+        .children
+        .iter()
+        .filter_map(|node| node.as_element())
+        .filter(move |element| element.name == name)
+}
+
+pub(crate) fn attribute<'a>(element: &'a Element, name: &str) -> Option<&'a str> {
+    element.attributes.get(name).map(String::as_str)
+}
+
+pub(crate) fn parse(text: &str) -> Result<Element, ParseError> {
+    Element::parse(text.as_bytes())
+}
+
+/// Without an XML declaration; newlines in attributes become character references.
+pub(crate) fn to_text(element: &Element) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let config = xmltree::EmitterConfig::new().write_document_declaration(false);
+    element
+        .write_with_config(&mut bytes, config)
+        .map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|error| error.to_string())
+}

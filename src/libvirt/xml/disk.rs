@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The domain definition, read as far as livedisk needs it.
+
+use xmltree::Element;
+
+use super::{attribute, children, parse};
+
+/// The `device` of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Device {
+    Disk,
+    Cdrom,
+    Floppy,
+    Lun,
+}
+
+/// Where an image lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    File(String),
+    Block(String),
+    /// Network, volume, NVMe, vhost-user, ...: nothing that this host can open by path.
+    Other(String),
+    /// No medium.
+    Empty,
+}
+
+/// One image of a backing chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Layer {
+    pub(crate) format: Option<String>,
+    pub(crate) source: Source,
+}
+
+/// The `<mirror>` of a copy or active commit that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mirror {
+    /// `copy` or `active-commit`.
+    pub(crate) job: String,
+    /// `ready='yes'`: the only sign of readiness there is.
+    pub(crate) ready: bool,
+}
+
+/// One disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Disk {
+    pub(crate) target: String,
+    pub(crate) device: Device,
+    /// The active layer first.
+    pub(crate) chain: Vec<Layer>,
+    pub(crate) shareable: bool,
+    pub(crate) transient: bool,
+    pub(crate) encrypted: bool,
+    pub(crate) mirror: Option<Mirror>,
+}
+
+/// A domain definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DomainXml {
+    pub(crate) disks: Vec<Disk>,
+    /// The channel of the guest agent is configured.
+    pub(crate) agent_channel: bool,
+    /// The elements under `<metadata>`.
+    pub(crate) metadata: Vec<Element>,
+}
+
+impl DomainXml {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let root = parse(text).map_err(|error| error.to_string())?;
+        let devices = root
+            .get_child("devices")
+            .ok_or_else(|| "the domain definition has no <devices>".to_owned())?;
+        Ok(Self {
+            disks: children(devices, "disk").filter_map(Disk::parse).collect(),
+            agent_channel: children(devices, "channel").any(|channel| {
+                channel
+                    .get_child("target")
+                    .is_some_and(|target| attribute(target, "name") == Some("org.qemu.guest_agent.0"))
+            }),
+            metadata: root
+                .get_child("metadata")
+                .map(|metadata| {
+                    metadata
+                        .children
+                        .iter()
+                        .filter_map(|node| node.as_element().cloned())
+                        .collect()
+                })
+                .unwrap_or_default(),
+        })
+    }
+
+    pub(crate) fn disk(&self, target: &str) -> Option<&Disk> {
+        self.disks.iter().find(|disk| disk.target == target)
+    }
+}
+
+impl Disk {
+    fn parse(element: &Element) -> Option<Self> {
+        let target = attribute(element.get_child("target")?, "dev")?.to_owned();
+        let device = match attribute(element, "device") {
+            Some("cdrom") => Device::Cdrom,
+            Some("floppy") => Device::Floppy,
+            Some("lun") => Device::Lun,
+            _ => Device::Disk,
+        };
+        let mut chain = vec![Layer {
+            format: format_of(element, "driver"),
+            source: Source::parse(element),
+        }];
+        let mut backing = element.get_child("backingStore");
+        while let Some(layer) = backing {
+            if layer.get_child("source").is_none() {
+                break;
+            }
+            chain.push(Layer {
+                format: format_of(layer, "format"),
+                source: Source::parse(layer),
+            });
+            backing = layer.get_child("backingStore");
+        }
+        let encrypted = element.get_child("encryption").is_some()
+            || element
+                .get_child("source")
+                .is_some_and(|source| source.get_child("encryption").is_some());
+        Some(Self {
+            target,
+            device,
+            chain,
+            shareable: element.get_child("shareable").is_some(),
+            transient: element.get_child("transient").is_some(),
+            encrypted,
+            mirror: element.get_child("mirror").map(|mirror| Mirror {
+                job: attribute(mirror, "job").unwrap_or("copy").to_owned(),
+                ready: attribute(mirror, "ready") == Some("yes"),
+            }),
+        })
+    }
+
+    /// The active layer.
+    pub(crate) fn active(&self) -> &Layer {
+        &self.chain[0]
+    }
+
+    /// What the active layer rests on.
+    pub(crate) fn backing(&self) -> Option<&Layer> {
+        self.chain.get(1)
+    }
+}
+
+impl Source {
+    fn parse(parent: &Element) -> Self {
+        let Some(source) = parent.get_child("source") else {
+            return Self::Empty;
+        };
+        match (attribute(source, "file"), attribute(source, "dev")) {
+            (Some(path), _) => Self::File(path.to_owned()),
+            (None, Some(path)) => Self::Block(path.to_owned()),
+            (None, None) => Self::Other(attribute(parent, "type").unwrap_or("unknown").to_owned()),
+        }
+    }
+
+    /// The path, where the image has one on this host.
+    pub(crate) fn path(&self) -> Option<&str> {
+        match self {
+            Self::File(path) | Self::Block(path) => Some(path),
+            Self::Other(_) | Self::Empty => None,
+        }
+    }
+}
+
+fn format_of(parent: &Element, child: &str) -> Option<String> {
+    attribute(parent.get_child(child)?, "type").map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOMAIN: &str = "<domain><metadata><a:b xmlns:a='urn:a'/></metadata><devices>
+        <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/a&#10;b&amp;.qcow2'/>
+          <backingStore type='file'><format type='raw'/><source file='/base'/><backingStore/></backingStore>
+          <mirror type='file' job='copy' ready='yes'><format type='raw'/><source file='/m'/></mirror>
+          <target dev='vda'/></disk>
+        <disk type='file' device='cdrom'><target dev='sda'/><readonly/></disk>
+        <disk type='network' device='disk'><source protocol='rbd' name='x'><encryption format='luks'/></source>
+          <target dev='vdb'/><shareable/></disk>
+        <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+        </devices></domain>";
+
+    #[test]
+    fn reads_chain_mirror_and_flags() {
+        let domain = DomainXml::parse(DOMAIN).unwrap();
+        let vda = domain.disk("vda").unwrap();
+        assert_eq!(vda.active().source, Source::File("/a\nb&.qcow2".into()));
+        assert_eq!(vda.active().format.as_deref(), Some("qcow2"));
+        assert_eq!(vda.chain.len(), 2);
+        assert_eq!(vda.backing().unwrap().format.as_deref(), Some("raw"));
+        assert!(vda.mirror.as_ref().unwrap().ready);
+        assert_eq!(domain.disk("sda").unwrap().active().source, Source::Empty);
+        assert_eq!(domain.disk("sda").unwrap().device, Device::Cdrom);
+        let vdb = domain.disk("vdb").unwrap();
+        assert!(vdb.encrypted && vdb.shareable && !vdb.transient);
+        assert_eq!(vdb.active().source, Source::Other("network".into()));
+        assert!(domain.agent_channel);
+        assert_eq!(domain.metadata[0].namespace.as_deref(), Some("urn:a"));
+    }
+
+    #[test]
+    fn a_definition_without_devices_is_an_error() {
+        assert!(DomainXml::parse("<domain/>").is_err());
+        assert!(DomainXml::parse("no xml").is_err());
+    }
+}

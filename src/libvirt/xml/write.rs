@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The XML that block copy and backup are given.
+
+use xmltree::{Element, XMLNode};
+
+use super::to_text;
+
+/// What a job writes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    File(String),
+    Block(String),
+    Nbd { export: String, server: NbdServer },
+}
+
+/// Where an NBD server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NbdServer {
+    Tcp { host: String, port: u16 },
+    Unix { socket: String },
+}
+
+/// One disk of a backup.
+#[derive(Debug)]
+pub(crate) struct BackupDisk<'a> {
+    pub(crate) target: &'a str,
+    /// Destination and its format; `None` leaves the disk out.
+    pub(crate) destination: Option<(&'a Target, &'a str)>,
+}
+
+fn element(name: &str, attributes: &[(&str, &str)], children: Vec<Element>) -> Element {
+    let mut element = Element::new(name);
+    for (key, value) in attributes {
+        element.attributes.insert((*key).to_owned(), (*value).to_owned());
+    }
+    element.children = children.into_iter().map(XMLNode::Element).collect();
+    element
+}
+
+impl Target {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Block(_) => "block",
+            Self::Nbd { .. } => "network",
+        }
+    }
+
+    fn source(&self, name: &str) -> Element {
+        match self {
+            Self::File(path) => element(name, &[("file", path)], vec![]),
+            Self::Block(path) => element(name, &[("dev", path)], vec![]),
+            Self::Nbd { export, server } => {
+                let host = match server {
+                    NbdServer::Tcp { host, port } => {
+                        element("host", &[("name", host), ("port", &port.to_string())], vec![])
+                    }
+                    NbdServer::Unix { socket } => element("host", &[("transport", "unix"), ("socket", socket)], vec![]),
+                };
+                element(name, &[("protocol", "nbd"), ("name", export)], vec![host])
+            }
+        }
+    }
+}
+
+/// The destination of virDomainBlockCopy.
+pub(crate) fn copy_destination(target: &Target, format: &str) -> Result<String, String> {
+    to_text(&element(
+        "disk",
+        &[("type", target.kind())],
+        vec![element("driver", &[("type", format)], vec![]), target.source("source")],
+    ))
+}
+
+/// The `<domainbackup>` of a push backup.
+pub(crate) fn backup(disks: &[BackupDisk<'_>]) -> Result<String, String> {
+    let disks = disks
+        .iter()
+        .map(|disk| match disk.destination {
+            Some((target, format)) => element(
+                "disk",
+                &[("name", disk.target), ("backup", "yes"), ("type", target.kind())],
+                vec![element("driver", &[("type", format)], vec![]), target.source("target")],
+            ),
+            None => element("disk", &[("name", disk.target), ("backup", "no")], vec![]),
+        })
+        .collect();
+    to_text(&element(
+        "domainbackup",
+        &[("mode", "push")],
+        vec![element("disks", &[], disks)],
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::libvirt::xml::{attribute, parse};
+
+    #[test]
+    fn any_path_survives_the_way_to_libvirt() {
+        for path in [
+            "/a b",
+            "/quote'\"",
+            "/<&>",
+            "/new\nline",
+            "/comma,colon:",
+            "/%s",
+            "/ünïcode",
+        ] {
+            let text = copy_destination(&Target::File(path.into()), "qcow2").unwrap();
+            let disk = parse(&text).unwrap();
+            let source = disk.get_child("source").unwrap();
+            assert_eq!(attribute(source, "file"), Some(path), "{text}");
+            assert!(!text.starts_with("<?xml"));
+        }
+    }
+
+    #[test]
+    fn a_backup_names_the_disks_left_out() {
+        let target = Target::Block("/dev/loop7".into());
+        let disks = [
+            BackupDisk {
+                target: "vda",
+                destination: Some((&target, "raw")),
+            },
+            BackupDisk {
+                target: "vdb",
+                destination: None,
+            },
+        ];
+        let text = backup(&disks).unwrap();
+        assert!(text.contains("<target dev=\"/dev/loop7\""), "{text}");
+        assert!(text.contains("backup=\"no\" name=\"vdb\""), "{text}");
+    }
+}

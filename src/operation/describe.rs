@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A plan in words.
+
+use std::time::{Duration, SystemTime};
+
+use super::plan::{Plan, PlannedDisk};
+use super::snapshot::{Mark, Step};
+use super::types::{Consistency, Method, Report};
+use crate::image::Place;
+
+fn image(disk: &PlannedDisk) -> String {
+    format!(
+        "{} image '{}' of {} bytes",
+        disk.format,
+        disk.destination.shown(),
+        disk.size
+    )
+}
+
+/// One step, as a dry run tells it.
+pub(super) fn step(step: Step, plan: &Plan) -> String {
+    let name = plan.guest.name();
+    let disk = |index: usize| &plan.disks[index];
+    match step {
+        Step::WriteRecord(Mark::Begun) => format!("note the operation in the metadata of domain '{name}'"),
+        Step::WriteRecord(_) => "note how far it is".into(),
+        Step::MakeImage(index) => match (&disk(index).place, disk(index).reuse) {
+            (Place::Free, _) => format!("make the {}", image(disk(index))),
+            (_, true) => format!("take the existing {}", image(disk(index))),
+            (_, false) => format!("prepare the {}", image(disk(index))),
+        },
+        Step::StartCopy(index) => {
+            let what = if plan.shallow {
+                "the active layer of disk"
+            } else {
+                "disk"
+            };
+            format!("mirror {what} '{}' to it (virDomainBlockCopy)", disk(index).target)
+        }
+        Step::AwaitJobs => "wait for QEMU".into(),
+        Step::AwaitFinish => "be READY until finish is called".into(),
+        Step::FixPoint => fix(plan),
+        Step::Verify => "check that the images are in place, whole and of the right size, and sync them".into(),
+        Step::RemoveRecord => "remove the note from the domain's metadata".into(),
+        Step::LiftLimit => "lift the bandwidth limit for the last writes".into(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn fix(plan: &Plan) -> String {
+    let call = match plan.method {
+        Method::Backup => "begin the backup (virDomainBackupBegin)",
+        _ => "end the mirrors (virDomainBlockJobAbort)",
+    };
+    if plan.freeze {
+        format!(
+            "freeze the guest's file systems, {call}, thaw them; at most {:?}",
+            plan.freeze_limit
+        )
+    } else if plan.method == Method::Mirror && plan.disks.len() > 1 && !plan.paused {
+        format!("pause the guest's vCPUs, {call}, resume them")
+    } else {
+        format!("{call}, without a freeze")
+    }
+}
+
+/// What a dry run reports: the method that would be taken, and nothing done.
+pub(super) fn dry_report(plan: &Plan) -> Report {
+    Report {
+        method: plan.method,
+        consistency: Consistency::Crash,
+        filesystems_frozen: 0,
+        disk_count: u32::try_from(plan.disks.len()).unwrap_or(u32::MAX),
+        point_in_time: SystemTime::UNIX_EPOCH,
+        freeze: Duration::ZERO,
+        pause: Duration::ZERO,
+        bytes_copied: 0,
+        elapsed: Duration::ZERO,
+    }
+}

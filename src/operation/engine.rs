@@ -1,0 +1,693 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The hands of the procedure: it observes what is, and carries out one step. What comes when is `snapshot::next`'s.
+
+use std::ffi::CString;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::convergence::{Convergence, Rates, Sample};
+use super::plan::{Plan, PlannedDisk};
+use super::record::{Owner, Record, RecordedDisk};
+use super::shared::{Facts, Shared};
+use super::snapshot::{Failure, Image, Job, Mark, Observed, Remedy, Step};
+use super::types::{Consistency, Method, Report};
+use super::window::{Fixed, Window};
+use crate::driver::{BlockDevice, code_of_reason};
+use crate::error::{Error, ErrorCode, Result};
+use crate::image::{self, Destination, Output};
+use crate::libvirt::xml::{BackupDisk, DomainXml, backup, copy_destination};
+use crate::libvirt::{BlockJobStatus, Copy, JobStats, State, Subscription};
+
+/// A mirror with no more than this left counts as drained: it is copied well within a freeze.
+const DRAINED: u64 = 4 << 20;
+/// A file system with less room than this is full: QEMU writes up to a MiB at once.
+const FULL: u64 = 2 << 20;
+
+/// What is known of one block job.
+#[derive(Debug, Default)]
+struct Progressing {
+    started: bool,
+    /// The mirror's `ready='yes'`.
+    ready: bool,
+    ending: bool,
+    write_blocking: bool,
+    /// Ended on purpose, to be started again.
+    restarting: bool,
+    completed: bool,
+    failure: Option<String>,
+    convergence: Convergence,
+    rates: Option<Rates>,
+    done: u64,
+    total: u64,
+}
+
+pub(super) struct Engine {
+    plan: Plan,
+    shared: Arc<Shared>,
+    subscription: Option<Subscription>,
+    record: Record,
+    outputs: Vec<Option<Output>>,
+    jobs: Vec<Progressing>,
+    fixed: Option<Fixed>,
+    limited: bool,
+    verified: bool,
+    /// The guest's write requests at the point in time, to know whether contents can be compared.
+    writes: Vec<i64>,
+}
+
+fn internal(reason: String) -> Error {
+    Error::new(ErrorCode::Internal, reason)
+}
+
+/// The state before the first step.
+pub(super) fn at_start(plan: &Plan) -> Observed {
+    let disks = plan.disks.len();
+    Observed {
+        method: plan.method,
+        alive: true,
+        mark: Mark::Absent,
+        thawed: true,
+        resumed: true,
+        fixed: false,
+        finish: plan.auto_finish,
+        limited: plan.bandwidth > 0 && plan.method == Method::Mirror,
+        verified: false,
+        images: vec![Image::Missing; disks],
+        jobs: vec![Job::NotStarted; job_count(plan)],
+    }
+}
+
+fn job_count(plan: &Plan) -> usize {
+    if plan.method == Method::Backup {
+        1
+    } else {
+        plan.disks.len()
+    }
+}
+
+impl Engine {
+    pub(super) fn new(plan: Plan, shared: Arc<Shared>) -> Result<Self> {
+        let record = Record {
+            id: Record::new_id()?,
+            method: plan.method,
+            mark: Mark::Absent,
+            started: std::time::SystemTime::now(),
+            owner: Owner::this(),
+            disks: plan
+                .disks
+                .iter()
+                .map(|disk| RecordedDisk {
+                    target: disk.target.clone(),
+                    destination: match &disk.destination {
+                        Destination::Path(path) => path.clone(),
+                        Destination::Nbd { uri, .. } => uri.clone(),
+                    },
+                    format: disk.format.clone(),
+                    made: None,
+                })
+                .collect(),
+        };
+        let mut engine = Self {
+            outputs: plan.disks.iter().map(|_| None).collect(),
+            jobs: (0..job_count(&plan)).map(|_| Progressing::default()).collect(),
+            limited: at_start(&plan).limited,
+            plan,
+            shared,
+            subscription: None,
+            record,
+            fixed: None,
+            verified: false,
+            writes: Vec::new(),
+        };
+        engine.subscribe()?;
+        Ok(engine)
+    }
+
+    fn subscribe(&mut self) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        // Dropped first: the callbacks of a dead connection must not outlive it.
+        self.subscription = None;
+        self.subscription = self
+            .plan
+            .guest
+            .subscribe(Arc::new(move |event| shared.deliver(event)))?;
+        Ok(())
+    }
+
+    /// After the daemon came back.
+    pub(super) fn reconnect(&mut self) -> Result<()> {
+        self.plan.guest.reconnect()?;
+        self.subscribe()
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(super) fn has_events(&self) -> bool {
+        self.subscription.is_some()
+    }
+
+    /// Copied and to be copied, over all disks.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        self.jobs
+            .iter()
+            .fold((0, 0), |(done, total), job| (done + job.done, total + job.total))
+    }
+
+    fn device(&self, index: usize) -> BlockDevice<'_> {
+        self.plan.guest.get_block_device(&self.plan.disks[index].target)
+    }
+
+    // Observing.
+
+    pub(super) fn observe(&mut self) -> Result<Observed> {
+        let mut alive = self.plan.guest.get_power_state()? != State::Off;
+        if alive && let Err(error) = self.observe_jobs() {
+            // A guest that goes away between two calls makes the second one fail.
+            alive = self.plan.guest.get_power_state()? != State::Off;
+            if alive {
+                return Err(error);
+            }
+        }
+        if !alive {
+            for job in &mut self.jobs {
+                if job.started && !job.completed && job.failure.is_none() {
+                    job.failure = Some("the domain was shut off, destroyed or restarted".into());
+                }
+            }
+        }
+        let finish = self.plan.auto_finish || self.shared.requests().finish;
+        Ok(Observed {
+            alive,
+            mark: self.record.mark,
+            // The window itself undoes both, and repeats in the background what could not be made certain.
+            thawed: true,
+            resumed: true,
+            fixed: self.fixed.is_some(),
+            finish,
+            limited: self.limited,
+            verified: self.verified,
+            images: self.outputs.iter().map(image_of).collect(),
+            jobs: (0..self.jobs.len()).map(|index| self.job(index, finish)).collect(),
+            ..at_start(&self.plan)
+        })
+    }
+
+    fn observe_jobs(&mut self) -> Result<()> {
+        if !self.jobs.iter().any(|job| job.started) {
+            return Ok(());
+        }
+        if self.plan.method == Method::Backup {
+            return self.observe_backup();
+        }
+        let config = self.plan.guest.get_config(false)?;
+        (0..self.jobs.len()).try_for_each(|index| self.observe_mirror(index, &config))
+    }
+
+    fn observe_mirror(&mut self, index: usize, config: &DomainXml) -> Result<()> {
+        if !self.jobs[index].started || self.jobs[index].completed || self.jobs[index].failure.is_some() {
+            return Ok(());
+        }
+        let target = self.plan.disks[index].target.clone();
+        let info = self.device(index).get_job_info()?;
+        let mirror = config.disk(&target).and_then(|disk| disk.mirror.as_ref());
+        let at = self.shared.began().elapsed();
+        let job = &mut self.jobs[index];
+        if let Some(info) = info {
+            (job.done, job.total) = (info.done, info.total);
+            let sample = Sample {
+                at,
+                done: info.done,
+                total: info.total,
+            };
+            job.rates = if sample.remainder() > DRAINED {
+                job.convergence.look(sample)
+            } else {
+                None
+            };
+        }
+        if info.is_some() || mirror.is_some() {
+            job.ready = mirror.is_some_and(|mirror| mirror.ready);
+            return Ok(());
+        }
+        let (qemu, libvirt) = self
+            .shared
+            .facts(|facts| (facts.qemu_copy_end(&target).cloned(), facts.block_job(&target)));
+        if let Some(Some(reason)) = qemu {
+            job.failure = Some(reason);
+        } else if job.restarting {
+            (job.started, job.ending, job.restarting) = (false, false, false);
+        } else if libvirt == Some(BlockJobStatus::Failed) {
+            job.failure = Some("libvirt says that it failed, and not why".into());
+        } else if self.fixed.is_some() && job.ending {
+            job.completed = true;
+        } else {
+            job.failure = Some("it vanished, and nobody saw how it ended".into());
+        }
+        if self.jobs[index].failure.is_some() {
+            self.blame_full_file_system(index);
+        }
+        Ok(())
+    }
+
+    fn observe_backup(&mut self) -> Result<()> {
+        if self.jobs[0].completed || self.jobs[0].failure.is_some() {
+            return Ok(());
+        }
+        if let JobStats::Backup(running) = self.plan.guest.get_job_stats()? {
+            (self.jobs[0].done, self.jobs[0].total) = (running.done, running.total);
+            return Ok(());
+        }
+        let end = match self.shared.facts(|facts| facts.backup_end.clone()) {
+            Some(end) => Some(end),
+            None => self.plan.guest.get_last_backup()?,
+        };
+        let job = &mut self.jobs[0];
+        match end {
+            Some(end) if end.success => {
+                job.done = job.total;
+                job.completed = true;
+            }
+            Some(end) if !end.message.is_empty() => job.failure = Some(end.message),
+            Some(_) => job.failure = Some("libvirt says that it failed, and not why".into()),
+            None => job.failure = Some("it vanished, and libvirt no longer knows how it ended".into()),
+        }
+        if self.jobs[0].failure.is_some() {
+            for index in 0..self.plan.disks.len() {
+                self.blame_full_file_system(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Without QEMU's event the reason is not told; a destination without any room left is one.
+    fn blame_full_file_system(&mut self, index: usize) {
+        let job = &mut self.jobs[if self.plan.method == Method::Backup { 0 } else { index }];
+        let Destination::Path(path) = &self.plan.disks[index].destination else {
+            return;
+        };
+        let untold = job
+            .failure
+            .as_ref()
+            .is_some_and(|reason| code_of_reason(reason) == ErrorCode::JobFailed);
+        let directory = std::path::Path::new(path).parent().unwrap_or(std::path::Path::new("/"));
+        if let Ok(room) = rustix::fs::statvfs(directory)
+            && untold
+            && self.plan.disks[index].place != image::Place::Device
+            && room.f_bavail.saturating_mul(room.f_frsize) < FULL
+        {
+            job.failure = Some("No space left on device".into());
+        }
+    }
+
+    fn job(&self, index: usize, finish: bool) -> Job {
+        let job = &self.jobs[index];
+        if job.failure.is_some() {
+            return Job::Failed;
+        }
+        if job.completed {
+            return Job::Completed;
+        }
+        if !job.started {
+            return Job::NotStarted;
+        }
+        if job.ending {
+            return Job::Ending;
+        }
+        if let Some(_rates) = job.rates {
+            return Job::Stuck(if self.limited {
+                Remedy::LiftLimit
+            } else if self.plan.write_blocking && !job.write_blocking {
+                Remedy::WriteBlocking
+            } else {
+                Remedy::None
+            });
+        }
+        let drained = job.total.saturating_sub(job.done) <= DRAINED;
+        if job.ready && (drained || !finish) {
+            return Job::Ready;
+        }
+        Job::Running
+    }
+
+    // Stepping.
+
+    pub(super) fn perform(&mut self, step: Step) -> Result<()> {
+        match step {
+            Step::WriteRecord(mark) => self.write_record(mark),
+            Step::MakeImage(index) => self.make_image(index),
+            Step::StartCopy(index) => self.start_copy(index),
+            Step::LiftLimit => self.lift_limit(),
+            Step::RestartWriteBlocking(index) => self.restart_write_blocking(index),
+            Step::FixPoint => self.fix_point(),
+            Step::Verify => self.verify(),
+            Step::AbortJob(index) => self.abort_job(index),
+            Step::RemoveImage(index) => self.remove_image(index),
+            Step::RemoveRecord => self.remove_record(),
+            Step::Thaw | Step::Resume | Step::AwaitJobs | Step::AwaitFinish | Step::Fail(_) | Step::Done => Ok(()),
+        }
+    }
+
+    fn write_record(&mut self, mark: Mark) -> Result<()> {
+        let mut record = self.record.clone();
+        record.mark = mark;
+        for (disk, output) in record.disks.iter_mut().zip(&self.outputs) {
+            disk.made = output.as_ref().and_then(|output| output.made().cloned());
+        }
+        self.plan
+            .guest
+            .set_metadata(&record.namespace(), Some(&record.to_xml()?))?;
+        self.record = record;
+        Ok(())
+    }
+
+    fn remove_record(&mut self) -> Result<()> {
+        let gone = self.plan.guest.set_metadata(&self.record.namespace(), None);
+        match gone {
+            // A transient domain takes its metadata with it.
+            Err(error) if error.code() == ErrorCode::NoDomain => {}
+            other => other?,
+        }
+        self.record.mark = Mark::Absent;
+        Ok(())
+    }
+
+    fn make_image(&mut self, index: usize) -> Result<()> {
+        let disk = &self.plan.disks[index];
+        let output = Output::prepare(
+            &disk.destination,
+            &disk.place,
+            &disk.format,
+            disk.size,
+            disk.backing.as_ref(),
+            disk.reuse,
+        )?;
+        self.outputs[index] = Some(output);
+        Ok(())
+    }
+
+    fn remove_image(&mut self, index: usize) -> Result<()> {
+        if let Some(output) = &mut self.outputs[index] {
+            output.remove()?;
+        }
+        self.outputs[index] = None;
+        Ok(())
+    }
+
+    fn start_copy(&mut self, index: usize) -> Result<()> {
+        let disk = &self.plan.disks[index];
+        let xml = copy_destination(&disk.libvirt_target(), &disk.format).map_err(internal)?;
+        let write_blocking = self.jobs[index].write_blocking;
+        self.shared.facts(|facts| facts.forget(&disk.target));
+        let started = self.device(index).copy(&Copy {
+            target: &disk.target,
+            destination_xml: &xml,
+            bandwidth: if self.limited { self.plan.bandwidth } else { 0 },
+            shallow: self.plan.shallow,
+            synchronous_writes: write_blocking,
+        });
+        // A call that was cut off may have begun the job all the same; the record says that it is ours.
+        let cut_off = matches!(&started, Err(error) if error.code() == ErrorCode::NoConnection);
+        self.jobs[index].started = started.is_ok() || cut_off;
+        started
+    }
+
+    fn lift_limit(&mut self) -> Result<()> {
+        for index in 0..self.jobs.len() {
+            log::info!("disk '{}': lifting our bandwidth limit", self.plan.disks[index].target);
+            self.device(index).set_job_speed(0)?;
+            self.jobs[index].convergence.restart();
+            self.jobs[index].rates = None;
+        }
+        self.limited = false;
+        Ok(())
+    }
+
+    fn restart_write_blocking(&mut self, index: usize) -> Result<()> {
+        log::warn!(
+            "disk '{}': the mirror does not catch up; starting it again in write-blocking mode, which slows the guest",
+            self.plan.disks[index].target
+        );
+        self.abort_job(index)?;
+        let job = &mut self.jobs[index];
+        (job.restarting, job.write_blocking, job.ready, job.rates) = (true, true, false, None);
+        job.convergence.restart();
+        Ok(())
+    }
+
+    fn abort_job(&mut self, index: usize) -> Result<()> {
+        let aborted = if self.plan.method == Method::Backup {
+            self.plan.guest.abort_backup()
+        } else {
+            self.device(index).abort_job()
+        };
+        self.jobs[index].ending = aborted.is_ok();
+        aborted
+    }
+
+    fn fix_point(&mut self) -> Result<()> {
+        let plan = &self.plan;
+        let window = Window {
+            guest: &plan.guest,
+            freeze: plan.freeze && !plan.paused,
+            freeze_required: plan.freeze_required,
+            pause_unfrozen: plan.method == Method::Mirror && plan.disks.len() > 1 && !plan.paused,
+            limit: plan.freeze_limit,
+        };
+        let fixed = if plan.method == Method::Backup {
+            let xml = self.backup_xml()?;
+            window.run(|_deadline| plan.guest.begin_backup(&xml))?
+        } else {
+            window.run(|deadline| self.end_mirrors(deadline))?
+        };
+        for job in &mut self.jobs {
+            job.started = true;
+            job.ending = self.plan.method == Method::Mirror;
+        }
+        self.fixed = Some(fixed);
+        self.writes = (0..self.plan.disks.len())
+            .map(|index| self.device(index).get_write_requests())
+            .collect::<Result<_>>()
+            .unwrap_or_default();
+        if self.plan.method == Method::Backup && self.plan.bandwidth > 0 {
+            self.limit_backup()?;
+        }
+        Ok(())
+    }
+
+    fn backup_xml(&self) -> Result<CString> {
+        let targets: Vec<_> = self.plan.disks.iter().map(PlannedDisk::libvirt_target).collect();
+        let chosen = self.plan.disks.iter().zip(&targets).map(|(disk, target)| BackupDisk {
+            target: &disk.target,
+            destination: Some((target, &disk.format)),
+        });
+        let others = self.plan.other_disks.iter().map(|target| BackupDisk {
+            target,
+            destination: None,
+        });
+        let xml = backup(&chosen.chain(others).collect::<Vec<_>>()).map_err(internal)?;
+        CString::new(xml).map_err(|error| internal(error.to_string()))
+    }
+
+    /// All are asked to end before any is waited for. The end is QEMU's own event where there is one: libvirt's comes
+    /// later, and the guest is frozen meanwhile.
+    fn end_mirrors(&self, deadline: Instant) -> Result<()> {
+        for index in 0..self.plan.disks.len() {
+            self.device(index).abort_job()?;
+        }
+        let ended = |facts: &Facts, disk: &PlannedDisk| {
+            facts.qemu_copy_end(&disk.target).is_some()
+                || facts.block_job(&disk.target) == Some(BlockJobStatus::Canceled)
+        };
+        if self.has_events() {
+            self.shared
+                .await_facts(deadline, |facts| self.plan.disks.iter().all(|disk| ended(facts, disk)));
+        } else {
+            self.wait_without_events(deadline)?;
+        }
+        if self.shared.requests().cancel {
+            return Err(Error::new(ErrorCode::Cancelled, "cancelled"));
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::new(
+                ErrorCode::Freeze,
+                format!(
+                    "the mirrors of domain '{}' did not end within the freeze limit of {:?}; the guest was let go; \
+                     try again when it is less busy, or with a higher limit",
+                    self.plan.guest.name(),
+                    self.plan.freeze_limit
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Each question takes its time in the daemon, which is all the pause there should be.
+    fn wait_without_events(&self, deadline: Instant) -> Result<()> {
+        for index in 0..self.plan.disks.len() {
+            while self.device(index).get_job_info()?.is_some() && Instant::now() < deadline {
+                if self.shared.requests().cancel {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// libvirt's backup takes no bandwidth; QEMU's jobs behind it do.
+    fn limit_backup(&self) -> Result<()> {
+        let jobs = self.plan.guest.monitor_command(r#"{"execute":"query-block-jobs"}"#)?;
+        let names = jobs["return"].as_array().into_iter().flatten();
+        for name in names.filter_map(|job| job["device"].as_str()) {
+            if name.starts_with("backup-") {
+                let command = serde_json::json!({
+                    "execute": "block-job-set-speed",
+                    "arguments": { "device": name, "speed": self.plan.bandwidth },
+                });
+                self.plan.guest.monitor_command(&command.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn verify(&mut self) -> Result<()> {
+        for (index, disk) in self.plan.disks.iter().enumerate() {
+            let Some(output) = &self.outputs[index] else {
+                return Err(internal(format!("disk '{}' has no image to verify", disk.target)));
+            };
+            output.must_be_in_place()?;
+            output.sync()?;
+            output.must_have_size(disk.size)?;
+            // Without events nobody saw how the last step ended, so the image itself has to say.
+            let unseen = self.plan.method == Method::Mirror && !self.has_events();
+            if let Some(file) = output.file()
+                && (self.plan.verify || unseen)
+            {
+                image::check(file, output.format(), &disk.destination.shown())?;
+            }
+            if self.plan.verify {
+                self.compare(index, output)?;
+            }
+        }
+        self.verified = true;
+        Ok(())
+    }
+
+    /// Contents can be compared where the guest wrote nothing since, and where QEMU has written its own metadata out:
+    /// a freeze and a pause both see to that.
+    fn compare(&self, index: usize, output: &Output) -> Result<()> {
+        let disk = &self.plan.disks[index];
+        let flushed = self.plan.paused
+            || self
+                .fixed
+                .is_some_and(|fixed| fixed.consistency == Consistency::Filesystem);
+        let (Some((path, format)), Some(file), true) = (&disk.source, output.file(), flushed) else {
+            log::info!("disk '{}': contents are not compared, the guest runs", disk.target);
+            return Ok(());
+        };
+        let shown = disk.destination.shown();
+        let equal = image::compare_with_live((path, format), file, output.format(), &shown);
+        let quiet = self.device(index).get_write_requests().ok() == self.writes.get(index).copied();
+        match equal {
+            _ if !quiet => {
+                log::info!(
+                    "disk '{}': contents are not compared, the guest has written since",
+                    disk.target
+                );
+                Ok(())
+            }
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::new(
+                ErrorCode::Verify,
+                format!(
+                    "the image '{shown}' differs from disk '{}' although the guest wrote nothing",
+                    disk.target
+                ),
+            )),
+            Err(error) => Err(error),
+        }
+    }
+
+    // Telling.
+
+    pub(super) fn explain(&self, failure: Failure) -> Error {
+        let name = self.plan.guest.name();
+        match failure {
+            Failure::DomainGone => Error::new(
+                ErrorCode::DomainState,
+                format!(
+                    "domain '{name}' was shut off, destroyed or restarted during the operation; start again when it runs"
+                ),
+            ),
+            Failure::Job(index) => {
+                let reason = self.jobs[index].failure.as_deref().unwrap_or("no reason is known");
+                let code = code_of_reason(reason);
+                let advice = match code {
+                    ErrorCode::NoSpace => "make room or name another destination",
+                    ErrorCode::Permission => "let QEMU's user write there",
+                    _ => "see QEMU's log of the domain",
+                };
+                let what = match self.plan.method {
+                    Method::Backup => format!("the backup of domain '{name}' to {}", self.destinations()),
+                    _ => format!(
+                        "the copy of disk '{}' of domain '{name}' to '{}'",
+                        self.plan.disks[index].target,
+                        self.plan.disks[index].destination.shown()
+                    ),
+                };
+                Error::new(code, format!("{what} failed: {reason}; {advice}"))
+            }
+            Failure::NotConverging(index) => {
+                let rates = self.jobs[index].rates.unwrap_or(Rates { copied: 0, dirtied: 0 });
+                Error::new(
+                    ErrorCode::JobFailed,
+                    format!(
+                        "the copy of disk '{}' of domain '{name}' does not catch up: the guest dirties {} KiB/s and {} KiB/s \
+                         are copied; ask for WRITE_BLOCKING, for BACKUP, or try again when the guest writes less",
+                        self.plan.disks[index].target,
+                        rates.dirtied >> 10,
+                        rates.copied >> 10
+                    ),
+                )
+            }
+            Failure::OutcomeUnknown => Error::new(
+                ErrorCode::JobFailed,
+                format!("nobody saw how the copy of domain '{name}' ended, so it cannot be relied on; copy again"),
+            ),
+        }
+    }
+
+    fn destinations(&self) -> String {
+        let shown: Vec<_> = self
+            .plan
+            .disks
+            .iter()
+            .map(|disk| format!("'{}'", disk.destination.shown()))
+            .collect();
+        shown.join(", ")
+    }
+
+    pub(super) fn report(&self) -> Option<Report> {
+        let fixed = self.fixed?;
+        Some(Report {
+            method: self.plan.method,
+            consistency: fixed.consistency,
+            filesystems_frozen: fixed.frozen,
+            disk_count: u32::try_from(self.plan.disks.len()).unwrap_or(u32::MAX),
+            point_in_time: fixed.at,
+            freeze: fixed.freeze,
+            pause: fixed.pause,
+            bytes_copied: self.bytes().0,
+            elapsed: self.shared.began().elapsed(),
+        })
+    }
+}
+
+fn image_of(output: &Option<Output>) -> Image {
+    match output {
+        None => Image::Missing,
+        Some(output) if output.made().is_some() => Image::Made,
+        Some(_) => Image::Taken,
+    }
+}

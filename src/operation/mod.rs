@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Operations on running guests.
+//!
+//! An operation is a loop of *observe*, *next* and *step*: see [`snapshot::next`] for the procedure, [`engine`] for
+//! the hands, [`worker`] for the loop.
+#![forbid(unsafe_code)]
+
+mod convergence;
+mod describe;
+mod engine;
+mod model;
+mod plan;
+mod record;
+mod shared;
+mod snapshot;
+mod status;
+mod types;
+mod window;
+mod worker;
+
+use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+pub(crate) use status::operations;
+pub use status::{DiskStatus, OperationStatus};
+pub use types::{Consistency, Method, Phase, Progress, Quiesce, Report, SnapshotDisk, SnapshotOptions};
+
+use crate::driver::Guest;
+use crate::error::{Error, ErrorCode, Result};
+use crate::libvirt::Quiet;
+use engine::Engine;
+use plan::Plan;
+use shared::Shared;
+use snapshot::Goal;
+use worker::Worker;
+
+/// An operation on a running guest. It goes on by itself; this handle watches and steers it, from any thread.
+///
+/// Dropping it detaches: nothing is pivoted and nothing aborted. What QEMU does goes on, and the operation's record
+/// stays with the domain.
+#[derive(Debug)]
+pub struct Operation {
+    shared: Arc<Shared>,
+    worker: Option<JoinHandle<()>>,
+    plan: Vec<String>,
+}
+
+fn deadline(timeout: Option<Duration>) -> Option<Instant> {
+    // A time too far to be named is for ever.
+    Instant::now().checked_add(timeout?)
+}
+
+impl Operation {
+    /// Checks everything, then starts.
+    pub(crate) fn start_live_snapshot(guest: Guest, options: &SnapshotOptions) -> Result<Self> {
+        let plan = Plan::new(guest, options)?;
+        let start = engine::at_start(&plan);
+        let taken: Vec<bool> = plan
+            .disks
+            .iter()
+            .map(|disk| disk.place != crate::image::Place::Free)
+            .collect();
+        let steps = model::plan(&start, Goal::Forward, &taken);
+        let words: Vec<String> = steps.iter().map(|step| describe::step(*step, &plan)).collect();
+        let shared = Arc::new(Shared::new(u32::try_from(steps.len()).unwrap_or(u32::MAX))?);
+        if options.dry_run {
+            for (number, line) in words.iter().enumerate() {
+                log::info!("plan for domain '{}', step {}: {line}", plan.guest.name(), number + 1);
+            }
+            shared.conclude(Phase::Done, Ok(describe::dry_report(&plan)));
+            return Ok(Self {
+                shared,
+                worker: None,
+                plan: words,
+            });
+        }
+        let worker = Worker::new(Engine::new(plan, Arc::clone(&shared))?, Arc::clone(&shared));
+        let in_thread = Arc::clone(&shared);
+        let worker = thread::Builder::new()
+            .name("livedisk-worker".into())
+            .spawn(move || {
+                let _quiet = Quiet::new();
+                if catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
+                    let error = Error::new(
+                        ErrorCode::Internal,
+                        "livedisk panicked; the guest was thawed; what is left is named in the domain's metadata",
+                    );
+                    in_thread.conclude(Phase::Failed, Err(error));
+                }
+            })
+            .map_err(|error| Error::new(ErrorCode::Io, format!("cannot start a thread: {error}")))?;
+        Ok(Self {
+            shared,
+            worker: Some(worker),
+            plan: words,
+        })
+    }
+
+    /// Waits until the phase changes or there is new progress, at most for `timeout` (`None`: for ever), and returns
+    /// what the operation last saw. It makes no libvirt call. A final phase is returned at once.
+    pub fn poll(&self, timeout: Option<Duration>) -> Progress {
+        self.shared.poll(deadline(timeout))
+    }
+
+    /// Readable whenever a [`poll`](Self::poll) without waiting would show something new.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.shared.fd()
+    }
+
+    /// Waits for READY if need be, completes the operation and reports. Once done it says the same again.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Timeout`] when `timeout` passes first: the operation goes on towards its end, and `finish` may be
+    /// called again. Else what made the operation fail, or [`ErrorCode::Cancelled`].
+    pub fn finish(&self, timeout: Option<Duration>) -> Result<Report> {
+        self.shared.request(|requests| requests.finish = true);
+        self.shared.outcome(deadline(timeout)).unwrap_or_else(|| {
+            Err(Error::new(
+                ErrorCode::Timeout,
+                "the operation is not finished yet and goes on; call finish again, or cancel",
+            ))
+        })
+    }
+
+    /// Takes everything back and waits until that is done: jobs ended, guest thawed, disk chain and definition as
+    /// before, files it made removed. It interrupts a waiting [`finish`](Self::finish). An operation that is cancelled
+    /// or failed already is taken back already.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoOperation`] if it was complete before. Else what could not be taken back.
+    pub fn cancel(&self) -> Result<()> {
+        self.shared.request(|requests| requests.cancel = true);
+        match self.shared.outcome(None) {
+            Some(Ok(_)) => Err(Error::new(
+                ErrorCode::NoOperation,
+                "the operation was complete before it could be cancelled; its images are yours to remove",
+            )),
+            Some(Err(error)) if error.message().contains("taking it back failed") => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The steps, in words, as they were planned.
+    pub fn plan(&self) -> &[String] {
+        &self.plan
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        self.shared.request(|requests| requests.detach = true);
+        if let Some(worker) = self.worker.take() {
+            // It ends behind the step it is in; in the freeze window that is behind the thaw.
+            let _ = worker.join();
+        }
+    }
+}

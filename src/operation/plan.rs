@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Everything that can be found out and refused before the first side effect.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::record::Record;
+use super::types::{Method, Quiesce, SnapshotDisk, SnapshotOptions};
+use crate::driver::{AgentStatus, Guest};
+use crate::error::{Error, ErrorCode, Result};
+use crate::image::{Backing, Destination, Identity, Place, Server};
+use crate::libvirt::xml::{Device, Disk, DomainXml, NbdServer, Source, Target};
+use crate::libvirt::{JobStats, State};
+
+const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);
+
+/// One disk, with everything decided.
+#[derive(Debug, Clone)]
+pub(crate) struct PlannedDisk {
+    pub(crate) target: String,
+    pub(crate) destination: Destination,
+    pub(crate) place: Place,
+    pub(crate) format: String,
+    pub(crate) size: u64,
+    pub(crate) backing: Option<Backing>,
+    pub(crate) reuse: bool,
+    /// Path and format of the guest's own image, where it has a path.
+    pub(crate) source: Option<(String, String)>,
+}
+
+/// A snapshot that may be started.
+pub(crate) struct Plan {
+    pub(crate) guest: Arc<Guest>,
+    pub(crate) method: Method,
+    /// Freeze for the point in time.
+    pub(crate) freeze: bool,
+    /// A freeze that fails fails the operation.
+    pub(crate) freeze_required: bool,
+    pub(crate) freeze_limit: Duration,
+    /// The guest was paused when the operation was started.
+    pub(crate) paused: bool,
+    pub(crate) bandwidth: u64,
+    pub(crate) shallow: bool,
+    pub(crate) auto_finish: bool,
+    pub(crate) verify: bool,
+    pub(crate) write_blocking: bool,
+    pub(crate) disks: Vec<PlannedDisk>,
+    /// The disks that a backup leaves out.
+    pub(crate) other_disks: Vec<String>,
+}
+
+fn error(code: ErrorCode, message: impl Into<String>) -> Error {
+    Error::new(code, message)
+}
+
+impl Plan {
+    /// Looks at everything and changes nothing.
+    pub(crate) fn new(guest: Guest, options: &SnapshotOptions) -> Result<Self> {
+        let name = guest.name().to_owned();
+        let method = choose_method(options)?;
+        check_disk_list(&options.disks)?;
+        let paused = match guest.get_power_state()? {
+            State::Running => false,
+            State::Paused if options.quiesce == Quiesce::None => true,
+            State::Paused => {
+                return Err(error(
+                    ErrorCode::DomainState,
+                    format!(
+                        "domain '{name}' is paused, so its file systems cannot be frozen; \
+                         resume it, or ask for quiesce NONE"
+                    ),
+                ));
+            }
+            State::Off => {
+                return Err(error(
+                    ErrorCode::DomainState,
+                    format!("domain '{name}' is not running; a live snapshot needs a running guest, so start it first"),
+                ));
+            }
+        };
+        let config = guest.get_config(false)?;
+        must_be_free(&guest, &config)?;
+        let in_use: Vec<Identity> = config
+            .disks
+            .iter()
+            .flat_map(|disk| &disk.chain)
+            .filter_map(|layer| Identity::of_path(layer.source.path()?))
+            .collect();
+        let disks = options
+            .disks
+            .iter()
+            .map(|wanted| plan_disk(&guest, &config, wanted, options, method, &in_use))
+            .collect::<Result<Vec<_>>>()?;
+        must_differ(&disks)?;
+        let freeze = decide_freeze(&guest, &config, options.quiesce)?;
+        let chosen: HashSet<&str> = disks.iter().map(|disk| disk.target.as_str()).collect();
+        let other_disks = config
+            .disks
+            .iter()
+            .filter(|disk| disk.active().source != Source::Empty && !chosen.contains(disk.target.as_str()))
+            .map(|disk| disk.target.clone())
+            .collect();
+        Ok(Self {
+            guest: Arc::new(guest),
+            method,
+            freeze,
+            freeze_required: options.quiesce == Quiesce::Require,
+            freeze_limit: if options.freeze_limit.is_zero() {
+                DEFAULT_FREEZE_LIMIT
+            } else {
+                options.freeze_limit
+            },
+            paused,
+            bandwidth: options.bandwidth,
+            shallow: options.shallow,
+            auto_finish: options.auto_finish,
+            verify: options.verify,
+            write_blocking: options.write_blocking,
+            disks,
+            other_disks,
+        })
+    }
+}
+
+fn choose_method(options: &SnapshotOptions) -> Result<Method> {
+    let unsupported = |what: &str| {
+        Err(error(
+            ErrorCode::Unsupported,
+            format!("{what} not supported yet; use MIRROR or BACKUP"),
+        ))
+    };
+    match options.method {
+        Method::Rebase => return unsupported("method REBASE is"),
+        Method::Clone => return unsupported("method CLONE is, for a snapshot,"),
+        _ => {}
+    }
+    if options.checkpoint.is_some() || options.since.is_some() {
+        return unsupported("checkpoint and since are");
+    }
+    let method = if options.method == Method::Auto {
+        Method::Mirror
+    } else {
+        options.method
+    };
+    if method == Method::Backup && options.shallow {
+        return Err(error(
+            ErrorCode::Unsupported,
+            "SHALLOW and BACKUP do not go together: libvirt's backup always copies the whole chain; use MIRROR",
+        ));
+    }
+    if method == Method::Backup && options.write_blocking {
+        return Err(error(
+            ErrorCode::InvalidArgument,
+            "WRITE_BLOCKING is about a mirror's convergence and BACKUP always converges; leave it out",
+        ));
+    }
+    Ok(method)
+}
+
+fn check_disk_list(disks: &[SnapshotDisk]) -> Result<()> {
+    if disks.is_empty() {
+        return Err(error(
+            ErrorCode::InvalidArgument,
+            "no disk is named; name at least one disk target, such as vda",
+        ));
+    }
+    let mut seen = HashSet::new();
+    for disk in disks {
+        if !seen.insert(disk.target.as_str()) {
+            return Err(error(
+                ErrorCode::InvalidArgument,
+                format!("disk '{}' is named twice; name each disk once", disk.target),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Asked for first, because the error codes of a busy domain say many things.
+fn must_be_free(guest: &Guest, config: &DomainXml) -> Result<()> {
+    let name = guest.name();
+    for record in config.metadata.iter().filter_map(Record::from_xml) {
+        let record = record.map_err(|reason| {
+            error(
+                ErrorCode::Busy,
+                format!("domain '{name}' is in use by another livedisk: {reason}"),
+            )
+        })?;
+        let owner = &record.owner;
+        let state = if owner.is_dead() { "which is dead" } else { "which runs" };
+        let since = record
+            .started
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        return Err(error(
+            ErrorCode::Busy,
+            format!(
+                "domain '{name}' is in use by livedisk operation {} of process {} on host {} ({state}; begun at {since} s \
+                 of the epoch); wait for it, cancel it there, or settle what a dead one left with recover",
+                record.id, owner.process, owner.host
+            ),
+        ));
+    }
+    if guest.get_job_stats()? != JobStats::None {
+        return Err(error(
+            ErrorCode::Busy,
+            format!(
+                "domain '{name}' has a backup, migration or save running; wait for it or end it (virsh domjobabort)"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn plan_disk(
+    guest: &Guest,
+    config: &DomainXml,
+    wanted: &SnapshotDisk,
+    options: &SnapshotOptions,
+    method: Method,
+    in_use: &[Identity],
+) -> Result<PlannedDisk> {
+    let (name, target) = (guest.name(), wanted.target.as_str());
+    let what = format!("disk '{}' of domain '{name}'", target.escape_debug());
+    let disk = config.disk(target).ok_or_else(|| {
+        error(
+            ErrorCode::NoDisk,
+            format!(
+                "domain '{name}' has no disk '{}'; see 'virsh domblklist {name}'",
+                target.escape_debug()
+            ),
+        )
+    })?;
+    must_be_copyable(disk, &what)?;
+    let destination = Destination::parse(&wanted.destination)?;
+    if !guest.host().is_local() && !matches!(destination, Destination::Nbd { .. }) {
+        return Err(error(
+            ErrorCode::Unsupported,
+            format!("{what}: on a remote connection only nbd:// destinations are supported yet"),
+        ));
+    }
+    if method == Method::Backup && matches!(destination, Destination::Nbd { .. }) {
+        return Err(error(
+            ErrorCode::Unsupported,
+            format!("{what}: libvirt's push backup cannot write to NBD; use MIRROR"),
+        ));
+    }
+    if disk.encrypted && !wanted.allow_plaintext {
+        return Err(error(
+            ErrorCode::Unsupported,
+            format!("{what} is encrypted and the copy would be plain text; if that is wanted, set ALLOW_PLAINTEXT"),
+        ));
+    }
+    let block_device = guest.get_block_device(target);
+    if disk.mirror.is_some() || block_device.get_job_info()?.is_some() {
+        return Err(error(
+            ErrorCode::Busy,
+            format!("{what} has a block job running; wait for it or end it (virsh blockjob {name} {target} --abort)"),
+        ));
+    }
+    let place = destination.look(wanted.reuse_existing, in_use)?;
+    let format = choose_format(wanted, disk, &place, &what)?;
+    if place == Place::Export && format != "raw" && !wanted.reuse_existing {
+        return Err(error(
+            ErrorCode::Unsupported,
+            format!(
+                "{what}: an NBD export is written raw; to write qcow2 into it, create the image there and set REUSE_EXISTING"
+            ),
+        ));
+    }
+    let backing = if options.shallow {
+        shallow_backing(disk, &format, &what)?
+    } else {
+        None
+    };
+    Ok(PlannedDisk {
+        target: target.to_owned(),
+        destination,
+        place,
+        format,
+        size: block_device.get_capacity()?,
+        backing,
+        reuse: wanted.reuse_existing,
+        source: disk
+            .active()
+            .source
+            .path()
+            .map(str::to_owned)
+            .zip(disk.active().format.clone()),
+    })
+}
+
+fn must_be_copyable(disk: &Disk, what: &str) -> Result<()> {
+    let unsupported = |why: &str| Err(error(ErrorCode::Unsupported, format!("{what} {why}")));
+    match disk.device {
+        Device::Disk => {}
+        Device::Lun => return unsupported("is a LUN passed through to the guest, which QEMU cannot copy"),
+        Device::Cdrom | Device::Floppy if disk.active().source == Source::Empty => {
+            return Err(error(
+                ErrorCode::NoDisk,
+                format!("{what} is an empty drive; there is nothing to copy"),
+            ));
+        }
+        Device::Cdrom | Device::Floppy => {}
+    }
+    if disk.active().source == Source::Empty {
+        return Err(error(
+            ErrorCode::NoDisk,
+            format!("{what} has no medium; there is nothing to copy"),
+        ));
+    }
+    if disk.transient {
+        return unsupported("is transient; libvirt allows no block job on it");
+    }
+    if disk.shareable {
+        return unsupported("is shareable; other guests may write to it, so a copy has no point in time");
+    }
+    Ok(())
+}
+
+fn choose_format(wanted: &SnapshotDisk, disk: &Disk, place: &Place, what: &str) -> Result<String> {
+    let format = match (&wanted.format, place) {
+        (Some(format), _) => format.clone(),
+        (None, Place::Device | Place::Export) => "raw".to_owned(),
+        (None, Place::Free | Place::File) => disk.active().format.clone().ok_or_else(|| {
+            error(
+                ErrorCode::InvalidArgument,
+                format!("{what}: its format is not stated in the domain definition; state the destination's format"),
+            )
+        })?,
+    };
+    if format == "qcow2" || format == "raw" {
+        return Ok(format);
+    }
+    Err(error(
+        ErrorCode::Unsupported,
+        format!(
+            "{what}: format '{}' is not supported; use qcow2 or raw",
+            format.escape_debug()
+        ),
+    ))
+}
+
+fn shallow_backing(disk: &Disk, format: &str, what: &str) -> Result<Option<Backing>> {
+    let Some(layer) = disk.backing() else {
+        return Ok(None);
+    };
+    if format != "qcow2" {
+        return Err(error(
+            ErrorCode::Unsupported,
+            format!("{what} has a backing file, which format {format} cannot keep; use qcow2 or leave SHALLOW out"),
+        ));
+    }
+    match (layer.source.path(), &layer.format) {
+        (Some(path), Some(format)) => Ok(Some(Backing {
+            path: path.to_owned(),
+            format: format.clone(),
+        })),
+        _ => Err(error(
+            ErrorCode::Unsupported,
+            format!("{what} has a backing image without a path or stated format; leave SHALLOW out"),
+        )),
+    }
+}
+
+fn must_differ(disks: &[PlannedDisk]) -> Result<()> {
+    for (index, disk) in disks.iter().enumerate() {
+        let twin = disks[..index]
+            .iter()
+            .find(|other| other.destination == disk.destination);
+        if let Some(twin) = twin {
+            return Err(error(
+                ErrorCode::InvalidArgument,
+                format!(
+                    "disks '{}' and '{}' have the same destination '{}'; name one for each",
+                    twin.target,
+                    disk.target,
+                    disk.destination.shown()
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the window freezes. REQUIRE that cannot be met fails here, before anything was started.
+fn decide_freeze(guest: &Guest, config: &DomainXml, quiesce: Quiesce) -> Result<bool> {
+    if quiesce == Quiesce::None {
+        return Ok(false);
+    }
+    let name = guest.name();
+    let status = if config.agent_channel {
+        guest.get_agent_status()
+    } else {
+        AgentStatus::Silent("its definition has no channel for one".into())
+    };
+    match status {
+        AgentStatus::Thawed => Ok(true),
+        AgentStatus::Frozen => Err(error(
+            ErrorCode::Busy,
+            format!(
+                "the file systems of domain '{name}' are frozen already, by somebody else; \
+                 let them thaw it, or thaw it (virsh domfsthaw {name})"
+            ),
+        )),
+        AgentStatus::Silent(why) if quiesce == Quiesce::Require => Err(error(
+            ErrorCode::Agent,
+            format!(
+                "no guest agent answers in domain '{name}': {why}; \
+                 start qemu-guest-agent in the guest, or ask for quiesce PREFER or NONE"
+            ),
+        )),
+        AgentStatus::Silent(why) => {
+            log::warn!("domain '{name}': no guest agent answers ({why}); the snapshot will be crash-consistent");
+            Ok(false)
+        }
+    }
+}
+
+impl PlannedDisk {
+    /// The destination as libvirt is told of it.
+    pub(crate) fn libvirt_target(&self) -> Target {
+        match (&self.destination, &self.place) {
+            (Destination::Path(path), Place::Device) => Target::Block(path.clone()),
+            (Destination::Path(path), _) => Target::File(path.clone()),
+            (Destination::Nbd { export, .. }, _) => Target::Nbd {
+                export: export.name.clone(),
+                server: match &export.server {
+                    Server::Tcp { host, port } => NbdServer::Tcp {
+                        host: host.clone(),
+                        port: *port,
+                    },
+                    Server::Unix { socket } => NbdServer::Unix { socket: socket.clone() },
+                },
+            },
+        }
+    }
+}

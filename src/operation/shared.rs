@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the caller's threads, the worker and the event loop share: requests in, facts from events, progress out.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::types::{Phase, Progress, Report};
+use crate::error::{Error, ErrorCode, Result};
+use crate::libvirt::{BackupEnd, BlockJobStatus, Event};
+
+/// What events have told, kept until the worker asks.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    /// QEMU's jobs that ended, by name, with the reason if they failed.
+    qemu_ended: HashMap<String, Option<String>>,
+    /// The last word of libvirt on each disk's job.
+    block_jobs: HashMap<String, BlockJobStatus>,
+    pub(super) backup_end: Option<BackupEnd>,
+}
+
+impl Facts {
+    /// How QEMU says that the copy of this disk ended; `Some(Some(reason))` is a failure.
+    pub(super) fn qemu_copy_end(&self, target: &str) -> Option<&Option<String>> {
+        let prefix = format!("copy-{target}-");
+        self.qemu_ended
+            .iter()
+            .find(|(job, _)| job.starts_with(&prefix))
+            .map(|(_, end)| end)
+    }
+
+    pub(super) fn block_job(&self, target: &str) -> Option<BlockJobStatus> {
+        self.block_jobs.get(target).copied()
+    }
+
+    /// A new job starts on the disk: what was said of the old one is void.
+    pub(super) fn forget(&mut self, target: &str) {
+        let prefix = format!("copy-{target}-");
+        self.qemu_ended.retain(|job, _| !job.starts_with(&prefix));
+        self.block_jobs.remove(target);
+    }
+}
+
+/// What the caller wants.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Requests {
+    pub(super) finish: bool,
+    pub(super) cancel: bool,
+    pub(super) detach: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    facts: Facts,
+    requests: Requests,
+    /// Counts everything that the worker has to look at.
+    news: u64,
+    progress: Progress,
+    outcome: Option<Result<Report>>,
+    /// Counts what a poll can show, and what polls have shown.
+    published: u64,
+    shown: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Readable while `shown < published`.
+    fd: OwnedFd,
+    began: Instant,
+}
+
+impl Shared {
+    pub(super) fn new(step_count: u32) -> Result<Self> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| Error::new(ErrorCode::Io, format!("cannot make an event descriptor: {error}")))?;
+        Ok(Self {
+            state: Mutex::new(State {
+                facts: Facts::default(),
+                requests: Requests::default(),
+                news: 0,
+                progress: Progress {
+                    phase: Phase::Preparing,
+                    step: 0,
+                    step_count,
+                    bytes_done: 0,
+                    bytes_total: 0,
+                    bytes_per_second: 0,
+                    elapsed: Duration::ZERO,
+                },
+                outcome: None,
+                published: 0,
+                shown: 0,
+            }),
+            changed: Condvar::new(),
+            fd,
+            began: Instant::now(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits while `waiting` holds, up to the deadline; `None` waits for ever.
+    fn wait<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        deadline: Option<Instant>,
+        waiting: impl Fn(&State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        while waiting(&state) {
+            state = match deadline {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        break;
+                    }
+                    let waited = self.changed.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        state
+    }
+
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    // From the event loop and the caller.
+
+    pub(super) fn deliver(&self, event: Event) {
+        let mut state = self.lock();
+        match event {
+            Event::BlockJob { target, status } => {
+                state.facts.block_jobs.insert(target, status);
+            }
+            Event::QemuJobEnded { job, error } => {
+                state.facts.qemu_ended.insert(job, error);
+            }
+            Event::BackupEnded(end) => state.facts.backup_end = Some(end),
+            Event::Lifecycle => {}
+        }
+        state.news += 1;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn request(&self, set: impl FnOnce(&mut Requests)) {
+        let mut state = self.lock();
+        set(&mut state.requests);
+        state.news += 1;
+        self.changed.notify_all();
+    }
+
+    /// The progress, as soon as there is one that no poll has shown, at the latest at the deadline.
+    pub(super) fn poll(&self, deadline: Option<Instant>) -> Progress {
+        let state = self.lock();
+        let mut state = self.wait(state, deadline, |state| {
+            state.shown == state.published && !state.progress.phase.is_final()
+        });
+        state.shown = state.published;
+        // Not readable any more; an empty one says EAGAIN, which is as good.
+        let _ = rustix::io::read(&self.fd, &mut [0; 8]);
+        let mut progress = state.progress;
+        if !progress.phase.is_final() {
+            progress.elapsed = self.began.elapsed();
+        }
+        progress
+    }
+
+    /// The outcome, or `None` when the deadline passes first.
+    pub(super) fn outcome(&self, deadline: Option<Instant>) -> Option<Result<Report>> {
+        let state = self.lock();
+        self.wait(state, deadline, |state| state.outcome.is_none())
+            .outcome
+            .clone()
+    }
+
+    // From the worker.
+
+    pub(super) fn requests(&self) -> Requests {
+        self.lock().requests
+    }
+
+    pub(super) fn facts<T>(&self, read: impl FnOnce(&mut Facts) -> T) -> T {
+        read(&mut self.lock().facts)
+    }
+
+    /// A number to pass to [`Shared::await_news`], taken before looking at the world.
+    pub(super) fn news(&self) -> u64 {
+        self.lock().news
+    }
+
+    /// Waits for an event or a request that came after `known`.
+    pub(super) fn await_news(&self, known: u64, at_most: Duration) {
+        let state = self.lock();
+        drop(self.wait(state, Some(Instant::now() + at_most), |state| state.news == known));
+    }
+
+    /// Waits until `done` says so of the facts, or a cancel, or the deadline.
+    pub(super) fn await_facts(&self, deadline: Instant, done: impl Fn(&Facts) -> bool) {
+        let state = self.lock();
+        drop(self.wait(state, Some(deadline), |state| {
+            !done(&state.facts) && !state.requests.cancel
+        }));
+    }
+
+    pub(super) fn publish(&self, update: impl FnOnce(&mut Progress)) {
+        let mut state = self.lock();
+        let before = state.progress;
+        update(&mut state.progress);
+        if state.progress != before {
+            state.progress.elapsed = self.began.elapsed();
+            self.announce(state);
+        }
+    }
+
+    pub(super) fn conclude(&self, phase: Phase, outcome: Result<Report>) {
+        let mut state = self.lock();
+        state.progress.phase = phase;
+        if phase == Phase::Done {
+            state.progress.step = state.progress.step_count;
+        }
+        state.progress.elapsed = self.began.elapsed();
+        state.outcome = Some(outcome);
+        self.announce(state);
+    }
+
+    fn announce(&self, mut state: MutexGuard<'_, State>) {
+        state.published += 1;
+        // Only a full counter could refuse, and then it is readable anyway.
+        let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        drop(state);
+        self.changed.notify_all();
+    }
+}

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The live snapshot: all that is known of the procedure, as one pure function.
+//!
+//! Starting, going on, cancelling and recovering are the same loop of observe, [`next`] and step, entered with another
+//! state or goal; nothing has clean-up code of its own.
+
+use super::types::{Method, Phase};
+
+/// Where the loop is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Goal {
+    /// To the end.
+    Forward,
+    /// Everything as before.
+    Back,
+}
+
+/// How far the operation's record says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Mark {
+    Absent,
+    /// The destinations are being made.
+    Begun,
+    /// Mirrors are being started, or run.
+    Copying,
+    /// The freeze window is about to open, or is open.
+    Fixing,
+    /// The point in time is fixed.
+    Fixed,
+}
+
+impl Mark {
+    /// Every mark that a record can carry.
+    pub(crate) const RECORDED: [Self; 4] = [Self::Begun, Self::Copying, Self::Fixing, Self::Fixed];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Begun => "begun",
+            Self::Copying => "copying",
+            Self::Fixing => "fixing",
+            Self::Fixed => "fixed",
+        }
+    }
+}
+
+/// A block job of ours (a backup of several disks is one).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Job {
+    NotStarted,
+    Running,
+    /// Runs and will not converge as it is.
+    Stuck(Remedy),
+    /// A mirror in the state `ready='yes'`.
+    Ready,
+    /// Asked to end, and not yet gone.
+    Ending,
+    Completed,
+    /// Failed, or vanished in a way that nobody saw, which is no success.
+    Failed,
+}
+
+/// What may still make a mirror converge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Remedy {
+    LiftLimit,
+    WriteBlocking,
+    None,
+}
+
+/// What stands at a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Image {
+    Missing,
+    /// Made by this operation: to be removed on the way back.
+    Made,
+    /// The caller's: never removed.
+    Taken,
+}
+
+/// What libvirt, the file system and the record say now.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Observed {
+    pub(crate) method: Method,
+    /// The guest instance that the operation was started on still exists.
+    pub(crate) alive: bool,
+    pub(crate) mark: Mark,
+    /// Not frozen by us, as far as can be known.
+    pub(crate) thawed: bool,
+    /// Not paused by us.
+    pub(crate) resumed: bool,
+    /// The window has been passed, though the record may not say so yet.
+    pub(crate) fixed: bool,
+    /// The caller wants the operation finished.
+    pub(crate) finish: bool,
+    pub(crate) limited: bool,
+    pub(crate) verified: bool,
+    pub(crate) images: Vec<Image>,
+    /// One a disk; for a backup one in all.
+    pub(crate) jobs: Vec<Job>,
+}
+
+/// One step. Each is safe to repeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Step {
+    WriteRecord(Mark),
+    MakeImage(usize),
+    StartCopy(usize),
+    /// Wait for the jobs to move.
+    AwaitJobs,
+    /// Wait for the caller: READY.
+    AwaitFinish,
+    LiftLimit,
+    RestartWriteBlocking(usize),
+    /// The freeze window.
+    FixPoint,
+    Verify,
+    Thaw,
+    Resume,
+    AbortJob(usize),
+    RemoveImage(usize),
+    RemoveRecord,
+    /// Not possible any more: turn back.
+    Fail(Failure),
+    Done,
+}
+
+/// Why an operation turns back by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Failure {
+    DomainGone,
+    Job(usize),
+    NotConverging(usize),
+    /// The agent died in the window: nobody knows what the images hold.
+    OutcomeUnknown,
+}
+
+/// The next step from what is observed towards the goal.
+#[must_use]
+pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
+    match goal {
+        Goal::Forward => forward(seen),
+        Goal::Back => back(seen),
+    }
+}
+
+fn forward(seen: &Observed) -> Step {
+    if !seen.alive {
+        // A finished copy needs no guest any more.
+        let complete = matches!(seen.mark, Mark::Fixed | Mark::Absent)
+            && seen.fixed
+            && seen.jobs.iter().all(|job| *job == Job::Completed);
+        return match (complete, seen.mark) {
+            (false, _) => Step::Fail(Failure::DomainGone),
+            (true, Mark::Absent) => Step::Done,
+            (true, _) => conclude(seen),
+        };
+    }
+    if !seen.thawed {
+        return Step::Thaw;
+    }
+    if !seen.resumed {
+        return Step::Resume;
+    }
+    match seen.mark {
+        // The record goes last, so its absence behind the point in time is the end.
+        Mark::Absent if seen.fixed => Step::Done,
+        Mark::Absent => Step::WriteRecord(Mark::Begun),
+        Mark::Begun => match position(&seen.images, |image| *image == Image::Missing) {
+            Some(index) => Step::MakeImage(index),
+            None if seen.method == Method::Backup => Step::WriteRecord(Mark::Fixing),
+            None => Step::WriteRecord(Mark::Copying),
+        },
+        Mark::Fixing if seen.fixed => Step::WriteRecord(Mark::Fixed),
+        Mark::Fixing if seen.method == Method::Backup => match seen.jobs[0] {
+            Job::NotStarted => Step::FixPoint,
+            _ => Step::Fail(Failure::OutcomeUnknown),
+        },
+        Mark::Copying | Mark::Fixing => mirror(seen),
+        Mark::Fixed => match position(&seen.jobs, |job| *job != Job::Completed) {
+            None => conclude(seen),
+            Some(index) if seen.jobs[index] == Job::Failed => Step::Fail(Failure::Job(index)),
+            Some(_) => Step::AwaitJobs,
+        },
+    }
+}
+
+/// Mirrors are brought to READY, kept there until the caller wants them, and then to the window.
+fn mirror(seen: &Observed) -> Step {
+    if let Some(index) = position(&seen.jobs, |job| *job == Job::Failed) {
+        return Step::Fail(Failure::Job(index));
+    }
+    if let Some(index) = position(&seen.jobs, |job| *job == Job::NotStarted) {
+        return match seen.mark {
+            Mark::Copying => Step::StartCopy(index),
+            _ => Step::Fail(Failure::OutcomeUnknown),
+        };
+    }
+    // A mirror that ended before the window, or in one that nobody saw the end of, is no result.
+    if seen.jobs.contains(&Job::Completed) {
+        return Step::Fail(Failure::OutcomeUnknown);
+    }
+    for (index, job) in seen.jobs.iter().enumerate() {
+        match job {
+            Job::Stuck(Remedy::LiftLimit) => return Step::LiftLimit,
+            Job::Stuck(Remedy::WriteBlocking) => return Step::RestartWriteBlocking(index),
+            Job::Stuck(Remedy::None) => return Step::Fail(Failure::NotConverging(index)),
+            _ => {}
+        }
+    }
+    if !seen.jobs.iter().all(|job| *job == Job::Ready) {
+        Step::AwaitJobs
+    } else if !seen.finish {
+        Step::AwaitFinish
+    } else if seen.limited {
+        // The last writes of the freeze must not creep through a limit.
+        Step::LiftLimit
+    } else if seen.mark == Mark::Copying {
+        Step::WriteRecord(Mark::Fixing)
+    } else {
+        Step::FixPoint
+    }
+}
+
+fn conclude(seen: &Observed) -> Step {
+    if !seen.finish {
+        Step::AwaitFinish
+    } else if !seen.verified {
+        Step::Verify
+    } else {
+        Step::RemoveRecord
+    }
+}
+
+fn back(seen: &Observed) -> Step {
+    if seen.alive {
+        if !seen.thawed {
+            return Step::Thaw;
+        }
+        if !seen.resumed {
+            return Step::Resume;
+        }
+        if let Some(index) = position(&seen.jobs, |job| {
+            matches!(job, Job::Running | Job::Stuck(_) | Job::Ready)
+        }) {
+            return Step::AbortJob(index);
+        }
+        if seen.jobs.contains(&Job::Ending) {
+            return Step::AwaitJobs;
+        }
+    }
+    if let Some(index) = position(&seen.images, |image| *image == Image::Made) {
+        return Step::RemoveImage(index);
+    }
+    if seen.mark != Mark::Absent {
+        return Step::RemoveRecord;
+    }
+    Step::Done
+}
+
+fn position<T>(list: &[T], matches: impl Fn(&T) -> bool) -> Option<usize> {
+    list.iter().position(matches)
+}
+
+/// What the caller is told while `step` is taken.
+#[must_use]
+pub(crate) fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
+    if goal == Goal::Back {
+        return Phase::Finishing;
+    }
+    match (step, seen.method) {
+        (Step::AwaitFinish, _) => Phase::Ready,
+        (Step::WriteRecord(Mark::Begun | Mark::Copying) | Step::MakeImage(_), _) => Phase::Preparing,
+        (Step::StartCopy(_) | Step::LiftLimit | Step::RestartWriteBlocking(_), _) => Phase::Copying,
+        // A backup's window opens before it copies.
+        (Step::WriteRecord(Mark::Fixing) | Step::FixPoint, Method::Backup) => Phase::Preparing,
+        (Step::WriteRecord(Mark::Fixed), Method::Backup) => Phase::Copying,
+        (Step::AwaitJobs, Method::Backup) => Phase::Copying,
+        (Step::AwaitJobs, _) if seen.mark == Mark::Copying => Phase::Copying,
+        _ => Phase::Finishing,
+    }
+}

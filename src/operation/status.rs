@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The operations that the domains of a connection know of, whoever runs them.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::record::Record;
+use super::types::Method;
+use crate::driver::Host;
+use crate::error::{Error, ErrorCode, Result};
+
+/// An operation, as its record with the domain tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperationStatus {
+    /// The domain's name.
+    pub domain: String,
+    /// The operation's id.
+    pub id: String,
+    /// The method taken.
+    pub method: Method,
+    /// How far it is: `begun`, `copying`, `fixing` or `fixed`.
+    pub mark: &'static str,
+    /// When it was started.
+    pub started: SystemTime,
+    /// The host of the process that runs it.
+    pub owner_host: String,
+    /// The number of that process.
+    pub owner_process: u32,
+    /// That process is known to be dead, so nobody carries the operation on.
+    pub orphaned: bool,
+    /// Its disks.
+    pub disks: Vec<DiskStatus>,
+}
+
+/// A disk of such an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskStatus {
+    /// The disk target.
+    pub target: String,
+    /// Where its content goes.
+    pub destination: String,
+    /// In which format.
+    pub format: String,
+    /// Bytes copied and to be copied, while a block job runs on it.
+    pub progress: Option<(u64, u64)>,
+}
+
+/// Of one domain, or of all.
+pub(crate) fn operations(host: &Arc<Host>, domain: Option<&str>) -> Result<Vec<OperationStatus>> {
+    let guests = match domain {
+        Some(domain) => vec![host.get_guest(domain)?],
+        None => host.list_guests()?,
+    };
+    let mut found = Vec::new();
+    for guest in guests {
+        let config = match guest.get_config(false) {
+            // It was removed since the list was made.
+            Err(error) if error.code() == ErrorCode::NoDomain && domain.is_none() => continue,
+            other => other?,
+        };
+        for record in config.metadata.iter().filter_map(Record::from_xml) {
+            let record = record
+                .map_err(|reason| Error::new(ErrorCode::Internal, format!("domain '{}': {reason}", guest.name())))?;
+            let disks = record
+                .disks
+                .iter()
+                .map(|disk| {
+                    let info = guest.get_block_device(&disk.target).get_job_info();
+                    DiskStatus {
+                        target: disk.target.clone(),
+                        destination: disk.destination.clone(),
+                        format: disk.format.clone(),
+                        // A domain that is off has no block jobs to tell of.
+                        progress: info.ok().flatten().map(|info| (info.done, info.total)),
+                    }
+                })
+                .collect();
+            found.push(OperationStatus {
+                domain: guest.name().to_owned(),
+                orphaned: record.owner.is_dead(),
+                mark: record.mark.name(),
+                id: record.id,
+                method: record.method,
+                started: record.started,
+                owner_host: record.owner.host,
+                owner_process: record.owner.process,
+                disks,
+            });
+        }
+    }
+    Ok(found)
+}

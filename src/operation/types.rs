@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What an operation is asked for and what it tells. The numbers are the C header's.
+
+use std::time::{Duration, SystemTime};
+
+/// How the content of a disk gets to its destination.
+///
+/// [`Method::Auto`] takes the cheapest method that cannot hurt the guest; the report says which one it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(i32)]
+pub enum Method {
+    /// Let livedisk choose: [`Method::Mirror`], as long as [`Method::Clone`] is not there for snapshots.
+    #[default]
+    Auto = 0,
+    /// virDomainBackupBegin, push mode: content as of the start. While it copies, a write of the guest to a block that
+    /// was not copied yet waits for that block's copy: a destination that fails gives the guest I/O errors, one that
+    /// hangs stalls it. Ask for it where the content as of now is wanted and the destination is trusted.
+    Backup = 1,
+    /// virDomainBlockCopy: content as of the finish. In its background mode a destination that fails or hangs never
+    /// reaches the guest.
+    Mirror = 2,
+    /// As [`Method::Mirror`] by virDomainBlockRebase, for hosts without the newer call. Not supported yet.
+    Rebase = 3,
+    /// External snapshot, clone of the quiet base, active commit: content as of the start. Not supported yet.
+    Clone = 4,
+}
+
+/// Whether the guest's file systems are frozen for the point in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(i32)]
+pub enum Quiesce {
+    /// Freeze if a guest agent answers; else the result is crash-consistent, and the report says so.
+    #[default]
+    Prefer = 0,
+    /// Freeze or fail. Where no agent answers it fails before anything was started.
+    Require = 1,
+    /// Do not freeze.
+    None = 2,
+}
+
+/// What an operation does right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(i32)]
+pub enum Phase {
+    /// Destinations are made.
+    Preparing = 0,
+    /// Content is copied.
+    Copying = 1,
+    /// Everything is copied; [`Operation::finish`](crate::Operation::finish) will not wait long.
+    Ready = 2,
+    /// The point in time is fixed and the result is checked, or, after a cancel or a failure, everything is taken back.
+    Finishing = 3,
+    /// The images are complete.
+    Done = 4,
+    /// Cancelled, and everything taken back.
+    Cancelled = 5,
+    /// Failed, and everything taken back; [`Operation::finish`](crate::Operation::finish) says why.
+    Failed = 6,
+}
+
+impl Phase {
+    /// Whether nothing will change any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Done | Self::Cancelled | Self::Failed)
+    }
+
+    /// The phase in one lower-case word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Copying => "copying",
+            Self::Ready => "ready",
+            Self::Finishing => "finishing",
+            Self::Done => "done",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl Method {
+    /// The method in one lower-case word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Backup => "backup",
+            Self::Mirror => "mirror",
+            Self::Rebase => "rebase",
+            Self::Clone => "clone",
+        }
+    }
+}
+
+impl Consistency {
+    /// The grade in one lower-case word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Filesystem => "filesystem",
+        }
+    }
+}
+
+/// What the result can be relied on for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(i32)]
+pub enum Consistency {
+    /// As after a power failure: file systems replay their journals.
+    #[default]
+    Crash = 0,
+    /// File systems were frozen by the guest agent over the whole point in time, and still frozen when thawed.
+    Filesystem = 1,
+}
+
+/// One disk of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SnapshotDisk {
+    /// The disk target (`vda`).
+    pub target: String,
+    /// Absolute path of a file that does not exist yet, of a block device, or an `nbd://` or `nbd+unix://` URI.
+    pub destination: String,
+    /// `qcow2` or `raw`; `None`: the disk's own format for a file, `raw` for a block device or an NBD export.
+    pub format: Option<String>,
+    /// The destination holds an image of that format and of exactly the disk's virtual size; it is overwritten.
+    pub reuse_existing: bool,
+    /// An encrypted disk may be written to the destination in plain.
+    pub allow_plaintext: bool,
+}
+
+/// What a live snapshot is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SnapshotOptions {
+    /// The disks, each once; they get one point in time.
+    pub disks: Vec<SnapshotDisk>,
+    /// How.
+    pub method: Method,
+    /// Frozen or not.
+    pub quiesce: Quiesce,
+    /// Keep the backing file instead of making a standalone image (`Mirror` and qcow2 only).
+    pub shallow: bool,
+    /// Finish as soon as READY, without waiting for [`Operation::finish`](crate::Operation::finish).
+    pub auto_finish: bool,
+    /// Check everything, write the plan to the log and change nothing.
+    pub dry_run: bool,
+    /// Check the images when they are complete, and their content where the guest wrote nothing meanwhile.
+    pub verify: bool,
+    /// The guest's writes may wait for the mirror, so that it always converges.
+    pub write_blocking: bool,
+    /// How long the guest may be frozen; zero is 10 s.
+    pub freeze_limit: Duration,
+    /// Bytes per second, 0: no limit.
+    pub bandwidth: u64,
+    /// Not supported yet.
+    pub checkpoint: Option<String>,
+    /// Not supported yet.
+    pub since: Option<String>,
+}
+
+/// What [`Operation::poll`](crate::Operation::poll) sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The phase.
+    pub phase: Phase,
+    /// How many steps are behind.
+    pub step: u32,
+    /// How many steps there are.
+    pub step_count: u32,
+    /// Bytes copied so far, over all disks.
+    pub bytes_done: u64,
+    /// Bytes to copy as far as known now; a guest that writes makes it grow.
+    pub bytes_total: u64,
+    /// The rate of late.
+    pub bytes_per_second: u64,
+    /// Since the start.
+    pub elapsed: Duration,
+}
+
+/// What a finished operation did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// The method taken.
+    pub method: Method,
+    /// What the images can be relied on for.
+    pub consistency: Consistency,
+    /// How many file systems were frozen.
+    pub filesystems_frozen: u32,
+    /// How many disks were copied.
+    pub disk_count: u32,
+    /// The content is that of this moment.
+    pub point_in_time: SystemTime,
+    /// From the freeze request sent to the thaw answered; zero: not frozen.
+    pub freeze: Duration,
+    /// How long the vCPUs were paused to give several mirrors one point in time; zero: not.
+    pub pause: Duration,
+    /// Bytes copied, over all disks.
+    pub bytes_copied: u64,
+    /// From the start to the end.
+    pub elapsed: Duration,
+}

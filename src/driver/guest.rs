@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::block_device::BlockDevice;
 use super::host::Host;
 use crate::error::{Error, ErrorCode, Result};
-use crate::libvirt::xml::DomainXml;
+use crate::libvirt::xml::{DomainXml, without_empty_metadata};
 use crate::libvirt::{self, BackupEnd, Domain, Event, JobStats, State, Subscription};
 
 /// How long the agent is given for a plain question, in seconds.
@@ -209,5 +209,23 @@ impl Guest {
         self.call(&self.what("cannot set the metadata of"), |domain| {
             domain.set_metadata(uri, element, live, config)
         })
+    }
+
+    /// libvirt keeps an empty `<metadata/>` where the last element was removed; a definition that had none before gets
+    /// its old form back. The domain stays defined throughout.
+    pub(crate) fn drop_empty_metadata(&self) -> Result<()> {
+        let what = self.what("cannot tidy the definition of");
+        let definition = self.call(&what, Domain::whole_definition)?;
+        let tidy = without_empty_metadata(&definition)
+            .map_err(|reason| Error::new(ErrorCode::Internal, format!("{what}: {reason}")))?;
+        match tidy {
+            Some(tidy) => {
+                let connection = self.host.connection();
+                connection
+                    .define(&tidy)
+                    .map_err(|error| self.host.failed(&error, &what))
+            }
+            None => Ok(()),
+        }
     }
 }

@@ -75,6 +75,11 @@ impl Connection {
         Ok(Domain::new(found))
     }
 
+    /// virDomainDefineXML: replaces the inactive definition; a domain that runs goes on.
+    pub(crate) fn define(&self, definition: &str) -> Result<(), Error> {
+        self.connect.define_domain_xml(definition).map(drop)
+    }
+
     pub(crate) fn domains(&self) -> Result<Vec<Domain>, Error> {
         Ok(self.connect.list_all_domains(0)?.into_iter().map(Domain::new).collect())
     }

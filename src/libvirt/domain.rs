@@ -106,6 +106,12 @@ impl Domain {
         self.inner.xml_desc(flags)
     }
 
+    /// The inactive definition with all its secrets: only to be handed to [`super::Connection::define`].
+    pub(crate) fn whole_definition(&self) -> Result<String, Error> {
+        self.inner
+            .xml_desc(sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE)
+    }
+
     /// virDomainBlockCopy with TRANSIENT_JOB and REUSE_EXT.
     pub(crate) fn block_copy(&self, copy: &Copy<'_>) -> Result<(), Error> {
         let target = CString::new(copy.target)?;

@@ -2,9 +2,11 @@
 //! The XML that is read from libvirt and written for it.
 
 mod disk;
+mod metadata;
 mod write;
 
 pub(crate) use disk::{Device, Disk, DomainXml, Source};
+pub(crate) use metadata::without_empty_metadata;
 pub(crate) use write::{BackupDisk, NbdServer, Target, backup, copy_destination};
 
 use xmltree::{Element, ParseError};

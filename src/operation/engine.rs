@@ -93,6 +93,7 @@ impl Engine {
             mark: Mark::Absent,
             started: std::time::SystemTime::now(),
             owner: Owner::this(),
+            had_metadata: plan.had_metadata,
             disks: plan
                 .disks
                 .iter()
@@ -367,7 +368,13 @@ impl Engine {
         match gone {
             // A transient domain takes its metadata with it.
             Err(error) if error.code() == ErrorCode::NoDomain => {}
-            other => other?,
+            Err(error) => return Err(error),
+            Ok(()) if !self.record.had_metadata && self.plan.guest.has_persistent_configuration()? => {
+                if let Err(error) = self.plan.guest.drop_empty_metadata() {
+                    log::warn!("{error}; an empty <metadata/> stays in it");
+                }
+            }
+            Ok(()) => {}
         }
         self.record.mark = Mark::Absent;
         Ok(())

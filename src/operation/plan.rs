@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) verify: bool,
     pub(crate) write_blocking: bool,
     pub(crate) disks: Vec<PlannedDisk>,
+    /// The inactive definition has a `<metadata>`, so one stays when ours is gone.
+    pub(crate) had_metadata: bool,
     /// The disks that a backup leaves out.
     pub(crate) other_disks: Vec<String>,
 }
@@ -101,7 +103,9 @@ impl Plan {
             .filter(|disk| disk.active().source != Source::Empty && !chosen.contains(disk.target.as_str()))
             .map(|disk| disk.target.clone())
             .collect();
+        let had_metadata = guest.get_config(true)?.metadata.is_some();
         Ok(Self {
+            had_metadata,
             guest: Arc::new(guest),
             method,
             freeze,
@@ -180,7 +184,7 @@ fn check_disk_list(disks: &[SnapshotDisk]) -> Result<()> {
 /// Asked for first, because the error codes of a busy domain say many things.
 fn must_be_free(guest: &Guest, config: &DomainXml) -> Result<()> {
     let name = guest.name();
-    for record in config.metadata.iter().filter_map(Record::from_xml) {
+    for record in config.metadata.iter().flatten().filter_map(Record::from_xml) {
         let record = record.map_err(|reason| {
             error(
                 ErrorCode::Busy,

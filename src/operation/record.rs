@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use xmltree::{Element, Namespace, XMLNode};
+use xmltree::{Element, XMLNode};
 
 use super::snapshot::Mark;
 use super::types::Method;
@@ -41,6 +41,8 @@ pub(crate) struct Record {
     pub(crate) mark: Mark,
     pub(crate) started: SystemTime,
     pub(crate) owner: Owner,
+    /// The inactive definition had a `<metadata>` before.
+    pub(crate) had_metadata: bool,
     pub(crate) disks: Vec<RecordedDisk>,
 }
 
@@ -84,15 +86,10 @@ impl Record {
         format!("{NAMESPACE}{}", self.id)
     }
 
-    /// The metadata element.
+    /// The metadata element; libvirt itself puts it into the namespace.
     pub(crate) fn to_xml(&self) -> Result<String> {
-        let uri = self.namespace();
-        let mut namespaces = Namespace::empty();
-        namespaces.put("livedisk", uri.as_str());
         let element = |name: &str, attributes: &[(&str, String)]| {
             let mut element = Element::new(name);
-            element.prefix = Some("livedisk".into());
-            element.namespace = Some(uri.clone());
             for (key, value) in attributes {
                 element.attributes.insert((*key).to_owned(), value.clone());
             }
@@ -107,9 +104,9 @@ impl Record {
                 ("method", self.method.name().into()),
                 ("mark", self.mark.name().into()),
                 ("started", since_epoch.as_secs().to_string()),
+                ("had-metadata", self.had_metadata.to_string()),
             ],
         );
-        root.namespaces = Some(namespaces);
         root.children.push(XMLNode::Element(element(
             "owner",
             &[
@@ -154,6 +151,7 @@ impl Record {
                 process: attribute(owner, "process")?.parse().ok()?,
                 process_start: attribute(owner, "start")?.parse().ok()?,
             },
+            had_metadata: attribute(element, "had-metadata")?.parse().ok()?,
             disks: children(element, "disk")
                 .map(|disk| {
                     let destination = attribute(disk, "destination")?.to_owned();
@@ -187,6 +185,7 @@ mod tests {
             mark: Mark::Copying,
             started: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
             owner: Owner::this(),
+            had_metadata: true,
             disks: vec![RecordedDisk {
                 target: "vda".into(),
                 destination: "/odd \"<&>'\nname".into(),
@@ -198,9 +197,18 @@ mod tests {
                 }),
             }],
         };
-        let text = record.to_xml().unwrap();
+        // As virXMLInjectNamespace does.
+        let text = record
+            .to_xml()
+            .unwrap()
+            .replace('<', "<livedisk:")
+            .replace("<livedisk:/", "</livedisk:");
+        let text = text.replacen(" ", &format!(" xmlns:livedisk='{}' ", record.namespace()), 1);
         let wrapped = format!("<domain><metadata><other xmlns='urn:x'/>{text}</metadata><devices/></domain>");
-        let metadata = crate::libvirt::xml::DomainXml::parse(&wrapped).unwrap().metadata;
+        let metadata = crate::libvirt::xml::DomainXml::parse(&wrapped)
+            .unwrap()
+            .metadata
+            .unwrap();
         let found: Vec<_> = metadata.iter().filter_map(Record::from_xml).collect();
         assert_eq!(found, [Ok(record)]);
     }

@@ -58,7 +58,7 @@ pub(crate) fn operations(host: &Arc<Host>, domain: Option<&str>) -> Result<Vec<O
             Err(error) if error.code() == ErrorCode::NoDomain && domain.is_none() => continue,
             other => other?,
         };
-        for record in config.metadata.iter().filter_map(Record::from_xml) {
+        for record in config.metadata.iter().flatten().filter_map(Record::from_xml) {
             let record = record
                 .map_err(|reason| Error::new(ErrorCode::Internal, format!("domain '{}': {reason}", guest.name())))?;
             let disks = record

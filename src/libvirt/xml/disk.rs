@@ -60,8 +60,8 @@ pub(crate) struct DomainXml {
     pub(crate) disks: Vec<Disk>,
     /// The channel of the guest agent is configured.
     pub(crate) agent_channel: bool,
-    /// The elements under `<metadata>`.
-    pub(crate) metadata: Vec<Element>,
+    /// The elements under `<metadata>`; `None` without one.
+    pub(crate) metadata: Option<Vec<Element>>,
 }
 
 impl DomainXml {
@@ -77,16 +77,13 @@ impl DomainXml {
                     .get_child("target")
                     .is_some_and(|target| attribute(target, "name") == Some("org.qemu.guest_agent.0"))
             }),
-            metadata: root
-                .get_child("metadata")
-                .map(|metadata| {
-                    metadata
-                        .children
-                        .iter()
-                        .filter_map(|node| node.as_element().cloned())
-                        .collect()
-                })
-                .unwrap_or_default(),
+            metadata: root.get_child("metadata").map(|metadata| {
+                metadata
+                    .children
+                    .iter()
+                    .filter_map(|node| node.as_element().cloned())
+                    .collect()
+            }),
         })
     }
 
@@ -203,7 +200,7 @@ mod tests {
         assert!(vdb.encrypted && vdb.shareable && !vdb.transient);
         assert_eq!(vdb.active().source, Source::Other("network".into()));
         assert!(domain.agent_channel);
-        assert_eq!(domain.metadata[0].namespace.as_deref(), Some("urn:a"));
+        assert_eq!(domain.metadata.unwrap()[0].namespace.as_deref(), Some("urn:a"));
     }
 
     #[test]

@@ -151,7 +151,9 @@ mod tests {
         known
     }
 
-    fn worlds() -> Vec<(HashSet<(Observed, Goal)>, Vec<bool>)> {
+    type World = (HashSet<(Observed, Goal)>, Vec<bool>);
+
+    fn worlds() -> Vec<World> {
         let mut all = Vec::new();
         for (method, disks) in [
             (Method::Mirror, 1),

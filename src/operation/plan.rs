@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::record::Record;
 use super::types::{Method, Quiesce, SnapshotDisk, SnapshotOptions};
@@ -184,7 +184,7 @@ fn check_disk_list(disks: &[SnapshotDisk]) -> Result<()> {
 /// Asked for first, because the error codes of a busy domain say many things.
 fn must_be_free(guest: &Guest, config: &DomainXml) -> Result<()> {
     let name = guest.name();
-    for record in config.metadata.iter().flatten().filter_map(Record::from_xml) {
+    if let Some(record) = config.metadata.iter().flatten().find_map(Record::from_xml) {
         let record = record.map_err(|reason| {
             error(
                 ErrorCode::Busy,
@@ -192,17 +192,13 @@ fn must_be_free(guest: &Guest, config: &DomainXml) -> Result<()> {
             )
         })?;
         let owner = &record.owner;
-        let state = if owner.is_dead() { "which is dead" } else { "which runs" };
-        let since = record
-            .started
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
+        let state = if owner.is_dead() { "dead" } else { "running" };
+        let since = record.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         return Err(error(
             ErrorCode::Busy,
             format!(
-                "domain '{name}' is in use by livedisk operation {} of process {} on host {} ({state}; begun at {since} s \
-                 of the epoch); wait for it, cancel it there, or settle what a dead one left with recover",
+                "domain '{name}' is in use by livedisk operation {} of the {state} process {} on host {} (since second \
+                 {since} of the epoch); wait for it or cancel it there, and settle what a dead process left",
                 record.id, owner.process, owner.host
             ),
         ));

@@ -208,6 +208,13 @@ impl Output {
         }
     }
 
+    /// Writes out what is cached, to have less to wait for later; not needed for the result.
+    pub(crate) fn write_out(&self) {
+        if let Some(Err(error)) = self.file.as_ref().map(File::sync_data) {
+            log::debug!("cannot write out '{}': {error}", self.destination.shown());
+        }
+    }
+
     /// Writes data and name to the disk.
     pub(crate) fn sync(&self) -> Result<()> {
         let shown = self.destination.shown();

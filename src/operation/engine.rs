@@ -462,6 +462,10 @@ impl Engine {
             pause_unfrozen: plan.method == Method::Mirror && plan.disks.len() > 1 && !plan.paused,
             limit: plan.freeze_limit,
         };
+        // QEMU flushes a mirror's destination when it ends: the less is left to write out then, the shorter the freeze.
+        for output in self.outputs.iter().flatten() {
+            output.write_out();
+        }
         let fixed = if plan.method == Method::Backup {
             let xml = self.backup_xml()?;
             window.run(|_deadline| plan.guest.begin_backup(&xml))?

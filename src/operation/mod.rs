@@ -33,7 +33,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::Quiet;
 use engine::Engine;
 use plan::Plan;
-use shared::Shared;
+use shared::{Outcome, Shared};
 use snapshot::Goal;
 use worker::Worker;
 
@@ -70,7 +70,14 @@ impl Operation {
             for (number, line) in words.iter().enumerate() {
                 log::info!("plan for domain '{}', step {}: {line}", plan.guest.name(), number + 1);
             }
-            shared.conclude(Phase::Done, Ok(describe::dry_report(&plan)));
+            let result = Ok(describe::dry_report(&plan));
+            shared.conclude(
+                Phase::Done,
+                Outcome {
+                    result,
+                    taken_back: true,
+                },
+            );
             return Ok(Self {
                 shared,
                 worker: None,
@@ -88,7 +95,11 @@ impl Operation {
                         ErrorCode::Internal,
                         "livedisk panicked; the guest was thawed; what is left is named in the domain's metadata",
                     );
-                    in_thread.conclude(Phase::Failed, Err(error));
+                    let outcome = Outcome {
+                        result: Err(error),
+                        taken_back: false,
+                    };
+                    in_thread.conclude(Phase::Failed, outcome);
                 }
             })
             .map_err(|error| Error::new(ErrorCode::Io, format!("cannot start a thread: {error}")))?;
@@ -117,12 +128,13 @@ impl Operation {
     /// called again. Else what made the operation fail, or [`ErrorCode::Cancelled`].
     pub fn finish(&self, timeout: Option<Duration>) -> Result<Report> {
         self.shared.request(|requests| requests.finish = true);
-        self.shared.outcome(deadline(timeout)).unwrap_or_else(|| {
-            Err(Error::new(
+        match self.shared.outcome(deadline(timeout)) {
+            Some(outcome) => outcome.result,
+            None => Err(Error::new(
                 ErrorCode::Timeout,
                 "the operation is not finished yet and goes on; call finish again, or cancel",
-            ))
-        })
+            )),
+        }
     }
 
     /// Takes everything back and waits until that is done: jobs ended, guest thawed, disk chain and definition as
@@ -134,11 +146,14 @@ impl Operation {
     pub fn cancel(&self) -> Result<()> {
         self.shared.request(|requests| requests.cancel = true);
         match self.shared.outcome(None) {
-            Some(Ok(_)) => Err(Error::new(
+            Some(Outcome { result: Ok(_), .. }) => Err(Error::new(
                 ErrorCode::NoOperation,
                 "the operation was complete before it could be cancelled; its images are yours to remove",
             )),
-            Some(Err(error)) if error.message().contains("taking it back failed") => Err(error),
+            Some(Outcome {
+                result: Err(error),
+                taken_back: false,
+            }) => Err(error),
             _ => Ok(()),
         }
     }

@@ -52,6 +52,14 @@ pub(super) struct Requests {
     pub(super) detach: bool,
 }
 
+/// How an operation ended.
+#[derive(Debug, Clone)]
+pub(super) struct Outcome {
+    pub(super) result: Result<Report>,
+    /// Nothing of it is left. A complete operation leaves its images.
+    pub(super) taken_back: bool,
+}
+
 #[derive(Debug)]
 struct State {
     facts: Facts,
@@ -59,7 +67,7 @@ struct State {
     /// Counts everything that the worker has to look at.
     news: u64,
     progress: Progress,
-    outcome: Option<Result<Report>>,
+    outcome: Option<Outcome>,
     /// Counts what a poll can show, and what polls have shown.
     published: u64,
     shown: u64,
@@ -179,7 +187,7 @@ impl Shared {
     }
 
     /// The outcome, or `None` when the deadline passes first.
-    pub(super) fn outcome(&self, deadline: Option<Instant>) -> Option<Result<Report>> {
+    pub(super) fn outcome(&self, deadline: Option<Instant>) -> Option<Outcome> {
         let state = self.lock();
         self.wait(state, deadline, |state| state.outcome.is_none())
             .outcome
@@ -225,7 +233,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn conclude(&self, phase: Phase, outcome: Result<Report>) {
+    pub(super) fn conclude(&self, phase: Phase, outcome: Outcome) {
         let mut state = self.lock();
         state.progress.phase = phase;
         if phase == Phase::Done {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use super::model;
-use super::shared::Shared;
+use super::shared::{Outcome, Shared};
 use super::snapshot::{Goal, Observed, Step, next, phase};
 use super::types::Phase;
 use crate::error::{Error, ErrorCode, Result};
@@ -166,23 +166,23 @@ impl Worker {
     }
 
     fn conclude(self, goal: Goal) {
-        match (goal, self.failure, self.engine.report()) {
-            (Goal::Forward, _, Some(report)) => {
-                log::info!("done: {report:?}");
-                self.shared.conclude(Phase::Done, Ok(report));
-            }
-            (Goal::Forward, _, None) => {
-                let error = Error::new(ErrorCode::Internal, "the operation ended without a point in time");
-                self.shared.conclude(Phase::Failed, Err(error));
-            }
-            (Goal::Back, Some(error), _) => self.shared.conclude(Phase::Failed, Err(error)),
+        let failed = |error| (Phase::Failed, Err(error));
+        let (phase, result) = match (goal, self.failure, self.engine.report()) {
+            (Goal::Forward, _, Some(report)) => (Phase::Done, Ok(report)),
+            (Goal::Forward, _, None) => failed(Error::new(
+                ErrorCode::Internal,
+                "the operation ended without a point in time",
+            )),
+            (Goal::Back, Some(error), _) => failed(error),
             (Goal::Back, None, _) => {
                 let name = self.engine.plan().guest.name();
                 let message = format!("the operation on domain '{name}' was cancelled and taken back");
-                self.shared
-                    .conclude(Phase::Cancelled, Err(Error::new(ErrorCode::Cancelled, message)));
+                (Phase::Cancelled, Err(Error::new(ErrorCode::Cancelled, message)))
             }
-        }
+        };
+        log::info!("{}: {result:?}", phase.name());
+        let taken_back = goal == Goal::Back;
+        self.shared.conclude(phase, Outcome { result, taken_back });
     }
 
     /// Taking back did not work either: the record stays, so that what is left can be found and settled.
@@ -200,7 +200,11 @@ impl Worker {
             _ => error,
         };
         log::error!("{told}");
-        self.shared.conclude(Phase::Failed, Err(told));
+        let outcome = Outcome {
+            result: Err(told),
+            taken_back: false,
+        };
+        self.shared.conclude(Phase::Failed, outcome);
     }
 }
 

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The freeze window, measured against a bare freeze-and-thaw pair of the same guest under the same load, in the same
+//! run: `make bench`. It needs a guest of the test bed in LIVEDISK_TEST_URI and LIVEDISK_TEST_DOMAIN.
+//!
+//! The host's view is the report's `freeze` (request sent to thaw answered), the guest's the writer's own latencies.
+
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use livedisk::{Connection, EventLoop, Method, Quiesce, SnapshotDisk, SnapshotOptions};
+use virt::connect::Connect;
+use virt_sys as sys;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// What one round of one kind took.
+#[derive(Default)]
+struct Series {
+    window: Vec<Duration>,
+    stall: Vec<Duration>,
+    total: Vec<Duration>,
+}
+
+fn median(values: &mut [Duration]) -> Duration {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+struct Bed {
+    uri: String,
+    domain: String,
+    directory: PathBuf,
+    writer: PathBuf,
+}
+
+fn bed() -> Outcome<Bed> {
+    let variable = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set; run this by 'make bench'"));
+    Ok(Bed {
+        uri: variable("LIVEDISK_TEST_URI")?,
+        domain: variable("LIVEDISK_TEST_DOMAIN")?,
+        directory: variable("LIVEDISK_TEST_DIR")?.into(),
+        writer: variable("LIVEDISK_TEST_WRITER_1")?.into(),
+    })
+}
+
+/// The longest write + fsync that the guest's writer reports from now on, while `work` runs.
+fn longest_stall<T>(writer: &PathBuf, work: impl FnOnce() -> Outcome<T>) -> Outcome<(T, Duration)> {
+    let before = fs::read(writer)?.len();
+    let result = work()?;
+    // The write that was held up is reported when it is through.
+    std::thread::sleep(Duration::from_millis(300));
+    let text = fs::read_to_string(writer)?;
+    let longest = text[before..]
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok())
+        .max()
+        .unwrap_or(0);
+    Ok((result, Duration::from_micros(longest)))
+}
+
+fn bare_pair(connect: &Connect, domain: &str) -> Outcome<Duration> {
+    let domain = connect.lookup_domain_by_name(domain)?;
+    let check = |result: i32| {
+        if result < 0 {
+            Err(virt::error::Error::last_error())
+        } else {
+            Ok(())
+        }
+    };
+    let start = Instant::now();
+    // SAFETY: the domain is alive and no mount points are passed.
+    unsafe {
+        check(sys::virDomainFSFreeze(domain.as_ptr(), std::ptr::null_mut(), 0, 0))?;
+        check(sys::virDomainFSThaw(domain.as_ptr(), std::ptr::null_mut(), 0, 0))?;
+    }
+    Ok(start.elapsed())
+}
+
+fn snapshot(connection: &Connection, bed: &Bed, method: Method) -> Outcome<(Duration, Duration)> {
+    let destination = bed.directory.join("bench.qcow2");
+    let options = SnapshotOptions {
+        disks: vec![SnapshotDisk {
+            target: "vda".into(),
+            destination: destination.to_string_lossy().into_owned(),
+            format: Some("qcow2".into()),
+            ..SnapshotDisk::default()
+        }],
+        method,
+        quiesce: Quiesce::Require,
+        ..SnapshotOptions::default()
+    };
+    let report = connection.start_live_snapshot(&bed.domain, &options)?.finish(None);
+    // Also after a failure that left it.
+    let _ = fs::remove_file(&destination);
+    let report = report?;
+    Ok((report.freeze, report.elapsed))
+}
+
+fn main() -> Outcome<()> {
+    let bed = bed()?;
+    let rounds: usize = std::env::var("LIVEDISK_BENCH_ROUNDS").map_or(Ok(15), |text| text.parse())?;
+    let connection = Connection::open(Some(&bed.uri), EventLoop::Own)?;
+    let connect = Connect::open(Some(&bed.uri))?;
+    let names = ["nothing", "bare pair", "MIRROR", "BACKUP"];
+    let mut series: [Series; 4] = Default::default();
+    // Taken in turn, so that whatever else the machine does falls on all alike.
+    for _ in 0..rounds {
+        for (kind, series) in series.iter_mut().enumerate() {
+            let ((window, total), stall) = longest_stall(&bed.writer, || match kind {
+                0 => {
+                    std::thread::sleep(Duration::from_millis(500));
+                    Ok((Duration::ZERO, Duration::ZERO))
+                }
+                1 => bare_pair(&connect, &bed.domain).map(|window| (window, window)),
+                2 => snapshot(&connection, &bed, Method::Mirror),
+                _ => snapshot(&connection, &bed, Method::Backup),
+            })?;
+            series.window.push(window);
+            series.stall.push(stall);
+            series.total.push(total);
+        }
+    }
+    let bare = median(&mut series[1].window).as_secs_f64();
+    println!("medians of {rounds} rounds, taken in turn; worst in parentheses");
+    println!(
+        "{:10} {:>10} {:>7} {:>24} {:>10}",
+        "", "window", "ratio", "longest guest write", "total"
+    );
+    for (name, series) in names.iter().zip(&mut series) {
+        let window = median(&mut series.window);
+        let stall = median(&mut series.stall);
+        let worst = series.stall.last().copied().unwrap_or_default();
+        println!(
+            "{name:10} {:>7.1} ms {:>7.2} {:>9.1} ms ({:>6.1} ms) {:>7.0} ms",
+            window.as_secs_f64() * 1e3,
+            window.as_secs_f64() / bare,
+            stall.as_secs_f64() * 1e3,
+            worst.as_secs_f64() * 1e3,
+            median(&mut series.total).as_secs_f64() * 1e3
+        );
+    }
+    Ok(())
+}

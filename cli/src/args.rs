@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the command takes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use livedisk::{Method, Quiesce};
+
+use crate::units;
+
+const EXIT_STATUS: &str = "\
+Exit status:
+    0  done
+    1  the operation failed; everything was taken back
+    2  the command line is wrong
+    3  libvirt cannot be reached
+    4  no such domain or disk, or the domain is not running
+    5  busy: a block job, backup or operation is in the way
+    6  the destination: it exists, has the wrong size or format, is full, or may not be written
+    7  no guest agent answers, or freeze or thaw failed
+  130  cancelled by SIGINT, SIGTERM or SIGHUP; everything was taken back
+
+The first such signal takes the operation back and waits until that is done; the second ends the command at once and
+leaves things as they are.";
+
+const JSON: &str = "\
+With --json there is one JSON object on standard output, and no progress. Fields may be added, those there are stay:
+  snapshot            domain, method, consistency (filesystem, crash), filesystems_frozen, point_in_time_ns (since
+                      1970), freeze_ns and pause_ns (0: not), bytes_copied, elapsed_ns, disks: [{target, destination}]
+  snapshot --dry-run  domain, method, plan: [text], disks
+  status              operations: [{domain, id, method, mark (begun, copying, fixing, fixed), started_ns, owner_host,
+                      owner_process, orphaned, disks: [{target, destination, format, bytes_done, bytes_total}]}];
+                      bytes are null where no block job runs
+  any failure         error: {code (NO_SPACE, ...: the header's LIVEDISK_ERR_*), number, message, libvirt_code}";
+
+/// Live snapshots of running libvirt/QEMU guests.
+#[derive(Debug, Parser)]
+#[command(name = "livedisk", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
+pub struct Arguments {
+    /// libvirt's URI [default: LIBVIRT_DEFAULT_URI, else libvirt's own choice]
+    #[arg(short, long, value_name = "URI", global = true)]
+    pub connect: Option<String>,
+    /// One JSON object on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say on standard error what is done
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Snapshot(Snapshot),
+    Status(Status),
+    /// Print the completion of a shell's command line
+    Completion {
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for each command
+    Man {
+        /// Write livedisk.1, livedisk-snapshot.1, ... into this directory
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// Take a live snapshot of a running domain's disks
+///
+/// All disks named get one point in time. The images are complete and their own when the command ends.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
+pub struct Snapshot {
+    /// The domain's name or UUID
+    pub domain: String,
+    /// A disk and where its image goes: a file, a block device, or an nbd:// or nbd+unix:// URI
+    #[arg(long = "disk", value_name = "TARGET=DESTINATION", required = true, value_parser = disk)]
+    pub disks: Vec<Disk>,
+    /// The images' format, qcow2 or raw, of all disks or of one [default: the disk's own; raw on a device or export]
+    #[arg(long = "format", value_name = "[TARGET=]FORMAT", value_parser = format)]
+    pub formats: Vec<Format>,
+    /// The destinations hold images of the right format and size already; overwrite them
+    #[arg(long)]
+    pub reuse_existing: bool,
+    /// An encrypted disk may be written in plain
+    #[arg(long)]
+    pub allow_plaintext: bool,
+    /// How
+    #[arg(long, value_enum, default_value_t)]
+    pub method: MethodName,
+    /// Whether the guest's file systems are frozen for the point in time
+    #[arg(long, value_enum, default_value_t)]
+    pub quiesce: QuiesceName,
+    /// How long they may be frozen: 500ms, 10s [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = units::time)]
+    pub freeze_limit: Option<Duration>,
+    /// Copy at most so many bytes per second: 500K, 100M, 1G, 1T, powers of 1024 [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
+    pub bandwidth: Option<u64>,
+    /// Keep the backing file instead of making a standalone image
+    #[arg(long)]
+    pub shallow: bool,
+    /// Check the images when they are complete
+    #[arg(long)]
+    pub verify: bool,
+    /// Let the guest's writes wait for the copy, so that it ends however much the guest writes
+    #[arg(long)]
+    pub write_blocking: bool,
+    /// Check everything, print the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// No progress, only the result
+    #[arg(short, long, visible_alias = "no-progress")]
+    pub quiet: bool,
+}
+
+/// Show the operations that run, whoever runs them
+#[derive(Debug, Args)]
+#[command(after_long_help = JSON)]
+pub struct Status {
+    /// The domain's name or UUID [default: all domains]
+    pub domain: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    pub target: String,
+    pub destination: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Format {
+    /// None: of all disks.
+    pub target: Option<String>,
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub enum MethodName {
+    /// The cheapest that cannot hurt the guest
+    #[default]
+    Auto,
+    /// Content as of the end; a bad destination never reaches the guest
+    Mirror,
+    /// Content as of the start; a bad destination gives the guest I/O errors or stalls it
+    Backup,
+    /// As mirror, by the older call of libvirt
+    Rebase,
+    /// Content as of the start, by cloning the image's file
+    Clone,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub enum QuiesceName {
+    /// If a guest agent answers
+    #[default]
+    Prefer,
+    /// Or fail
+    Require,
+    /// Do not
+    None,
+}
+
+impl From<MethodName> for Method {
+    fn from(name: MethodName) -> Self {
+        match name {
+            MethodName::Auto => Self::Auto,
+            MethodName::Mirror => Self::Mirror,
+            MethodName::Backup => Self::Backup,
+            MethodName::Rebase => Self::Rebase,
+            MethodName::Clone => Self::Clone,
+        }
+    }
+}
+
+impl From<QuiesceName> for Quiesce {
+    fn from(name: QuiesceName) -> Self {
+        match name {
+            QuiesceName::Prefer => Self::Prefer,
+            QuiesceName::Require => Self::Require,
+            QuiesceName::None => Self::None,
+        }
+    }
+}
+
+/// At the first '=': a path may have more of them.
+fn disk(text: &str) -> Result<Disk, String> {
+    let (target, destination) = text
+        .split_once('=')
+        .filter(|(target, destination)| !target.is_empty() && !destination.is_empty())
+        .ok_or("expected TARGET=DESTINATION, such as vda=/backup/guest.qcow2")?;
+    Ok(Disk {
+        target: target.to_owned(),
+        destination: absolute(destination)?,
+    })
+}
+
+/// QEMU's working directory is not ours.
+fn absolute(destination: &str) -> Result<String, String> {
+    if ["nbd://", "nbd+unix://"]
+        .iter()
+        .any(|scheme| destination.starts_with(scheme))
+    {
+        return Ok(destination.to_owned());
+    }
+    let path = std::path::absolute(destination).map_err(|error| error.to_string())?;
+    path.into_os_string()
+        .into_string()
+        .map_err(|_| "the working directory's name is not UTF-8; give an absolute path".to_owned())
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    let (target, name) = match text.split_once('=') {
+        Some((target, name)) => (Some(target.to_owned()), name),
+        None => (None, text),
+    };
+    if !["qcow2", "raw"].contains(&name) {
+        return Err("expected qcow2 or raw, or one of these for one disk, such as vda=raw".into());
+    }
+    Ok(Format {
+        target,
+        name: name.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_disk_is_split_at_the_first_equals_sign_and_its_path_made_absolute() {
+        let found = disk("vda=/a=b,c").unwrap();
+        assert_eq!((found.target.as_str(), found.destination.as_str()), ("vda", "/a=b,c"));
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(disk("vda=x").unwrap().destination, here.join("x").to_str().unwrap());
+        assert_eq!(
+            disk("vda=nbd+unix:///?socket=/s").unwrap().destination,
+            "nbd+unix:///?socket=/s"
+        );
+        for wrong in ["vda", "=/a", "vda=", ""] {
+            assert!(disk(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_format_is_for_all_disks_or_for_one() {
+        assert_eq!(format("raw").unwrap().target, None);
+        assert_eq!(format("vdb=qcow2").unwrap().target.as_deref(), Some("vdb"));
+        assert!(format("vmdk").is_err());
+    }
+}

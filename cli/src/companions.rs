@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the argument parser's companions make: completion and manual pages.
+
+use std::path::Path;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+use livedisk::ErrorCode;
+use serde_json::json;
+
+use crate::args::Arguments;
+use crate::output::{Failure, Output};
+
+pub fn completion(shell: Shell) -> Result<Output, Failure> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "livedisk", &mut text);
+    Ok(output(&text))
+}
+
+pub fn man(dir: Option<&Path>) -> Result<Output, Failure> {
+    let Some(dir) = dir else {
+        let mut text = Vec::new();
+        clap_mangen::Man::new(Arguments::command())
+            .render(&mut text)
+            .map_err(|error| Failure::new(ErrorCode::Io, format!("cannot make the manual page: {error}")))?;
+        return Ok(output(&text));
+    };
+    std::fs::create_dir_all(dir)
+        .and_then(|()| clap_mangen::generate_to(Arguments::command(), dir))
+        .map_err(|error| {
+            Failure::new(
+                ErrorCode::Io,
+                format!("cannot write manual pages into '{}': {error}", dir.display()),
+            )
+        })?;
+    Ok(output(format!("manual pages are in {}", dir.display()).as_bytes()))
+}
+
+fn output(text: &[u8]) -> Output {
+    let text = String::from_utf8_lossy(text).into_owned();
+    Output {
+        json: json!({ "text": text }),
+        text,
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The first signal takes the operation back, the second ends the command.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+use livedisk::{ErrorCode, Operation};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::output::Failure;
+
+/// Listens from its making on; the operation may come later.
+#[derive(Clone)]
+pub struct Interrupt {
+    operation: Arc<OnceLock<Arc<Operation>>>,
+    asked: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    pub fn listen() -> Result<Self, Failure> {
+        let failed = |error| Failure::new(ErrorCode::Io, format!("cannot handle signals: {error}"));
+        let interrupt = Self {
+            operation: Arc::default(),
+            asked: Arc::default(),
+        };
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
+        let listener = interrupt.clone();
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                for _ in signals.forever() {
+                    listener.signalled();
+                }
+            })
+            .map_err(failed)?;
+        Ok(interrupt)
+    }
+
+    /// From now on a signal is for this operation; one that came before is too.
+    pub fn watch(&self, operation: &Arc<Operation>) {
+        let _ = self.operation.set(Arc::clone(operation));
+        if self.asked.load(Ordering::SeqCst) {
+            cancel(operation);
+        }
+    }
+
+    fn signalled(&self) {
+        if self.asked.swap(true, Ordering::SeqCst) {
+            eprintln!(
+                "\nlivedisk: left at once, nothing was taken back: a job may go on and the guest may be frozen; \
+                 see livedisk status and virsh domfsthaw"
+            );
+            std::process::exit(130);
+        }
+        eprintln!("\nlivedisk: cancelling: everything is taken back first; a second signal leaves at once");
+        if let Some(operation) = self.operation.get() {
+            cancel(operation);
+        }
+    }
+}
+
+/// In a thread of its own, for cancel waits and a second signal must be heard. How it ended, finish says.
+fn cancel(operation: &Arc<Operation>) {
+    let operation = Arc::clone(operation);
+    thread::spawn(move || {
+        if let Err(error) = operation.cancel() {
+            log::warn!("{error}");
+        }
+    });
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The command on a real bed of its own.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use signal_hook::consts::SIGINT;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A bed that ends with the test, however that ends.
+struct Bed {
+    dir: PathBuf,
+    lines: String,
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bed")
+}
+
+impl Bed {
+    fn up(guests: &[&str]) -> Self {
+        let dir = PathBuf::from(format!("/tmp/ldcli.{}", std::process::id()));
+        let mut bed = Self {
+            dir,
+            lines: String::new(),
+        };
+        let mut command = Command::new(script());
+        command.arg("up").arg("--dir").arg(&bed.dir);
+        for guest in guests {
+            command.args(["--guest", guest]);
+        }
+        let output = command.stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "the bed is not up");
+        bed.lines = String::from_utf8(output.stdout).unwrap();
+        bed
+    }
+
+    fn get(&self, name: &str) -> &str {
+        let prefix = format!("LIVEDISK_TEST_{name}=");
+        self.lines.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn livedisk(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_livedisk"));
+        command.env("LIBVIRT_DEFAULT_URI", self.get("URI")).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.livedisk(arguments).output().unwrap()
+    }
+
+    /// Runs it with --json and checks the exit status.
+    fn json(&self, status: i32, arguments: &[&str]) -> Value {
+        let output = self.run(&[arguments, &["--json"]].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn fails(&self, status: i32, code: &str, arguments: &[&str]) {
+        let answer = self.json(status, arguments);
+        assert_eq!(answer["error"]["code"], code, "{answer}");
+        assert!(answer["error"]["number"].as_i64().unwrap() < 0);
+    }
+
+    fn records_written(&self) -> usize {
+        let log = std::fs::read_to_string(self.get("WRITER_1")).unwrap();
+        log.lines().count()
+    }
+
+    fn virsh(&self, arguments: &[&str]) -> String {
+        let output = Command::new("virsh").args(["-q", "-c", self.get("URI")]).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        let down = Command::new(script()).arg("down").arg("--dir").arg(&self.dir).status();
+        if !matches!(down, Ok(status) if status.success()) {
+            eprintln!("the bed in {} is not down", self.dir.display());
+        }
+    }
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: never");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn signal(child: &Child, signal: i32) {
+    let status = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+    assert!(status.unwrap().success());
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// One bed for all: they take seconds to come up.
+#[test]
+fn the_command_on_a_real_guest() {
+    let bed = Bed::up(&["name=a,disks=qcow2-backed:64M+raw:32M", "name=b,agent=no,data=1M"]);
+    plan_changes_nothing(&bed);
+    snapshot_in_a_pipe(&bed);
+    snapshot_as_json(&bed);
+    status_busy_and_interrupt(&bed);
+    failures(&bed);
+}
+
+fn plan_changes_nothing(bed: &Bed) {
+    let disk = format!("vda={}", bed.path("plan.qcow2"));
+    let output = bed.run(&["snapshot", "a", "--disk", &disk, "--dry-run"]);
+    assert!(output.status.success());
+    let plan = text(&output.stdout);
+    assert!(plan.contains("virDomainBlockCopy") && plan.contains("freeze"), "{plan}");
+    let answer = bed.json(0, &["snapshot", "a", "--disk", &disk, "--dry-run"]);
+    assert_eq!(answer["method"], "mirror");
+    assert!(answer["plan"].as_array().unwrap().len() > 3);
+    assert!(!Path::new(&bed.path("plan.qcow2")).exists());
+}
+
+fn snapshot_in_a_pipe(bed: &Bed) {
+    // A relative name is the caller's working directory's.
+    let output = bed
+        .livedisk(&["snapshot", "a", "--disk", "vda=pipe.qcow2", "--quiesce", "require", "--verify"])
+        .current_dir(&bed.dir)
+        .output()
+        .unwrap();
+    let (result, progress) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{progress}");
+    assert!(progress.lines().any(|line| line.starts_with("copying")), "{progress}");
+    assert!(progress.lines().any(|line| line == "done"), "{progress}");
+    assert!(result.contains("filesystem") && result.contains(&bed.path("pipe.qcow2")), "{result}");
+    let records = Command::new(bed.get("RECORDS")).args([&bed.path("pipe.qcow2"), "--format", "qcow2"]).output();
+    let records = text(&records.unwrap().stdout);
+    assert!(records.contains("fs_clean=true"), "{records}");
+}
+
+fn snapshot_as_json(bed: &Bed) {
+    let disks = [format!("vda={}", bed.path("a.raw")), format!("vdb={}", bed.path("b.qcow2"))];
+    let answer = bed.json(
+        0,
+        &["snapshot", "a", "--disk", &disks[0], "--disk", &disks[1], "--format", "vda=raw", "--format", "qcow2"],
+    );
+    for field in ["point_in_time_ns", "freeze_ns", "bytes_copied", "elapsed_ns"] {
+        assert!(answer[field].as_u64().unwrap() > 0, "{field} in {answer}");
+    }
+    assert_eq!(answer["disks"][1]["destination"], bed.path("b.qcow2").as_str());
+    for (image, format) in [("a.raw", "raw"), ("b.qcow2", "qcow2")] {
+        let records = Command::new(bed.get("RECORDS")).args([&bed.path(image), "--format", format]).status();
+        assert!(records.unwrap().success(), "{image}");
+    }
+    // Without an agent it says what that means.
+    let disk = format!("vda={}", bed.path("crash.qcow2"));
+    let output = bed.run(&["snapshot", "b", "--disk", &disk, "--quiet"]);
+    assert!(output.status.success() && output.stderr.is_empty());
+    assert!(text(&output.stdout).contains("warning"), "{}", text(&output.stdout));
+}
+
+fn status_busy_and_interrupt(bed: &Bed) {
+    assert_eq!(text(&bed.run(&["status"]).stdout), "no operations\n");
+    let image = bed.path("interrupted.qcow2");
+    let disk = format!("vda={image}");
+    let mut child = bed
+        .livedisk(&["snapshot", "a", "--disk", &disk, "--bandwidth", "1M"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    until("copied a bit", || {
+        let status = bed.json(0, &["status", "a"]);
+        status["operations"][0]["disks"][0]["bytes_done"].as_u64().is_some_and(|done| done > 0)
+    });
+    let table = text(&bed.run(&["status"]).stdout);
+    assert!(table.contains(&image) && table.contains("mirror"), "{table}");
+    let second = format!("vda={}", bed.path("second.qcow2"));
+    bed.fails(5, "BUSY", &["snapshot", "a", "--disk", &second]);
+
+    signal(&child, SIGINT);
+    let said: Vec<String> = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
+    assert!(said.iter().any(|line| line.contains("cancelling")), "{said:?}");
+    assert!(!Path::new(&image).exists());
+    assert_eq!(bed.virsh(&["blockjob", "a", "vda"]).trim(), "");
+    assert_eq!(bed.json(0, &["status"])["operations"], Value::Array(Vec::new()));
+    let before = bed.records_written();
+    until("the guest writes on", || bed.records_written() > before);
+}
+
+fn failures(bed: &Bed) {
+    let free = format!("vda={}", bed.path("free.qcow2"));
+    let snapshot = |domain, disk| ["snapshot", domain, "--disk", disk];
+    let usage = bed.run(&["snapshot", "a", "--disk", &free, "--bandwidth", "12parsecs"]);
+    assert_eq!(usage.status.code(), Some(2));
+    assert!(text(&usage.stderr).contains("12parsecs"));
+    bed.fails(2, "INVALID_ARGUMENT", &[&snapshot("a", &free)[..], &["--format", "vdb=raw"]].concat());
+    bed.fails(3, "NO_CONNECTION", &["-c", "qemu+unix:///system?socket=/nonexistent", "status"]);
+    bed.fails(4, "NO_DOMAIN", &snapshot("nobody", &free));
+    bed.fails(4, "NO_DISK", &snapshot("a", &free.replace("vda", "vdz")));
+    bed.fails(6, "DESTINATION", &snapshot("a", &format!("vda={}", bed.path("pipe.qcow2"))));
+    bed.fails(7, "AGENT", &[&snapshot("b", &free)[..], &["--quiesce", "require"]].concat());
+    bed.fails(1, "UNSUPPORTED", &[&snapshot("a", &free)[..], &["--method", "rebase"]].concat());
+    bed.virsh(&["destroy", "b"]);
+    let off = bed.run(&snapshot("b", &free));
+    assert_eq!(off.status.code(), Some(4));
+    let said = text(&off.stderr);
+    assert!(said.starts_with("livedisk: ") && said.lines().count() == 1, "{said}");
+    assert!(!Path::new(&bed.path("free.qcow2")).exists());
+}

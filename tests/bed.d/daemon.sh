@@ -32,27 +32,7 @@ auth_unix_ro = "none"
 auth_unix_rw = "none"
 log_outputs = "3:stderr"
 TEXT
-    # libvirtd does not start without its built-in user and group, whatever qemu.conf says; only libvirt-daemon-system
-    # makes them. The group is kvm on Ubuntu.
-    install -m 000 /dev/null "$state/no-kvm"
-    cp /etc/passwd /etc/group "$state/"
-    getent passwd libvirt-qemu >/dev/null ||
-        echo "libvirt-qemu:x:$(id -u nobody):$(id -g nobody)::/nonexistent:/usr/sbin/nologin" >>"$state/passwd"
-    for group in libvirt-qemu kvm; do
-        getent group $group >/dev/null || echo "$group:x:$(id -g nobody):" >>"$state/group"
-    done
-    cat >"$conf/qemu.conf" <<'TEXT'
-security_driver = "none"
-namespaces = []
-cgroup_controllers = []
-stdio_handler = "file"
-TEXT
-    # An unprivileged user for QEMU, so that ownership and permissions are as on a real host.
-    ((EUID != 0)) || cat >>"$conf/qemu.conf" <<'TEXT'
-user = "nobody"
-group = "nogroup"
-dynamic_ownership = 1
-TEXT
+    host_files "$state" "$conf"
 }
 
 daemon_start() {
@@ -62,13 +42,12 @@ daemon_start() {
         # slave: what the host mounts later shows inside too, and nothing shows outside.
         # shellcheck disable=SC2016
         daemon_launch unshare --mount --propagation slave bash -c '
-            state=$1; shift
+            set -e
+            . "$1/host.sh"
+            state=$2; shift 2
             while (($# > 0)); do mount --bind "$state/$1" "$2"; shift 2; done
-            mount --bind "$state/passwd" /etc/passwd
-            mount --bind "$state/group" /etc/group
-            # Guests may hang under it, and probing it may take a minute. Something that QEMU may not open is taken for none.
-            [[ ! -e /dev/kvm ]] || mount --bind "$state/no-kvm" /dev/kvm
-            exec libvirtd --pid-file "$state/libvirtd.pid"' libvirtd "$state" $(for part in "${!mounts[@]}"; do echo "$part ${mounts[$part]}"; done)
+            host_mounts "$state"
+            exec libvirtd --pid-file "$state/libvirtd.pid"' libvirtd "$here/bed.d" "$state" $(for part in "${!mounts[@]}"; do echo "$part ${mounts[$part]}"; done)
     else
         XDG_RUNTIME_DIR=$state/run XDG_CONFIG_HOME=$state/c XDG_CACHE_HOME=$state/cache XDG_DATA_HOME=$state/lib \
             daemon_launch libvirtd -f "$conf/libvirtd.conf" --pid-file "$state/libvirtd.pid"

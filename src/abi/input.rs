@@ -40,7 +40,7 @@ pub(super) unsafe fn read<T: Input>(pointer: *const T, size: usize, what: &str) 
         return Err(invalid(format!("{what} is NULL; pass a struct {}", T::NAME)));
     }
     let known = size_of::<T>();
-    if size < known && !T::ENDS.contains(&size) {
+    if size != 0 && size < known && !T::ENDS.contains(&size) {
         return Err(invalid(format!(
             "{what}: {size} bytes end within a field of struct {}; pass its sizeof",
             T::NAME

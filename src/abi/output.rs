@@ -11,7 +11,7 @@ use crate::operation::{Progress, Report};
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct livedisk_progress {
-    /// One of LIVEDISK_PHASE_*.
+    /// One of LIVEDISK_PHASE_*; it never goes back.
     pub phase: i32,
     /// Steps that are behind.
     pub step: i32,

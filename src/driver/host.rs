@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::failure::explain;
 use super::guest::Guest;
 use crate::error::{Error, ErrorCode, Result};
+use crate::libvirt::xml::{Machine, supports};
 use crate::libvirt::{Connection, EventLoop};
 
 /// A libvirt host.
@@ -83,6 +84,20 @@ impl Host {
             .into_iter()
             .map(|domain| Guest::new(Arc::clone(self), domain))
             .collect()
+    }
+
+    /// Whether virDomainBackupBegin works for such a machine.
+    pub(crate) fn has_backup(&self, machine: &Machine) -> Result<bool> {
+        let text = self
+            .connection()
+            .domain_capabilities(machine)
+            .map_err(|error| self.failed(&error, "cannot ask for the domain capabilities"))?;
+        supports(&text, "backup").map_err(|error| {
+            Error::new(
+                ErrorCode::Internal,
+                format!("the domain capabilities cannot be read: {error}"),
+            )
+        })
     }
 
     /// A connection that died is told from a call that failed, because only then connecting again helps.

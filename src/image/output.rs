@@ -129,7 +129,7 @@ impl Output {
             return qemu_img::create_qcow2(file, size, backing, &shown);
         }
         if *place == Place::Device {
-            return must_fit(&shown, device_size(file, &shown)?, size);
+            return must_fit(&shown, file_size(file, &shown)?, size);
         }
         file.set_len(size).map_err(|error| cannot(&shown, "size", error))
     }
@@ -233,20 +233,18 @@ impl Output {
     /// The image must have the disk's size still, and its format's header.
     pub(crate) fn must_have_size(&self, size: u64) -> Result<()> {
         let shown = self.destination.shown();
-        let info = match (&self.file, &self.destination) {
-            (Some(file), _) => qemu_img::info(file, &self.format, &shown)?,
-            (None, Destination::Nbd { uri, .. }) => qemu_img::info_nbd(uri, &self.format)?,
-            (None, Destination::Path(_)) => return Ok(()),
+        let found = match (&self.file, &self.destination) {
+            (Some(file), _) if self.format == "raw" => file_size(file, &shown)?,
+            (Some(file), _) => qemu_img::info(file, &self.format, &shown)?.virtual_size,
+            (None, Destination::Nbd { uri, .. }) => qemu_img::info_nbd(uri, &self.format)?.virtual_size,
+            (None, Destination::Path(_)) => size,
         };
-        if info.virtual_size == size {
+        if found == size {
             return Ok(());
         }
         Err(Error::new(
             ErrorCode::Verify,
-            format!(
-                "the image '{shown}' is of {} bytes, the disk of {size}",
-                info.virtual_size
-            ),
+            format!("the image '{shown}' is of {found} bytes, the disk of {size}"),
         ))
     }
 
@@ -285,7 +283,8 @@ fn must_fit(shown: &str, found: u64, wanted: u64) -> Result<()> {
     ))
 }
 
-fn device_size(file: &File, shown: &str) -> Result<u64> {
+/// Of a file or a block device.
+fn file_size(file: &File, shown: &str) -> Result<u64> {
     rustix::fs::seek(file, rustix::fs::SeekFrom::End(0)).map_err(|error| cannot(shown, "find the size of", error))
 }
 

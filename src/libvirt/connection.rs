@@ -12,6 +12,7 @@ use virt_sys as sys;
 
 use super::domain::Domain;
 use super::quiet::Quiet;
+use super::xml::Machine;
 
 /// Who runs libvirt's event loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,17 @@ impl Connection {
     /// virDomainDefineXML: replaces the inactive definition; a domain that runs goes on.
     pub(crate) fn define(&self, definition: &str) -> Result<(), Error> {
         self.connect.define_domain_xml(definition).map(drop)
+    }
+
+    /// virConnectGetDomainCapabilities, as XML.
+    pub(crate) fn domain_capabilities(&self, machine: &Machine) -> Result<String, Error> {
+        self.connect.domain_capabilities(
+            machine.emulator.as_deref(),
+            machine.arch.as_deref(),
+            machine.machine.as_deref(),
+            machine.virt_type.as_deref(),
+            0,
+        )
     }
 
     pub(crate) fn domains(&self) -> Result<Vec<Domain>, Error> {

@@ -5,7 +5,7 @@ mod disk;
 mod metadata;
 mod write;
 
-pub(crate) use disk::{Device, Disk, DomainXml, Source};
+pub(crate) use disk::{Device, Disk, DomainXml, Machine, Source};
 pub(crate) use metadata::without_empty_metadata;
 pub(crate) use write::{BackupDisk, NbdServer, Target, backup, copy_destination};
 
@@ -26,6 +26,15 @@ pub(crate) fn attribute<'a>(element: &'a Element, name: &str) -> Option<&'a str>
 
 pub(crate) fn parse(text: &str) -> Result<Element, ParseError> {
     Element::parse(text.as_bytes())
+}
+
+/// Whether domain capabilities say `<NAME supported='yes'/>` among their features.
+pub(crate) fn supports(capabilities: &str, feature: &str) -> Result<bool, ParseError> {
+    let root = parse(capabilities)?;
+    Ok(root
+        .get_child("features")
+        .and_then(|features| features.get_child(feature))
+        .is_some_and(|feature| attribute(feature, "supported") == Some("yes")))
 }
 
 /// Without an XML declaration; newlines in attributes become character references.

@@ -83,6 +83,12 @@ impl Plan {
         };
         let config = guest.get_config(false)?;
         must_be_free(&guest, &config)?;
+        if method == Method::Backup && !guest.host().has_backup(&config.machine)? {
+            return Err(error(
+                ErrorCode::Unsupported,
+                format!("this libvirt and QEMU offer no backup for domain '{name}'; use MIRROR"),
+            ));
+        }
         let in_use: Vec<Identity> = config
             .disks
             .iter()

@@ -22,6 +22,8 @@ const RECONNECT_AGAIN: Duration = Duration::from_millis(250);
 /// How often taking back is tried where a step of it fails.
 const BACK_ATTEMPTS: u32 = 5;
 const BACK_AGAIN: Duration = Duration::from_millis(500);
+/// How long QEMU is given to end a job; a destination that hangs holds it.
+const BACK_PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) struct Worker {
     engine: Engine,
@@ -30,6 +32,8 @@ pub(super) struct Worker {
     /// Why the goal is Back, unless it was the caller's wish.
     failure: Option<Error>,
     back_failures: u32,
+    /// Since when taking back waits for QEMU.
+    back_waits: Option<Instant>,
     interval: Duration,
     rate: Rate,
 }
@@ -42,6 +46,7 @@ impl Worker {
             shared,
             failure: None,
             back_failures: 0,
+            back_waits: None,
             interval: FIRST_WITHOUT_EVENTS,
             rate: Rate::default(),
         }
@@ -71,6 +76,10 @@ impl Worker {
             let result = match step {
                 Step::Done => return self.conclude(goal),
                 Step::Fail(failure) => Err(self.engine.explain(failure)),
+                Step::AwaitJobs if goal == Goal::Back && self.waited_enough() => {
+                    let error = self.never_ends();
+                    return self.give_up(error);
+                }
                 Step::AwaitJobs | Step::AwaitFinish => {
                     self.wait(news, step);
                     Ok(())
@@ -117,6 +126,21 @@ impl Worker {
         }
     }
 
+    fn waited_enough(&mut self) -> bool {
+        self.back_waits.get_or_insert_with(Instant::now).elapsed() > BACK_PATIENCE
+    }
+
+    fn never_ends(&self) -> Error {
+        Error::new(
+            ErrorCode::JobFailed,
+            format!(
+                "QEMU has been asked to end the block job of domain '{}' and has not for {BACK_PATIENCE:?}; \
+                 its destination hangs; mend the storage, and the job will end by itself",
+                self.engine.plan().guest.name()
+            ),
+        )
+    }
+
     fn reconnect(&mut self) -> Result<()> {
         let deadline = Instant::now() + RECONNECT;
         loop {
@@ -154,7 +178,10 @@ impl Worker {
         let rate = self.rate.look(self.shared.began().elapsed(), done);
         let now = phase(seen, goal, step);
         self.shared.publish(|progress| {
-            progress.phase = now;
+            // A caller that saw READY and asks to finish would see COPYING again while the mirrors drain.
+            if now as i32 > progress.phase as i32 {
+                progress.phase = now;
+            }
             progress.bytes_done = done;
             progress.bytes_total = total;
             progress.bytes_per_second = rate;

@@ -54,9 +54,19 @@ pub(crate) struct Disk {
     pub(crate) mirror: Option<Mirror>,
 }
 
+/// What the domain capabilities are asked for with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Machine {
+    pub(crate) emulator: Option<String>,
+    pub(crate) arch: Option<String>,
+    pub(crate) machine: Option<String>,
+    pub(crate) virt_type: Option<String>,
+}
+
 /// A domain definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DomainXml {
+    pub(crate) machine: Machine,
     pub(crate) disks: Vec<Disk>,
     /// The channel of the guest agent is configured.
     pub(crate) agent_channel: bool,
@@ -70,7 +80,18 @@ impl DomainXml {
         let devices = root
             .get_child("devices")
             .ok_or_else(|| "the domain definition has no <devices>".to_owned())?;
+        let os_type = root.get_child("os").and_then(|os| os.get_child("type"));
+        let of_type = |name| os_type.and_then(|kind| attribute(kind, name)).map(str::to_owned);
         Ok(Self {
+            machine: Machine {
+                emulator: devices
+                    .get_child("emulator")
+                    .and_then(|emulator| emulator.get_text())
+                    .map(std::borrow::Cow::into_owned),
+                arch: of_type("arch"),
+                machine: of_type("machine"),
+                virt_type: attribute(&root, "type").map(str::to_owned),
+            },
             disks: children(devices, "disk").filter_map(Disk::parse).collect(),
             agent_channel: children(devices, "channel").any(|channel| {
                 channel

@@ -8,7 +8,7 @@
  * argument receives an error object owned by the caller, or is NULL. Outputs are written only on success.
  *
  * Structs travel with their size. A short input struct is extended with zeros; bytes behind the end of what this livedisk
- * knows must be zero. Never more than the caller's size is written into an output struct.
+ * knows must be zero, and none may end within a field. Never more than the caller's size is written into an output struct.
  *
  * Checks. Every pointer is checked for NULL, every string for UTF-8, every flag for unknown bits. No panic crosses the
  * boundary: it becomes LIVEDISK_ERR_INTERNAL, and the handle it happened on stays refusing.
@@ -505,7 +505,7 @@ typedef void (*livedisk_log_callback)(int32_t level, const char *message, void *
  */
 struct livedisk_progress {
   /**
-   * One of LIVEDISK_PHASE_*.
+   * One of LIVEDISK_PHASE_*; it never goes back.
    */
   int32_t phase;
   /**

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ * What this version of livedisk says UNSUPPORTED to. */
+#include "bed.h"
+#include "check.h"
+
+static struct livedisk_connection *connection;
+static struct livedisk_error *error;
+
+static void snapshot(struct livedisk_snapshot_options options, const char *word)
+{
+    char *destination = bed_destination("never-made");
+    struct livedisk_snapshot_disk disk = {.target = "vda", .destination = destination};
+    struct livedisk_operation *operation = NULL;
+    options.disks = &disk;
+    options.disk_count = 1;
+    CHECK_FAILS(error, LIVEDISK_ERR_UNSUPPORTED, word,
+                livedisk_start_live_snapshot(connection, bed_domain(GUEST_WITHOUT_AGENT), &options, sizeof options,
+                                             &operation, &error));
+    CHECK(operation == NULL && !bed_exists(destination));
+    free(destination);
+}
+
+int main(void)
+{
+    const char *domain = bed_domain(GUEST_WITHOUT_AGENT);
+    struct livedisk_migrate_options move = {.target = "vda", .destination = "/nowhere"};
+    struct livedisk_operation *operation = NULL;
+    struct livedisk_recovery recovery;
+    connection = bed_open(0);
+    CHECK_FAILS(error, LIVEDISK_ERR_UNSUPPORTED, "livedisk_migrate_disk",
+                livedisk_migrate_disk(connection, domain, &move, sizeof move, &operation, &error));
+    CHECK_FAILS(error, LIVEDISK_ERR_UNSUPPORTED, "livedisk_attach",
+                livedisk_attach(connection, domain, "vda", &operation, &error));
+    CHECK_FAILS(error, LIVEDISK_ERR_UNSUPPORTED, "livedisk_recover",
+                livedisk_recover(connection, NULL, &recovery, sizeof recovery, &error));
+    CHECK(operation == NULL);
+    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_REBASE}, "");
+    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_CLONE}, "");
+    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP, .checkpoint = "c"}, "checkpoint");
+    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP, .since = "c"}, "since");
+    livedisk_close(connection);
+    bed_check_clean(GUEST_WITHOUT_AGENT);
+    return 0;
+}

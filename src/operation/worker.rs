@@ -180,10 +180,7 @@ impl Worker {
         self.shared.publish(|progress| {
             // A caller that saw READY and asks to finish would see COPYING again while the mirrors drain.
             if now as i32 > progress.phase as i32 {
-                // A caller that saw READY and asks to finish would see COPYING again while the mirrors drain.
-            if now as i32 > progress.phase as i32 {
                 progress.phase = now;
-            }
             }
             progress.bytes_done = done;
             progress.bytes_total = total;

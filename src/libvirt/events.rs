@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! libvirt's events of one domain, and QEMU's own block job events, which alone carry the reason of a failure.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::os::raw::{c_char, c_int, c_longlong, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub(crate) enum Event {
     BlockJob { target: String, status: BlockJobStatus },
     /// QEMU's BLOCK_JOB_COMPLETED: it comes before libvirt's own event and carries the reason of a failure.
     QemuJobEnded { job: String, error: Option<String> },
+    /// QEMU's JOB_STATUS_CHANGE to running. The jobs of a backup start together, in one transaction.
+    QemuJobRunning { job: String },
     /// VIR_DOMAIN_EVENT_ID_JOB_COMPLETED of a backup.
     BackupEnded(BackupEnd),
     /// VIR_DOMAIN_EVENT_ID_LIFECYCLE: look at the domain's state again.
@@ -91,15 +93,14 @@ impl Subscription {
             }
             subscription.callbacks.push(number);
         }
-        subscription.register_monitor_event(domain, &sink);
+        for name in [c"BLOCK_JOB_COMPLETED", c"JOB_STATUS_CHANGE"] {
+            subscription.register_monitor_event(domain, name, &sink);
+        }
         Ok(subscription)
     }
 
-    /// Without it only the reason of a failure is lost, so it is not an error.
-    fn register_monitor_event(&mut self, domain: &Domain, sink: &Sink) {
-        let Ok(name) = CString::new("BLOCK_JOB_COMPLETED") else {
-            return;
-        };
+    /// Without it a reason is not told and a window is longer, but nothing fails.
+    fn register_monitor_event(&mut self, domain: &Domain, name: &CStr, sink: &Sink) {
         let data = into_data(sink);
         // SAFETY: as in `new`.
         let number = unsafe {
@@ -237,9 +238,15 @@ unsafe extern "C" fn qemu_event(
         return;
     };
     let field = |name: &str| details.get(name).and_then(|value| value.as_str()).map(str::to_owned);
-    if let Some(job) = field("device") {
-        let error = field("error");
-        // SAFETY: our data.
-        unsafe { deliver(data, Event::QemuJobEnded { job, error }) }
-    }
+    // BLOCK_JOB_COMPLETED names a device, JOB_STATUS_CHANGE an id.
+    let event = match (field("device"), field("id"), field("status").as_deref()) {
+        (Some(job), ..) => Event::QemuJobEnded {
+            job,
+            error: field("error"),
+        },
+        (None, Some(job), Some("running")) => Event::QemuJobRunning { job },
+        _ => return,
+    };
+    // SAFETY: our data.
+    unsafe { deliver(data, event) }
 }

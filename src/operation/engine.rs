@@ -457,6 +457,8 @@ impl Engine {
         let plan = &self.plan;
         let window = Window {
             guest: &plan.guest,
+            shared: &self.shared,
+            backup: plan.method == Method::Backup,
             freeze: plan.freeze && !plan.paused,
             freeze_required: plan.freeze_required,
             pause_unfrozen: plan.method == Method::Mirror && plan.disks.len() > 1 && !plan.paused,

@@ -20,6 +20,8 @@ pub(super) struct Facts {
     /// The last word of libvirt on each disk's job.
     block_jobs: HashMap<String, BlockJobStatus>,
     pub(super) backup_end: Option<BackupEnd>,
+    /// QEMU runs the backup's jobs, so its point in time is fixed.
+    pub(super) backup_runs: bool,
 }
 
 impl Facts {
@@ -156,6 +158,7 @@ impl Shared {
             Event::QemuJobEnded { job, error } => {
                 state.facts.qemu_ended.insert(job, error);
             }
+            Event::QemuJobRunning { job } => state.facts.backup_runs |= job.starts_with("backup-"),
             Event::BackupEnded(end) => state.facts.backup_end = Some(end),
             Event::Lifecycle => {}
         }
@@ -213,6 +216,19 @@ impl Shared {
     pub(super) fn await_news(&self, known: u64, at_most: Duration) {
         let state = self.lock();
         drop(self.wait(state, Some(Instant::now() + at_most), |state| state.news == known));
+    }
+
+    /// Waits until `done` says so of the facts, whatever is requested; false when the deadline came first.
+    pub(super) fn await_window(&self, deadline: Instant, done: impl Fn(&Facts) -> bool) -> bool {
+        let state = self.lock();
+        let state = self.wait(state, Some(deadline), |state| !done(&state.facts));
+        done(&state.facts)
+    }
+
+    /// What somebody waits for has changed elsewhere.
+    pub(super) fn look_again(&self) {
+        drop(self.lock());
+        self.changed.notify_all();
     }
 
     /// Waits until `done` says so of the facts, or a cancel, or the deadline.

@@ -2,12 +2,12 @@
 //! The freeze window. Between the freeze request and the thaw there is exactly one thing: the call that fixes the
 //! point in time. Everything else was prepared before, and the thaw runs on every way out.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::shared::Shared;
 use super::types::Consistency;
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
@@ -21,10 +21,14 @@ const THAW_PATIENCE: u32 = 5;
 /// What the window is to do around the fixing call.
 pub(super) struct Window<'a> {
     pub(super) guest: &'a Arc<Guest>,
+    pub(super) shared: &'a Arc<Shared>,
     pub(super) freeze: bool,
     pub(super) freeze_required: bool,
     /// Several mirrors end one by one: if no file system is frozen around them, the vCPUs are paused instead.
     pub(super) pause_unfrozen: bool,
+    /// The fixing call begins a backup. QEMU's jobs run some time before libvirt's call returns, and then the guest can
+    /// be thawed.
+    pub(super) backup: bool,
     pub(super) limit: Duration,
 }
 
@@ -46,7 +50,7 @@ impl Window<'_> {
             self.guest
                 .set_agent_timeout(Some(u32::try_from(seconds).unwrap_or(u32::MAX)))?;
         }
-        let guard = Guard::arm(self.guest, self.limit)?;
+        let guard = Guard::arm(self)?;
         let result = self.run_guarded(&guard, fix);
         drop(guard);
         if self.freeze {
@@ -59,18 +63,20 @@ impl Window<'_> {
     }
 
     fn run_guarded(&self, guard: &Guard, fix: impl FnOnce(Instant) -> Result<()>) -> Result<Fixed> {
-        let deadline = Instant::now() + self.limit;
+        let undo = &guard.undo;
         let opened = Instant::now();
+        let deadline = opened + self.limit;
         let mut frozen = 0;
         if self.freeze {
-            guard.frozen.store(true, Ordering::SeqCst);
+            undo.frozen.store(true, Ordering::SeqCst);
             match self.guest.freeze_filesystems() {
                 Ok(count) => frozen = count,
-                Err(error) if self.freeze_required || guard.expired() || Instant::now() >= deadline => {
-                    return Err(freeze_failed(&error, self.limit, Instant::now() >= deadline));
-                }
                 Err(error) => {
-                    guard.thaw();
+                    undo.thaw();
+                    let late = Instant::now() >= deadline;
+                    if self.freeze_required || late {
+                        return Err(freeze_failed(&error, self.limit, late));
+                    }
                     log::warn!("{error}; going on without, the snapshot will be crash-consistent");
                 }
             }
@@ -78,35 +84,37 @@ impl Window<'_> {
         let mut pause = Duration::ZERO;
         let mut paused_at = None;
         if self.pause_unfrozen && frozen == 0 {
-            guard.paused.store(true, Ordering::SeqCst);
+            undo.paused.store(true, Ordering::SeqCst);
             paused_at = Some(Instant::now());
             self.guest.pause()?;
         }
         fix(deadline)?;
-        let at = SystemTime::now();
-        let in_time = !guard.expired();
+        let mut at = SystemTime::now();
+        let late = undo.expired.load(Ordering::SeqCst);
         if let Some(paused_at) = paused_at {
             self.guest.resume()?;
-            guard.paused.store(false, Ordering::SeqCst);
+            undo.paused.store(false, Ordering::SeqCst);
             pause = paused_at.elapsed();
         }
         let mut freeze = Duration::ZERO;
         let mut consistency = Consistency::Crash;
-        if guard.frozen.load(Ordering::SeqCst) {
-            let thawed = guard.thaw();
-            freeze = opened.elapsed();
-            if !in_time {
+        if self.freeze {
+            let thaw = undo.thaw();
+            if late {
                 return Err(limit_passed(self.guest, self.limit));
             }
+            freeze = thaw.answered.duration_since(opened);
+            at = at.min(thaw.begun);
             // Fewer thawed than frozen: something else thawed the rest, perhaps before the point in time.
-            let whole = thawed.is_some_and(|thawed| thawed >= frozen);
-            if frozen > 0 && whole && freeze <= self.limit && !guard.expired() {
+            let whole = thaw.count.is_some_and(|count| count >= frozen);
+            if frozen > 0 && whole && freeze <= self.limit {
                 consistency = Consistency::Filesystem;
             } else {
                 log::warn!(
-                    "domain '{}': {frozen} file systems were frozen and {thawed:?} thawed after {freeze:?} \
-                     (limit {:?}): the snapshot counts as crash-consistent",
+                    "domain '{}': {frozen} file systems were frozen and {:?} thawed after {freeze:?} (limit {:?}): \
+                     the snapshot counts as crash-consistent",
                     self.guest.name(),
+                    thaw.count,
                     self.limit
                 );
             }
@@ -148,81 +156,107 @@ fn limit_passed(guest: &Guest, limit: Duration) -> Error {
     )
 }
 
-/// Undoes freeze and pause on every way out: an early return, a panic, and, in a thread of its own, the limit.
-struct Guard {
+/// What a thaw came to.
+#[derive(Debug, Clone, Copy)]
+struct Thaw {
+    begun: SystemTime,
+    answered: Instant,
+    /// `None` where nobody answered and the thaw is being repeated until it is certain.
+    count: Option<u32>,
+}
+
+/// What is to be undone, by whichever thread comes to it first.
+struct Undo {
     guest: Arc<Guest>,
-    frozen: Arc<AtomicBool>,
-    paused: Arc<AtomicBool>,
-    expired: Arc<AtomicBool>,
-    watch: Option<(Sender<()>, JoinHandle<()>)>,
+    frozen: AtomicBool,
+    paused: AtomicBool,
+    expired: AtomicBool,
+    /// The window is closed and the watch may end.
+    closed: AtomicBool,
+    thaw: OnceLock<Thaw>,
 }
 
-impl Guard {
-    fn arm(guest: &Arc<Guest>, limit: Duration) -> Result<Self> {
-        let mut guard = Self {
-            guest: Arc::clone(guest),
-            frozen: Arc::default(),
-            paused: Arc::default(),
-            expired: Arc::default(),
-            watch: None,
-        };
-        let (sender, receiver) = channel();
-        let (guest, frozen, paused, expired) = (
-            Arc::clone(guest),
-            Arc::clone(&guard.frozen),
-            Arc::clone(&guard.paused),
-            Arc::clone(&guard.expired),
-        );
-        let thread = thread::Builder::new()
-            .name("livedisk-limit".into())
-            .spawn(move || {
-                let _quiet = Quiet::new();
-                if receiver.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-                    expired.store(true, Ordering::SeqCst);
-                    if paused.load(Ordering::SeqCst) {
-                        log_failure(guest.resume());
-                    }
-                    if frozen.load(Ordering::SeqCst) {
-                        log_failure(guest.thaw_filesystems().map(drop));
-                    }
+impl Undo {
+    /// Thaws, once: also after a freeze that failed, because the request may have reached the agent all the same.
+    fn thaw(&self) -> Thaw {
+        *self.thaw.get_or_init(|| {
+            let begun = SystemTime::now();
+            let count = match self.guest.thaw_filesystems() {
+                Ok(count) => Some(count),
+                Err(error) => {
+                    log::error!("{error}; trying again until it is certain");
+                    keep_thawing(&self.guest);
+                    None
                 }
-            })
-            .map_err(|error| Error::new(ErrorCode::Io, format!("cannot start a thread: {error}")))?;
-        guard.watch = Some((sender, thread));
-        Ok(guard)
-    }
-
-    fn expired(&self) -> bool {
-        self.expired.load(Ordering::SeqCst)
-    }
-
-    /// Thaws; `None` where nobody answered and the thaw is being repeated until it is certain.
-    fn thaw(&self) -> Option<u32> {
-        self.frozen.store(false, Ordering::SeqCst);
-        match self.guest.thaw_filesystems() {
-            Ok(count) => Some(count),
-            Err(error) => {
-                log::error!("{error}; trying again until it is certain");
-                keep_thawing(&self.guest);
-                None
+            };
+            Thaw {
+                begun,
+                answered: Instant::now(),
+                count,
             }
-        }
+        })
     }
-}
 
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // Also after a freeze that failed: the request may have reached the agent and be carried out later.
-        if self.paused.load(Ordering::SeqCst) {
+    fn all(&self) {
+        if self.paused.swap(false, Ordering::SeqCst) {
             log_failure(self.guest.resume());
         }
         if self.frozen.load(Ordering::SeqCst) {
             self.thaw();
         }
-        if let Some((sender, thread)) = self.watch.take() {
-            drop(sender);
+    }
+}
+
+/// Undoes freeze and pause on every way out: an early return, a panic, and, in a thread of its own, the limit.
+struct Guard {
+    undo: Arc<Undo>,
+    shared: Arc<Shared>,
+    watch: Option<JoinHandle<()>>,
+}
+
+impl Guard {
+    fn arm(window: &Window<'_>) -> Result<Self> {
+        let undo = Arc::new(Undo {
+            guest: Arc::clone(window.guest),
+            frozen: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            thaw: OnceLock::new(),
+        });
+        let shared = Arc::clone(window.shared);
+        shared.facts(|facts| facts.backup_runs = false);
+        let (watched, facts, backup) = (Arc::clone(&undo), Arc::clone(&shared), window.backup);
+        let deadline = Instant::now() + window.limit;
+        let watch = thread::Builder::new()
+            .name("livedisk-window".into())
+            .spawn(move || {
+                let _quiet = Quiet::new();
+                let fixed = facts.await_window(deadline, |facts| {
+                    watched.closed.load(Ordering::SeqCst) || (backup && facts.backup_runs)
+                });
+                if !watched.closed.load(Ordering::SeqCst) {
+                    watched.expired.store(!fixed, Ordering::SeqCst);
+                    watched.all();
+                }
+            })
+            .map_err(|error| Error::new(ErrorCode::Io, format!("cannot start a thread: {error}")))?;
+        Ok(Self {
+            undo,
+            shared,
+            watch: Some(watch),
+        })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.undo.all();
+        self.undo.closed.store(true, Ordering::SeqCst);
+        self.shared.look_again();
+        if let Some(watch) = self.watch.take() {
             // A thread that panicked has nothing left to do.
-            let _ = thread.join();
+            let _ = watch.join();
         }
     }
 }

@@ -8,7 +8,8 @@ use crate::libvirt::{self, code};
 pub(crate) fn explain(error: &libvirt::Error, what: &str) -> Error {
     let number = error.code().to_raw() as i32;
     let code = classify(number, error.message());
-    let message = error.message().trim_end_matches('\n');
+    // One line: libvirt hands on what others said in several.
+    let message = error.message().trim_end_matches('\n').replace('\n', "; ");
     let advice = advice(code);
     Error::new(code, format!("{what}: {message}{advice}")).with_libvirt_code(number)
 }

@@ -19,6 +19,8 @@ pub(crate) struct BackupRunning {
 pub(crate) struct BackupEnd {
     pub(crate) success: bool,
     pub(crate) message: String,
+    /// Bytes, over all disks.
+    pub(crate) total: u64,
 }
 
 /// What virDomainGetJobStats says.
@@ -55,5 +57,10 @@ pub(super) fn ended(kind: Option<i32>, map: &HashMap<String, Value>) -> Option<B
     let message = text(map, sys::VIR_DOMAIN_JOB_ERRMSG).unwrap_or_default();
     let completed = kind.is_none_or(|kind| kind == sys::VIR_DOMAIN_JOB_COMPLETED as i32);
     let success = completed && number(map, sys::VIR_DOMAIN_JOB_SUCCESS) == 1 && message.is_empty();
-    Some(BackupEnd { success, message })
+    let total = number(map, sys::VIR_DOMAIN_JOB_DISK_TOTAL);
+    Some(BackupEnd {
+        success,
+        message,
+        total,
+    })
 }

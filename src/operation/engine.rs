@@ -267,6 +267,8 @@ impl Engine {
         let job = &mut self.jobs[0];
         match end {
             Some(end) if end.success => {
+                // A quick one ends before it was ever seen to run.
+                job.total = job.total.max(end.total);
                 job.done = job.total;
                 job.completed = true;
             }

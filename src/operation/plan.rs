@@ -253,6 +253,12 @@ fn plan_disk(
             format!("{what}: libvirt's push backup cannot write to NBD; use MIRROR"),
         ));
     }
+    if method == Method::Backup && wanted.destination.contains('\n') {
+        return Err(error(
+            ErrorCode::Unsupported,
+            format!("{what}: libvirt's backup takes no path with a newline; use MIRROR or another name"),
+        ));
+    }
     if disk.encrypted && !wanted.allow_plaintext {
         return Err(error(
             ErrorCode::Unsupported,

@@ -29,10 +29,14 @@ static const void *cut(const void *whole, size_t whole_size, size_t size)
     return wall - size;
 }
 
-static bool is_one_of(size_t size, const size_t *sizes)
+/* Whether a struct of `size` bytes ends within a field that is set, so that zeros behind it would change its value. */
+static bool cuts_a_value(const void *whole, size_t whole_size, size_t size, const size_t *ends)
 {
-    for (; *sizes != 0; sizes++) {
-        if (*sizes == size)
+    size_t from = 0;
+    for (; *ends != 0 && *ends <= size; ends++)
+        from = *ends;
+    for (size_t i = from; i < size && i < whole_size; i++) {
+        if (((const unsigned char *)whole)[i] != 0)
             return true;
     }
     return false;
@@ -56,13 +60,15 @@ static void short_snapshot_options(struct livedisk_connection *connection)
                                              &operation, &error));
     for (size_t i = 1; i < size + ROOM; i++) {
         const void *short_or_long = cut(&options, size, i);
-        if (i > size || is_one_of(i, ends))
-            CHECK_FAILS(error, LIVEDISK_ERR_NO_DOMAIN, domain,
-                        livedisk_start_live_snapshot(connection, domain, short_or_long, i, &operation, &error));
-        else
+        if (cuts_a_value(&options, size, i, ends))
             CHECK_FAILS(error, LIVEDISK_ERR_INVALID_ARGUMENT, "within a field",
                         livedisk_start_live_snapshot(connection, domain, short_or_long, i, &operation, &error));
+        else
+            CHECK_FAILS(error, LIVEDISK_ERR_NO_DOMAIN, domain,
+                        livedisk_start_live_snapshot(connection, domain, short_or_long, i, &operation, &error));
     }
+    /* Half of disk_count, which is set. */
+    CHECK(cuts_a_value(&options, size, 12, ends));
     for (size_t i = size; i < size + ROOM; i++) {
         cut(&options, size, size + ROOM);
         wall[(ptrdiff_t)(i - (size + ROOM))] = 1;
@@ -93,7 +99,8 @@ static void short_migrate_options(struct livedisk_connection *connection)
 
     for (size_t i = 0; i < size + ROOM; i++) {
         int32_t result = livedisk_migrate_disk(connection, "no-such-domain", cut(&options, size, i), i, &operation, &error);
-        bool is_valid = i >= 16 && (i > size || is_one_of(i, ends));
+        /* Target and destination have to be there. */
+        bool is_valid = i >= 16 && !cuts_a_value(&options, size, i, ends);
         CHECK_EQ(result == LIVEDISK_ERR_INVALID_ARGUMENT, !is_valid);
         livedisk_error_free(error);
         error = NULL;

@@ -8,7 +8,7 @@
  * argument receives an error object owned by the caller, or is NULL. Outputs are written only on success.
  *
  * Structs travel with their size. A short input struct is extended with zeros; bytes behind the end of what this livedisk
- * knows must be zero, and none may end within a field. Never more than the caller's size is written into an output struct.
+ * knows must be zero, and a field that the end cuts too. Never more than the caller's size is written into an output struct.
  *
  * Checks. Every pointer is checked for NULL, every string for UTF-8, every flag for unknown bits. No panic crosses the
  * boundary: it becomes LIVEDISK_ERR_INTERNAL, and the handle it happened on stays refusing.
@@ -559,7 +559,8 @@ struct livedisk_report {
    */
   uint32_t disk_count;
   /**
-   * The content is that of this moment: nanoseconds of CLOCK_REALTIME. 0 for a dry run.
+   * The content is that of this moment, in nanoseconds of CLOCK_REALTIME: whatever the guest was told is written
+   * before it is in the images. Without a freeze they may hold a little more. 0 for a dry run.
    */
   int64_t point_in_time_ns;
   /**

@@ -40,13 +40,18 @@ pub(super) unsafe fn read<T: Input>(pointer: *const T, size: usize, what: &str) 
         return Err(invalid(format!("{what} is NULL; pass a struct {}", T::NAME)));
     }
     let known = size_of::<T>();
-    if size != 0 && size < known && !T::ENDS.contains(&size) {
-        return Err(invalid(format!(
-            "{what}: {size} bytes end within a field of struct {}; pass its sizeof",
-            T::NAME
-        )));
-    }
     let bytes = pointer.cast::<u8>();
+    // A field that the end cuts can only be extended if it is zero: half a pointer leads anywhere.
+    let whole = T::ENDS.iter().copied().filter(|end| *end <= size).max().unwrap_or(0);
+    for offset in whole..size.min(known) {
+        // SAFETY: offset < size, readable by the caller's promise.
+        if unsafe { bytes.add(offset).read() } != 0 {
+            return Err(invalid(format!(
+                "{what}: {size} bytes end within a field of struct {} that is set; pass its sizeof",
+                T::NAME
+            )));
+        }
+    }
     for offset in known..size {
         // SAFETY: offset < size, readable by the caller's promise.
         if unsafe { bytes.add(offset).read() } != 0 {
@@ -57,7 +62,7 @@ pub(super) unsafe fn read<T: Input>(pointer: *const T, size: usize, what: &str) 
         }
     }
     let mut value = MaybeUninit::<T>::zeroed();
-    // SAFETY: both sides hold at least the smaller size; all-zero bytes are valid and whole fields were copied over.
+    // SAFETY: both sides hold at least the smaller size; all-zero bytes are valid, and only whole fields and zeros are copied over.
     unsafe {
         std::ptr::copy_nonoverlapping(bytes, value.as_mut_ptr().cast::<u8>(), size.min(known));
         Ok(value.assume_init())

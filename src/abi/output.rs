@@ -41,7 +41,8 @@ pub struct livedisk_report {
     pub filesystems_frozen: u32,
     /// How many disks were copied.
     pub disk_count: u32,
-    /// The content is that of this moment: nanoseconds of CLOCK_REALTIME. 0 for a dry run.
+    /// The content is that of this moment, in nanoseconds of CLOCK_REALTIME: whatever the guest was told is written
+    /// before it is in the images. Without a freeze they may hold a little more. 0 for a dry run.
     pub point_in_time_ns: i64,
     /// Nanoseconds from the freeze request sent to the thaw answered; 0: not frozen.
     pub freeze_ns: u64,

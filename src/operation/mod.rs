@@ -45,6 +45,7 @@ use worker::Worker;
 pub struct Operation {
     shared: Arc<Shared>,
     worker: Option<JoinHandle<()>>,
+    domain: String,
     plan: Vec<String>,
 }
 
@@ -57,6 +58,7 @@ impl Operation {
     /// Checks everything, then starts.
     pub(crate) fn start_live_snapshot(guest: Guest, options: &SnapshotOptions) -> Result<Self> {
         let plan = Plan::new(guest, options)?;
+        let domain = plan.guest.name().to_owned();
         let start = engine::at_start(&plan);
         let taken: Vec<bool> = plan
             .disks
@@ -81,6 +83,7 @@ impl Operation {
             return Ok(Self {
                 shared,
                 worker: None,
+                domain,
                 plan: words,
             });
         }
@@ -106,6 +109,7 @@ impl Operation {
         Ok(Self {
             shared,
             worker: Some(worker),
+            domain,
             plan: words,
         })
     }
@@ -132,7 +136,10 @@ impl Operation {
             Some(outcome) => outcome.result,
             None => Err(Error::new(
                 ErrorCode::Timeout,
-                "the operation is not finished yet and goes on; call finish again, or cancel",
+                format!(
+                    "the operation on domain '{}' is not finished yet and goes on; call finish again, or cancel",
+                    self.domain
+                ),
             )),
         }
     }
@@ -148,7 +155,10 @@ impl Operation {
         match self.shared.outcome(None) {
             Some(Outcome { result: Ok(_), .. }) => Err(Error::new(
                 ErrorCode::NoOperation,
-                "the operation was complete before it could be cancelled; its images are yours to remove",
+                format!(
+                    "the operation on domain '{}' was complete before it could be cancelled; its images are yours to remove",
+                    self.domain
+                ),
             )),
             Some(Outcome {
                 result: Err(error),

@@ -186,7 +186,8 @@ pub struct Report {
     pub filesystems_frozen: u32,
     /// How many disks were copied.
     pub disk_count: u32,
-    /// The content is that of this moment.
+    /// The content is that of this moment: whatever the guest was told is written before it is in the images. Without a
+    /// freeze they may hold a little more, up to the end of the call that fixes it.
     pub point_in_time: SystemTime,
     /// From the freeze request sent to the thaw answered; zero: not frozen.
     pub freeze: Duration,

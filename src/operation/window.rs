@@ -88,8 +88,9 @@ impl Window<'_> {
             paused_at = Some(Instant::now());
             self.guest.pause()?;
         }
+        // What the guest has been told is written by now is in the image; with a freeze nothing is written until the thaw.
+        let at = SystemTime::now();
         fix(deadline)?;
-        let mut at = SystemTime::now();
         let late = undo.expired.load(Ordering::SeqCst);
         if let Some(paused_at) = paused_at {
             self.guest.resume()?;
@@ -104,7 +105,6 @@ impl Window<'_> {
                 return Err(limit_passed(self.guest, self.limit));
             }
             freeze = thaw.answered.duration_since(opened);
-            at = at.min(thaw.begun);
             // Fewer thawed than frozen: something else thawed the rest, perhaps before the point in time.
             let whole = thaw.count.is_some_and(|count| count >= frozen);
             if frozen > 0 && whole && freeze <= self.limit {
@@ -159,7 +159,6 @@ fn limit_passed(guest: &Guest, limit: Duration) -> Error {
 /// What a thaw came to.
 #[derive(Debug, Clone, Copy)]
 struct Thaw {
-    begun: SystemTime,
     answered: Instant,
     /// `None` where nobody answered and the thaw is being repeated until it is certain.
     count: Option<u32>,
@@ -180,7 +179,6 @@ impl Undo {
     /// Thaws, once: also after a freeze that failed, because the request may have reached the agent all the same.
     fn thaw(&self) -> Thaw {
         *self.thaw.get_or_init(|| {
-            let begun = SystemTime::now();
             let count = match self.guest.thaw_filesystems() {
                 Ok(count) => Some(count),
                 Err(error) => {
@@ -190,7 +188,6 @@ impl Undo {
                 }
             };
             Thaw {
-                begun,
                 answered: Instant::now(),
                 count,
             }

@@ -21,18 +21,27 @@ Exit status:
     7  no guest agent answers, or freeze or thaw failed
   130  cancelled by SIGINT, SIGTERM or SIGHUP; everything was taken back
 
-The first such signal takes the operation back and waits until that is done; the second ends the command at once and
-leaves things as they are.";
+The first such signal takes the operation back and waits until that is done; the second ends
+the command at once and leaves things as they are.";
 
 const JSON: &str = "\
-With --json there is one JSON object on standard output, and no progress. Fields may be added, those there are stay:
-  snapshot            domain, method, consistency (filesystem, crash), filesystems_frozen, point_in_time_ns (since
-                      1970), freeze_ns and pause_ns (0: not), bytes_copied, elapsed_ns, disks: [{target, destination}]
-  snapshot --dry-run  domain, method, plan: [text], disks
-  status              operations: [{domain, id, method, mark (begun, copying, fixing, fixed), started_ns, owner_host,
-                      owner_process, orphaned, disks: [{target, destination, format, bytes_done, bytes_total}]}];
-                      bytes are null where no block job runs
-  any failure         error: {code (NO_SPACE, ...: the header's LIVEDISK_ERR_*), number, message, libvirt_code}";
+With --json there is one JSON object on standard output and no progress. Fields may be added;
+those that are there stay.
+  snapshot
+    domain, method, consistency (filesystem, crash), filesystems_frozen,
+    point_in_time_ns (since 1970), freeze_ns and pause_ns (0: not), bytes_copied, elapsed_ns,
+    disks: [{target, destination}]
+  snapshot --dry-run
+    domain, method, plan: [text], disks: [{target, destination}]
+  status
+    operations: [{domain, id, method, mark (begun, copying, fixing, fixed), started_ns,
+    owner_host, owner_process, orphaned,
+    disks: [{target, destination, format, bytes_done, bytes_total}]}]
+    (bytes are null where no block job runs)
+  completion, man
+    text
+  any failure
+    error: {code (NO_SPACE, ...: the C header's LIVEDISK_ERR_*), number, message, libvirt_code}";
 
 /// Live snapshots of running libvirt/QEMU guests.
 #[derive(Debug, Parser)]
@@ -40,16 +49,29 @@ With --json there is one JSON object on standard output, and no progress. Fields
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Arguments {
     /// libvirt's URI [default: LIBVIRT_DEFAULT_URI, else libvirt's own choice]
-    #[arg(short, long, value_name = "URI", global = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "URI",
+        global = true,
+        help_heading = "Options of every command"
+    )]
     pub connect: Option<String>,
     /// One JSON object on standard output
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options of every command")]
     pub json: bool,
     /// Say on standard error what is done
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = "Options of every command")]
     pub verbose: bool,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Arguments {
+    /// Nothing but the result is wanted.
+    pub fn is_quiet(&self) -> bool {
+        self.json || matches!(&self.command, Command::Snapshot(snapshot) if snapshot.quiet)
+    }
 }
 
 #[derive(Debug, Subcommand)]

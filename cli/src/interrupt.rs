@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The first signal takes the operation back, the second ends the command.
 
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -48,17 +49,23 @@ impl Interrupt {
 
     fn signalled(&self) {
         if self.asked.swap(true, Ordering::SeqCst) {
-            eprintln!(
-                "\nlivedisk: left at once, nothing was taken back: a job may go on and the guest may be frozen; \
-                 see livedisk status and virsh domfsthaw"
+            say(
+                "left at once, nothing was taken back: a job may go on and the guest may be frozen; \
+                 see livedisk status and virsh domfsthaw",
             );
             std::process::exit(130);
         }
-        eprintln!("\nlivedisk: cancelling: everything is taken back first; a second signal leaves at once");
+        say("cancelling: everything is taken back first; a second signal leaves at once");
         if let Some(operation) = self.operation.get() {
             cancel(operation);
         }
     }
+}
+
+/// On a line of its own: the bar's is under way on a terminal.
+fn say(message: &str) {
+    let start = if std::io::stderr().is_terminal() { "\n" } else { "" };
+    eprintln!("{start}livedisk: {message}");
 }
 
 /// In a thread of its own, for cancel waits and a second signal must be heard. How it ended, finish says.

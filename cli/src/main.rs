@@ -11,6 +11,7 @@ mod snapshot;
 mod status;
 mod units;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -21,8 +22,7 @@ use output::{Failure, Output};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let level = if arguments.verbose { "debug" } else { "warn" };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    log_to_stderr(&arguments);
     match run(&arguments) {
         Ok(output) => {
             output.print(arguments.json);
@@ -30,6 +30,27 @@ fn main() -> ExitCode {
         }
         Err(failure) => failure.print(arguments.json),
     }
+}
+
+/// The library's warnings in the command's own voice; with --verbose everything, and where it comes from.
+fn log_to_stderr(arguments: &Arguments) {
+    let level = match (arguments.verbose, arguments.is_quiet()) {
+        (true, _) => "debug",
+        (false, false) => "warn",
+        (false, true) => "off",
+    };
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
+    if !arguments.verbose {
+        builder.format(|to, record| {
+            let level = if record.level() == log::Level::Warn {
+                "warning: "
+            } else {
+                ""
+            };
+            writeln!(to, "livedisk: {level}{}", record.args())
+        });
+    }
+    builder.init();
 }
 
 fn run(arguments: &Arguments) -> Result<Output, Failure> {

@@ -33,7 +33,7 @@ impl Display {
         } else if plain || !std::io::stderr().is_terminal() {
             Self::Lines(Lines::default())
         } else {
-            let style = ProgressStyle::with_template("{prefix:10} [{bar:30}] {percent:>3} %  {msg}");
+            let style = ProgressStyle::with_template("{prefix:10} [{bar:30}] {percent:>3} %  {wide_msg}");
             Self::Bar(ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
         }
     }
@@ -41,7 +41,8 @@ impl Display {
     pub fn show(&mut self, progress: &Progress) {
         match self {
             Self::Bar(bar) => {
-                bar.set_length(progress.bytes_total);
+                // Of nothing everything would be done.
+                bar.set_length(progress.bytes_total.max(1));
                 bar.set_position(progress.bytes_done);
                 bar.set_prefix(progress.phase.name());
                 bar.set_message(amounts(progress));

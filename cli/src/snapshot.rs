@@ -18,7 +18,7 @@ pub fn run(connection: &Connection, snapshot: &Snapshot, arguments: &Arguments) 
     let interrupt = Interrupt::listen()?;
     let operation = Arc::new(connection.start_live_snapshot(&snapshot.domain, &options)?);
     interrupt.watch(&operation);
-    let mut display = Display::new(snapshot.quiet || arguments.json || snapshot.dry_run, arguments.verbose);
+    let mut display = Display::new(arguments.is_quiet() || snapshot.dry_run, arguments.verbose);
     let report = follow(&operation, &mut display)?;
     Ok(if snapshot.dry_run {
         planned(snapshot, &operation, &report)
@@ -103,7 +103,7 @@ fn done(snapshot: &Snapshot, report: &Report) -> Output {
             "method": report.method.name(),
             "consistency": report.consistency.name(),
             "filesystems_frozen": report.filesystems_frozen,
-            "point_in_time_ns": nanoseconds(report.point_in_time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()),
+            "point_in_time_ns": nanoseconds(point_in_time(report)),
             "freeze_ns": nanoseconds(report.freeze),
             "pause_ns": nanoseconds(report.pause),
             "bytes_copied": report.bytes_copied,
@@ -120,6 +120,12 @@ fn words(snapshot: &Snapshot, report: &Report) -> String {
         format!("method       {}", report.method.name()),
         format!("consistency  {}", report.consistency.name()),
     ];
+    let point = point_in_time(report);
+    lines.push(format!(
+        "as of        {}.{:09} s since 1970",
+        point.as_secs(),
+        point.subsec_nanos()
+    ));
     if report.freeze > Duration::ZERO {
         lines.push(format!(
             "freeze       {:.1} ms, file systems: {}",
@@ -143,6 +149,13 @@ fn words(snapshot: &Snapshot, report: &Report) -> String {
         );
     }
     lines.join("\n")
+}
+
+fn point_in_time(report: &Report) -> Duration {
+    report
+        .point_in_time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 fn disks(snapshot: &Snapshot) -> Vec<Value> {

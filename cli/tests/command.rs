@@ -51,7 +51,10 @@ impl Bed {
 
     fn livedisk(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_livedisk"));
-        command.env("LIBVIRT_DEFAULT_URI", self.get("URI")).args(arguments).stdin(Stdio::null());
+        command
+            .env("LIBVIRT_DEFAULT_URI", self.get("URI"))
+            .args(arguments)
+            .stdin(Stdio::null());
         command
     }
 
@@ -81,7 +84,11 @@ impl Bed {
     }
 
     fn virsh(&self, arguments: &[&str]) -> String {
-        let output = Command::new("virsh").args(["-q", "-c", self.get("URI")]).args(arguments).output().unwrap();
+        let output = Command::new("virsh")
+            .args(["-q", "-c", self.get("URI")])
+            .args(arguments)
+            .output()
+            .unwrap();
         String::from_utf8(output.stdout).unwrap()
     }
 }
@@ -104,7 +111,9 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 fn signal(child: &Child, signal: i32) {
-    let status = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+    let status = Command::new("kill")
+        .args([format!("-{signal}"), child.id().to_string()])
+        .status();
     assert!(status.unwrap().success());
 }
 
@@ -138,7 +147,15 @@ fn plan_changes_nothing(bed: &Bed) {
 fn snapshot_in_a_pipe(bed: &Bed) {
     // A relative name is the caller's working directory's.
     let output = bed
-        .livedisk(&["snapshot", "a", "--disk", "vda=pipe.qcow2", "--quiesce", "require", "--verify"])
+        .livedisk(&[
+            "snapshot",
+            "a",
+            "--disk",
+            "vda=pipe.qcow2",
+            "--quiesce",
+            "require",
+            "--verify",
+        ])
         .current_dir(&bed.dir)
         .output()
         .unwrap();
@@ -146,30 +163,47 @@ fn snapshot_in_a_pipe(bed: &Bed) {
     assert!(output.status.success(), "{progress}");
     assert!(progress.lines().any(|line| line.starts_with("copying")), "{progress}");
     assert!(progress.lines().any(|line| line == "done"), "{progress}");
-    assert!(result.contains("filesystem") && result.contains(&bed.path("pipe.qcow2")), "{result}");
-    let records = Command::new(bed.get("RECORDS")).args([&bed.path("pipe.qcow2"), "--format", "qcow2"]).output();
+    assert!(
+        result.contains("filesystem") && result.contains(&bed.path("pipe.qcow2")),
+        "{result}"
+    );
+    let records = Command::new(bed.get("RECORDS"))
+        .args([&bed.path("pipe.qcow2"), "--format", "qcow2"])
+        .output();
     let records = text(&records.unwrap().stdout);
     assert!(records.contains("fs_clean=true"), "{records}");
 }
 
 fn snapshot_as_json(bed: &Bed) {
-    let disks = [format!("vda={}", bed.path("a.raw")), format!("vdb={}", bed.path("b.qcow2"))];
+    let disks = [
+        format!("vda={}", bed.path("a.raw")),
+        format!("vdb={}", bed.path("b.qcow2")),
+    ];
     let answer = bed.json(
         0,
-        &["snapshot", "a", "--disk", &disks[0], "--disk", &disks[1], "--format", "vda=raw", "--format", "qcow2"],
+        &[
+            "snapshot", "a", "--disk", &disks[0], "--disk", &disks[1], "--format", "vda=raw", "--format", "qcow2",
+        ],
     );
     for field in ["point_in_time_ns", "freeze_ns", "bytes_copied", "elapsed_ns"] {
         assert!(answer[field].as_u64().unwrap() > 0, "{field} in {answer}");
     }
     assert_eq!(answer["disks"][1]["destination"], bed.path("b.qcow2").as_str());
     for (image, format) in [("a.raw", "raw"), ("b.qcow2", "qcow2")] {
-        let records = Command::new(bed.get("RECORDS")).args([&bed.path(image), "--format", format]).status();
+        let records = Command::new(bed.get("RECORDS"))
+            .args([&bed.path(image), "--format", format])
+            .stdout(Stdio::null())
+            .status();
         assert!(records.unwrap().success(), "{image}");
     }
     // Without an agent it says what that means.
     let disk = format!("vda={}", bed.path("crash.qcow2"));
     let output = bed.run(&["snapshot", "b", "--disk", &disk, "--quiet"]);
-    assert!(output.status.success() && output.stderr.is_empty());
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{}",
+        text(&output.stderr)
+    );
     assert!(text(&output.stdout).contains("warning"), "{}", text(&output.stdout));
 }
 
@@ -186,7 +220,9 @@ fn status_busy_and_interrupt(bed: &Bed) {
         .unwrap();
     until("copied a bit", || {
         let status = bed.json(0, &["status", "a"]);
-        status["operations"][0]["disks"][0]["bytes_done"].as_u64().is_some_and(|done| done > 0)
+        status["operations"][0]["disks"][0]["bytes_done"]
+            .as_u64()
+            .is_some_and(|done| done > 0)
     });
     let table = text(&bed.run(&["status"]).stdout);
     assert!(table.contains(&image) && table.contains("mirror"), "{table}");
@@ -194,7 +230,10 @@ fn status_busy_and_interrupt(bed: &Bed) {
     bed.fails(5, "BUSY", &["snapshot", "a", "--disk", &second]);
 
     signal(&child, SIGINT);
-    let said: Vec<String> = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap).collect();
+    let said: Vec<String> = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap)
+        .collect();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
     assert!(said.iter().any(|line| line.contains("cancelling")), "{said:?}");
     assert!(!Path::new(&image).exists());
@@ -204,19 +243,42 @@ fn status_busy_and_interrupt(bed: &Bed) {
     until("the guest writes on", || bed.records_written() > before);
 }
 
+fn snapshot<'a>(domain: &'a str, disk: &'a str) -> [&'a str; 4] {
+    ["snapshot", domain, "--disk", disk]
+}
+
 fn failures(bed: &Bed) {
     let free = format!("vda={}", bed.path("free.qcow2"));
-    let snapshot = |domain, disk| ["snapshot", domain, "--disk", disk];
     let usage = bed.run(&["snapshot", "a", "--disk", &free, "--bandwidth", "12parsecs"]);
     assert_eq!(usage.status.code(), Some(2));
     assert!(text(&usage.stderr).contains("12parsecs"));
-    bed.fails(2, "INVALID_ARGUMENT", &[&snapshot("a", &free)[..], &["--format", "vdb=raw"]].concat());
-    bed.fails(3, "NO_CONNECTION", &["-c", "qemu+unix:///system?socket=/nonexistent", "status"]);
+    bed.fails(
+        2,
+        "INVALID_ARGUMENT",
+        &[&snapshot("a", &free)[..], &["--format", "vdb=raw"]].concat(),
+    );
+    bed.fails(
+        3,
+        "NO_CONNECTION",
+        &["-c", "qemu+unix:///system?socket=/nonexistent", "status"],
+    );
     bed.fails(4, "NO_DOMAIN", &snapshot("nobody", &free));
     bed.fails(4, "NO_DISK", &snapshot("a", &free.replace("vda", "vdz")));
-    bed.fails(6, "DESTINATION", &snapshot("a", &format!("vda={}", bed.path("pipe.qcow2"))));
-    bed.fails(7, "AGENT", &[&snapshot("b", &free)[..], &["--quiesce", "require"]].concat());
-    bed.fails(1, "UNSUPPORTED", &[&snapshot("a", &free)[..], &["--method", "rebase"]].concat());
+    bed.fails(
+        6,
+        "DESTINATION",
+        &snapshot("a", &format!("vda={}", bed.path("pipe.qcow2"))),
+    );
+    bed.fails(
+        7,
+        "AGENT",
+        &[&snapshot("b", &free)[..], &["--quiesce", "require"]].concat(),
+    );
+    bed.fails(
+        1,
+        "UNSUPPORTED",
+        &[&snapshot("a", &free)[..], &["--method", "rebase"]].concat(),
+    );
     bed.virsh(&["destroy", "b"]);
     let off = bed.run(&snapshot("b", &free));
     assert_eq!(off.status.code(), Some(4));

@@ -75,7 +75,7 @@ impl Guest {
     pub(crate) fn reconnect(&self) -> Result<()> {
         let connection = self.host.reconnect()?;
         let domain = connection
-            .lookup(&self.uuid)
+            .lookup_uuid(&self.uuid)
             .map_err(|error| self.host.failed(&error, &self.what("cannot find")))?;
         *self.domain.lock().unwrap_or_else(PoisonError::into_inner) = domain;
         Ok(())
@@ -94,7 +94,7 @@ impl Guest {
     /// `Off` too where the domain is gone or another instance of it runs.
     pub(crate) fn get_power_state(&self) -> Result<State> {
         // Looked up anew, because a virDomainPtr keeps the id it was made with.
-        let state = self.host.connection().lookup(&self.uuid).and_then(|domain| {
+        let state = self.host.connection().lookup_uuid(&self.uuid).and_then(|domain| {
             if domain.id() == self.id {
                 domain.state()
             } else {

@@ -76,6 +76,11 @@ impl Connection {
         Ok(Domain::new(found))
     }
 
+    /// By UUID alone: a question for a name that nobody has would stand in libvirt's log as an error.
+    pub(crate) fn lookup_uuid(&self, uuid: &str) -> Result<Domain, Error> {
+        self.connect.lookup_domain_by_uuid_string(uuid).map(Domain::new)
+    }
+
     /// virDomainDefineXML: replaces the inactive definition; a domain that runs goes on.
     pub(crate) fn define(&self, definition: &str) -> Result<(), Error> {
         self.connect.define_domain_xml(definition).map(drop)

@@ -43,7 +43,15 @@ pub(super) fn step(step: Step, plan: &Plan) -> String {
         Step::Verify => "check that the images are in place, whole and of the right size, and sync them".into(),
         Step::RemoveRecord => "remove the note from the domain's metadata".into(),
         Step::LiftLimit => "lift the bandwidth limit for the last writes".into(),
-        other => format!("{other:?}"),
+        Step::RestartWriteBlocking(index) => {
+            format!("mirror disk '{}' again, write-blocking", disk(index).target)
+        }
+        Step::Thaw => "thaw the guest's file systems".into(),
+        Step::Resume => "resume the guest's vCPUs".into(),
+        Step::AbortJob(index) => format!("end the block job of disk '{}'", disk(index).target),
+        Step::RemoveImage(index) => format!("remove the {}", image(disk(index))),
+        Step::Fail(_) => "turn back".into(),
+        Step::Done => "be done".into(),
     }
 }
 

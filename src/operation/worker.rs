@@ -226,7 +226,6 @@ impl Worker {
             .with_libvirt_code(first.libvirt_code()),
             _ => error,
         };
-        log::error!("{told}");
         let outcome = Outcome {
             result: Err(told),
             taken_back: false,

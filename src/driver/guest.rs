@@ -228,4 +228,16 @@ impl Guest {
             None => Ok(()),
         }
     }
+
+    /// An external snapshot without metadata (virDomainSnapshotCreateXML).
+    pub(crate) fn snapshot(&self, snapshot_xml: &CStr) -> Result<()> {
+        self.call(&self.what("cannot take the external snapshot of"), |domain| {
+            domain.external_snapshot(snapshot_xml)
+        })
+    }
+
+    /// How many snapshots and checkpoints libvirt keeps metadata of.
+    pub(crate) fn count_snapshots_and_checkpoints(&self) -> Result<(u32, u32)> {
+        self.call(&self.what("cannot list the snapshots of"), Domain::snapshot_and_checkpoint_count)
+    }
 }

@@ -40,7 +40,7 @@ pub(crate) struct BlockJobInfo {
     pub(crate) total: u64,
 }
 
-/// What virDomainBlockCopy is asked for. It is always a transient job onto an image that exists.
+/// What virDomainBlockCopy is asked for. It is always a transient job.
 #[derive(Debug)]
 pub(crate) struct Copy<'a> {
     pub(crate) target: &'a str,
@@ -48,6 +48,8 @@ pub(crate) struct Copy<'a> {
     /// Bytes per second, 0 for no limit.
     pub(crate) bandwidth: u64,
     pub(crate) shallow: bool,
+    /// The destination is an image already; else libvirt makes one of the (empty) file.
+    pub(crate) reuse: bool,
     pub(crate) synchronous_writes: bool,
 }
 
@@ -112,11 +114,14 @@ impl Domain {
             .xml_desc(sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE)
     }
 
-    /// virDomainBlockCopy with TRANSIENT_JOB and REUSE_EXT.
+    /// virDomainBlockCopy with TRANSIENT_JOB.
     pub(crate) fn block_copy(&self, copy: &Copy<'_>) -> Result<(), Error> {
         let target = CString::new(copy.target)?;
         let xml = CString::new(copy.destination_xml)?;
-        let mut flags = sys::VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB | sys::VIR_DOMAIN_BLOCK_COPY_REUSE_EXT;
+        let mut flags = sys::VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB;
+        if copy.reuse {
+            flags |= sys::VIR_DOMAIN_BLOCK_COPY_REUSE_EXT;
+        }
         if copy.shallow {
             flags |= sys::VIR_DOMAIN_BLOCK_COPY_SHALLOW;
         }
@@ -157,6 +162,53 @@ impl Domain {
             sys::virDomainBlockJobAbort(self.ptr(), target.as_ptr(), sys::VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC)
         })
         .map(drop)
+    }
+
+    /// virDomainBlockJobAbort with PIVOT: the READY copy or active commit becomes the disk.
+    pub(crate) fn block_job_pivot(&self, target: &str) -> Result<(), Error> {
+        let target = CString::new(target)?;
+        let flags = sys::VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT | sys::VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC;
+        // SAFETY: the string lives until the call returns.
+        check(unsafe { sys::virDomainBlockJobAbort(self.ptr(), target.as_ptr(), flags) }).map(drop)
+    }
+
+    /// virDomainBlockCommit of the active layer into the one below it.
+    pub(crate) fn active_commit(&self, target: &str) -> Result<(), Error> {
+        let target = CString::new(target)?;
+        let flags = sys::VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | sys::VIR_DOMAIN_BLOCK_COMMIT_SHALLOW;
+        // SAFETY: the string lives until the call returns; null base and top are the layer below and the active one.
+        check(unsafe {
+            sys::virDomainBlockCommit(self.ptr(), target.as_ptr(), ptr::null(), ptr::null(), 0, flags)
+        })
+        .map(drop)
+    }
+
+    /// virDomainSnapshotCreateXML: disks only, all or none, and no snapshot metadata.
+    pub(crate) fn external_snapshot(&self, snapshot_xml: &CStr) -> Result<(), Error> {
+        let flags = sys::VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+            | sys::VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+            | sys::VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA;
+        // SAFETY: the string lives until the call returns; the object that comes back is released at once.
+        unsafe {
+            let snapshot = sys::virDomainSnapshotCreateXML(self.ptr(), snapshot_xml.as_ptr(), flags);
+            if snapshot.is_null() {
+                return Err(Error::last_error());
+            }
+            sys::virDomainSnapshotFree(snapshot);
+        }
+        Ok(())
+    }
+
+    /// How many snapshots and checkpoints libvirt keeps metadata of.
+    pub(crate) fn snapshot_and_checkpoint_count(&self) -> Result<(u32, u32), Error> {
+        // SAFETY: no pointers but the domain's; without a list the calls count.
+        let (snapshots, checkpoints) = unsafe {
+            (
+                check(sys::virDomainListAllSnapshots(self.ptr(), ptr::null_mut(), 0))?,
+                check(sys::virDomainListAllCheckpoints(self.ptr(), ptr::null_mut(), 0))?,
+            )
+        };
+        Ok((snapshots.unsigned_abs(), checkpoints.unsigned_abs()))
     }
 
     /// virDomainGetBlockJobInfo; `None` where the disk has no job.

@@ -6,13 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod convergence;
-mod describe;
-mod engine;
-mod model;
-mod plan;
+mod procedure;
 mod record;
 mod shared;
 mod snapshot;
+mod state;
 mod status;
 mod types;
 mod window;
@@ -31,10 +29,12 @@ pub use types::{Consistency, Method, Phase, Progress, Quiesce, Report, SnapshotD
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::Quiet;
-use engine::Engine;
-use plan::Plan;
 use shared::{Outcome, Shared};
-use snapshot::Goal;
+use snapshot::describe;
+use snapshot::engine::{self, Engine};
+use snapshot::model;
+use snapshot::plan::Plan;
+use state::Goal;
 use worker::Worker;
 
 /// An operation on a running guest. It goes on by itself; this handle watches and steers it, from any thread.
@@ -60,11 +60,7 @@ impl Operation {
         let plan = Plan::new(guest, options)?;
         let domain = plan.guest.name().to_owned();
         let start = engine::at_start(&plan);
-        let taken: Vec<bool> = plan
-            .disks
-            .iter()
-            .map(|disk| disk.place != crate::image::Place::Free)
-            .collect();
+        let taken = plan.taken();
         let steps = model::plan(&start, Goal::Forward, &taken);
         let words: Vec<String> = steps.iter().map(|step| describe::step(*step, &plan)).collect();
         let shared = Arc::new(Shared::new(u32::try_from(steps.len()).unwrap_or(u32::MAX))?);
@@ -87,7 +83,7 @@ impl Operation {
                 plan: words,
             });
         }
-        let worker = Worker::new(Engine::new(plan, Arc::clone(&shared))?, Arc::clone(&shared));
+        let worker = Worker::new(Box::new(Engine::new(plan, Arc::clone(&shared))?), Arc::clone(&shared));
         let in_thread = Arc::clone(&shared);
         let worker = thread::Builder::new()
             .name("livedisk-worker".into())

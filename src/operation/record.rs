@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use xmltree::{Element, XMLNode};
 
-use super::snapshot::Mark;
+use super::state::Mark;
 use super::types::Method;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::Made;

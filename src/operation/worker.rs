@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::engine::Engine;
-use super::model;
+use super::procedure::{Procedure, Turn};
 use super::shared::{Outcome, Shared};
-use super::snapshot::{Goal, Observed, Step, next, phase};
+use super::state::Goal;
 use super::types::Phase;
 use crate::error::{Error, ErrorCode, Result};
 
@@ -26,9 +25,8 @@ const BACK_AGAIN: Duration = Duration::from_millis(500);
 const BACK_PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) struct Worker {
-    engine: Engine,
+    procedure: Box<dyn Procedure>,
     shared: Arc<Shared>,
-    taken: Vec<bool>,
     /// Why the goal is Back, unless it was the caller's wish.
     failure: Option<Error>,
     back_failures: u32,
@@ -39,10 +37,9 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(engine: Engine, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(procedure: Box<dyn Procedure>, shared: Arc<Shared>) -> Self {
         Self {
-            taken: taken(&engine),
-            engine,
+            procedure,
             shared,
             failure: None,
             back_failures: 0,
@@ -59,34 +56,33 @@ impl Worker {
             if requests.detach {
                 return;
             }
-            let goal = if self.failure.is_some() || requests.cancel {
-                Goal::Back
-            } else {
-                Goal::Forward
-            };
+            let back = (self.failure.is_some() || requests.cancel) && !self.procedure.passed_no_return();
+            let goal = if back { Goal::Back } else { Goal::Forward };
             let news = self.shared.news();
-            let seen = match self.engine.observe() {
-                Ok(seen) => seen,
+            let turn = match self.procedure.look(goal) {
+                Ok(turn) => turn,
                 Err(error) if self.carries_on(goal, &error) => continue,
                 Err(error) => return self.give_up(error),
             };
-            let step = next(&seen, goal);
-            log::debug!("{goal:?}: {step:?} from {seen:?}");
-            self.publish(&seen, goal, step);
-            let result = match step {
-                Step::Done => return self.conclude(goal),
-                Step::Fail(failure) => Err(self.engine.explain(failure)),
-                Step::AwaitJobs if goal == Goal::Back && self.waited_enough() => {
+            self.publish(goal);
+            let result = match turn {
+                Turn::Done => return self.conclude(goal),
+                Turn::Fail(error) => Err(error),
+                Turn::AwaitJobs if goal == Goal::Back && self.waited_enough() => {
                     let error = self.never_ends();
                     return self.give_up(error);
                 }
-                Step::AwaitJobs | Step::AwaitFinish => {
-                    self.wait(news, step);
+                Turn::AwaitJobs => {
+                    self.wait(news, false);
                     Ok(())
                 }
-                step => {
+                Turn::AwaitFinish => {
+                    self.wait(news, true);
+                    Ok(())
+                }
+                Turn::Act => {
                     self.interval = FIRST_WITHOUT_EVENTS;
-                    self.engine.perform(step)
+                    self.procedure.act()
                 }
             };
             if let Err(error) = result
@@ -108,7 +104,7 @@ impl Worker {
             return false;
         }
         match goal {
-            Goal::Forward => {
+            Goal::Forward if !self.procedure.passed_no_return() => {
                 log::info!("turning back: {error}");
                 // A cancel that made a step fail is a cancel.
                 if error.code() != ErrorCode::Cancelled {
@@ -116,9 +112,10 @@ impl Worker {
                 }
                 true
             }
-            Goal::Back => {
+            // The only way there is, so it is tried again.
+            Goal::Forward | Goal::Back => {
                 self.back_failures += 1;
-                log::warn!("taking back: {error}");
+                log::warn!("{goal:?}: {error}");
                 let news = self.shared.news();
                 self.shared.await_news(news, BACK_AGAIN);
                 self.back_failures < BACK_ATTEMPTS
@@ -136,7 +133,7 @@ impl Worker {
             format!(
                 "QEMU has been asked to end the block job of domain '{}' and has not for {BACK_PATIENCE:?}; \
                  its destination hangs; mend the storage, and the job will end by itself",
-                self.engine.plan().guest.name()
+                self.procedure.domain()
             ),
         )
     }
@@ -144,7 +141,7 @@ impl Worker {
     fn reconnect(&mut self) -> Result<()> {
         let deadline = Instant::now() + RECONNECT;
         loop {
-            match self.engine.reconnect() {
+            match self.procedure.reconnect() {
                 Err(error) if Instant::now() >= deadline || self.shared.requests().detach => return Err(error),
                 Err(_) => {
                     let news = self.shared.news();
@@ -155,8 +152,8 @@ impl Worker {
         }
     }
 
-    fn wait(&mut self, news: u64, step: Step) {
-        let at_most = if self.engine.has_events() {
+    fn wait(&mut self, news: u64, for_caller: bool) {
+        let at_most = if self.procedure.has_events() {
             WITH_EVENTS
         } else {
             let now = self.interval;
@@ -164,7 +161,7 @@ impl Worker {
             now
         };
         // At READY only a finish, a cancel or an accident can come.
-        let at_most = if step == Step::AwaitFinish {
+        let at_most = if for_caller {
             at_most.max(LAST_WITHOUT_EVENTS)
         } else {
             at_most
@@ -172,11 +169,11 @@ impl Worker {
         self.shared.await_news(news, at_most);
     }
 
-    fn publish(&mut self, seen: &Observed, goal: Goal, step: Step) {
-        let left = model::plan(seen, goal, &self.taken).len();
-        let (done, total) = self.engine.bytes();
+    fn publish(&mut self, goal: Goal) {
+        let left = self.procedure.steps_left();
+        let (done, total) = self.procedure.bytes();
         let rate = self.rate.look(self.shared.began().elapsed(), done);
-        let now = phase(seen, goal, step);
+        let now = self.procedure.phase();
         self.shared.publish(|progress| {
             // A caller that saw READY and asks to finish would see COPYING again while the mirrors drain.
             if now as i32 > progress.phase as i32 {
@@ -194,7 +191,7 @@ impl Worker {
 
     fn conclude(self, goal: Goal) {
         let failed = |error| (Phase::Failed, Err(error));
-        let (phase, result) = match (goal, self.failure, self.engine.report()) {
+        let (phase, result) = match (goal, self.failure, self.procedure.report()) {
             (Goal::Forward, _, Some(report)) => (Phase::Done, Ok(report)),
             (Goal::Forward, _, None) => failed(Error::new(
                 ErrorCode::Internal,
@@ -202,7 +199,7 @@ impl Worker {
             )),
             (Goal::Back, Some(error), _) => failed(error),
             (Goal::Back, None, _) => {
-                let name = self.engine.plan().guest.name();
+                let name = self.procedure.domain();
                 let message = format!("the operation on domain '{name}' was cancelled and taken back");
                 (Phase::Cancelled, Err(Error::new(ErrorCode::Cancelled, message)))
             }
@@ -232,17 +229,6 @@ impl Worker {
         };
         self.shared.conclude(Phase::Failed, outcome);
     }
-}
-
-/// Which destinations are the caller's own, and so never removed.
-pub(super) fn taken(engine: &Engine) -> Vec<bool> {
-    use crate::image::Place;
-    engine
-        .plan()
-        .disks
-        .iter()
-        .map(|disk| disk.place != Place::Free)
-        .collect()
 }
 
 /// The copying rate, smoothed over about a second.

@@ -72,6 +72,42 @@ pub(crate) fn copy_destination(target: &Target, format: &str) -> Result<String, 
     ))
 }
 
+/// The destination of a shallow copy that rests on `backing` (path, format): libvirt makes the overlay with it, and
+/// notes the chain in both definitions.
+pub(crate) fn overlay_destination(path: &str, backing: &[(String, String)]) -> Result<String, String> {
+    let chain = backing.iter().rev().fold(element("backingStore", &[], vec![]), |below, (path, format)| {
+        let source = element("source", &[("file", path)], vec![]);
+        let format = element("format", &[("type", format)], vec![]);
+        element("backingStore", &[("type", "file")], vec![format, source, below])
+    });
+    to_text(&element(
+        "disk",
+        &[("type", "file")],
+        vec![
+            element("driver", &[("type", "qcow2")], vec![]),
+            element("source", &[("file", path)], vec![]),
+            chain,
+        ],
+    ))
+}
+
+/// The `<domainsnapshot>` of an external snapshot of one disk; the others are left out by name.
+pub(crate) fn external_snapshot(target: &str, overlay: &str, others: &[String]) -> Result<String, String> {
+    let source = element("source", &[("file", overlay)], vec![]);
+    let driver = element("driver", &[("type", "qcow2")], vec![]);
+    let mut disks = vec![element(
+        "disk",
+        &[("name", target), ("snapshot", "external"), ("type", "file")],
+        vec![driver, source],
+    )];
+    disks.extend(
+        others
+            .iter()
+            .map(|other| element("disk", &[("name", other), ("snapshot", "no")], vec![])),
+    );
+    to_text(&element("domainsnapshot", &[], vec![element("disks", &[], disks)]))
+}
+
 /// The `<domainbackup>` of a push backup.
 pub(crate) fn backup(disks: &[BackupDisk<'_>]) -> Result<String, String> {
     let disks = disks

@@ -5,18 +5,20 @@ use std::ffi::CString;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::convergence::{Convergence, Rates, Sample};
 use super::plan::{Plan, PlannedDisk};
-use super::record::{Owner, Record, RecordedDisk};
-use super::shared::{Facts, Shared};
-use super::snapshot::{Failure, Image, Job, Mark, Observed, Remedy, Step};
-use super::types::{Consistency, Method, Report};
-use super::window::{Fixed, Window};
+use super::{Failure, Observed, Step, model, next, phase};
 use crate::driver::{BlockDevice, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Output};
 use crate::libvirt::xml::{BackupDisk, DomainXml, backup, copy_destination};
 use crate::libvirt::{BlockJobStatus, Copy, JobStats, State, Subscription};
+use crate::operation::convergence::{Convergence, Rates, Sample};
+use crate::operation::procedure::{Procedure, Turn};
+use crate::operation::record::{Owner, Record, RecordedDisk};
+use crate::operation::shared::{Facts, Shared};
+use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
+use crate::operation::types::{Consistency, Method, Phase, Report};
+use crate::operation::window::{Fixed, Window};
 
 /// A mirror with no more than this left counts as drained: it is copied well within a freeze.
 const DRAINED: u64 = 4 << 20;
@@ -41,7 +43,7 @@ struct Progressing {
     total: u64,
 }
 
-pub(super) struct Engine {
+pub(in crate::operation) struct Engine {
     plan: Plan,
     shared: Arc<Shared>,
     subscription: Option<Subscription>,
@@ -49,6 +51,10 @@ pub(super) struct Engine {
     outputs: Vec<Option<Output>>,
     jobs: Vec<Progressing>,
     fixed: Option<Fixed>,
+    /// What was seen and decided last.
+    seen: Observed,
+    goal: Goal,
+    step: Step,
     limited: bool,
     verified: bool,
     /// The guest's write requests at the point in time, to know whether contents can be compared.
@@ -60,7 +66,7 @@ fn internal(reason: String) -> Error {
 }
 
 /// The state before the first step.
-pub(super) fn at_start(plan: &Plan) -> Observed {
+pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
     let disks = plan.disks.len();
     Observed {
         method: plan.method,
@@ -86,7 +92,7 @@ fn job_count(plan: &Plan) -> usize {
 }
 
 impl Engine {
-    pub(super) fn new(plan: Plan, shared: Arc<Shared>) -> Result<Self> {
+    pub(in crate::operation) fn new(plan: Plan, shared: Arc<Shared>) -> Result<Self> {
         let record = Record {
             id: Record::new_id()?,
             method: plan.method,
@@ -109,6 +115,9 @@ impl Engine {
                 .collect(),
         };
         let mut engine = Self {
+            seen: at_start(&plan),
+            goal: Goal::Forward,
+            step: Step::AwaitJobs,
             outputs: plan.disks.iter().map(|_| None).collect(),
             jobs: (0..job_count(&plan)).map(|_| Progressing::default()).collect(),
             limited: at_start(&plan).limited,
@@ -135,22 +144,8 @@ impl Engine {
         Ok(())
     }
 
-    /// After the daemon came back.
-    pub(super) fn reconnect(&mut self) -> Result<()> {
-        self.plan.guest.reconnect()?;
-        self.subscribe()
-    }
-
-    pub(super) fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    pub(super) fn has_events(&self) -> bool {
-        self.subscription.is_some()
-    }
-
     /// Copied and to be copied, over all disks.
-    pub(super) fn bytes(&self) -> (u64, u64) {
+    fn bytes_of_jobs(&self) -> (u64, u64) {
         self.jobs
             .iter()
             .fold((0, 0), |(done, total), job| (done + job.done, total + job.total))
@@ -162,7 +157,7 @@ impl Engine {
 
     // Observing.
 
-    pub(super) fn observe(&mut self) -> Result<Observed> {
+    fn observe(&mut self) -> Result<Observed> {
         let mut alive = self.plan.guest.get_power_state()? != State::Off;
         if alive && let Err(error) = self.observe_jobs() {
             // A guest that goes away between two calls makes the second one fail.
@@ -336,7 +331,7 @@ impl Engine {
 
     // Stepping.
 
-    pub(super) fn perform(&mut self, step: Step) -> Result<()> {
+    fn perform(&mut self, step: Step) -> Result<()> {
         match step {
             Step::WriteRecord(mark) => self.write_record(mark),
             Step::MakeImage(index) => self.make_image(index),
@@ -414,6 +409,7 @@ impl Engine {
             destination_xml: &xml,
             bandwidth: if self.limited { self.plan.bandwidth } else { 0 },
             shallow: self.plan.shallow,
+            reuse: true,
             synchronous_writes: write_blocking,
         });
         // A call that was cut off may have begun the job all the same; the record says that it is ours.
@@ -515,7 +511,7 @@ impl Engine {
             facts.qemu_copy_end(&disk.target).is_some()
                 || facts.block_job(&disk.target) == Some(BlockJobStatus::Canceled)
         };
-        if self.has_events() {
+        if self.subscription.is_some() {
             self.shared
                 .await_facts(deadline, |facts| self.plan.disks.iter().all(|disk| ended(facts, disk)));
         } else {
@@ -575,7 +571,7 @@ impl Engine {
             output.sync()?;
             output.must_have_size(disk.size)?;
             // Without events nobody saw how the last step ended, so the image itself has to say.
-            let unseen = self.plan.method == Method::Mirror && !self.has_events();
+            let unseen = self.plan.method == Method::Mirror && !self.subscription.is_some();
             if let Some(file) = output.file()
                 && (self.plan.verify || unseen)
             {
@@ -626,7 +622,7 @@ impl Engine {
 
     // Telling.
 
-    pub(super) fn explain(&self, failure: Failure) -> Error {
+    fn explain(&self, failure: Failure) -> Error {
         let name = self.plan.guest.name();
         match failure {
             Failure::DomainGone => Error::new(
@@ -682,8 +678,44 @@ impl Engine {
             .collect();
         shown.join(", ")
     }
+}
 
-    pub(super) fn report(&self) -> Option<Report> {
+impl Procedure for Engine {
+    fn look(&mut self, goal: Goal) -> Result<Turn> {
+        self.seen = self.observe()?;
+        self.goal = goal;
+        self.step = next(&self.seen, goal);
+        log::debug!("{goal:?}: {:?} from {:?}", self.step, self.seen);
+        Ok(match self.step {
+            Step::Done => Turn::Done,
+            Step::Fail(failure) => Turn::Fail(self.explain(failure)),
+            Step::AwaitJobs => Turn::AwaitJobs,
+            Step::AwaitFinish => Turn::AwaitFinish,
+            _ => Turn::Act,
+        })
+    }
+
+    fn act(&mut self) -> Result<()> {
+        self.perform(self.step)
+    }
+
+    fn phase(&self) -> Phase {
+        phase(&self.seen, self.goal, self.step)
+    }
+
+    fn steps_left(&self) -> usize {
+        model::plan(&self.seen, self.goal, &self.plan.taken()).len()
+    }
+
+    fn bytes(&self) -> (u64, u64) {
+        self.bytes_of_jobs()
+    }
+
+    fn passed_no_return(&self) -> bool {
+        false
+    }
+
+    fn report(&self) -> Option<Report> {
         let fixed = self.fixed?;
         Some(Report {
             method: self.plan.method,
@@ -693,9 +725,22 @@ impl Engine {
             point_in_time: fixed.at,
             freeze: fixed.freeze,
             pause: fixed.pause,
-            bytes_copied: self.bytes().0,
+            bytes_copied: self.bytes_of_jobs().0,
             elapsed: self.shared.began().elapsed(),
         })
+    }
+
+    fn reconnect(&mut self) -> Result<()> {
+        self.plan.guest.reconnect()?;
+        self.subscribe()
+    }
+
+    fn has_events(&self) -> bool {
+        self.subscription.is_some()
+    }
+
+    fn domain(&self) -> &str {
+        self.plan.guest.name()
     }
 }
 

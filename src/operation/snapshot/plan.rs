@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::record::Record;
-use super::types::{Method, Quiesce, SnapshotDisk, SnapshotOptions};
 use crate::driver::{AgentStatus, Guest};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{Backing, Destination, Identity, Place, Server};
 use crate::libvirt::xml::{Device, Disk, DomainXml, NbdServer, Source, Target};
 use crate::libvirt::{JobStats, State};
+use crate::operation::record::Record;
+use crate::operation::types::{Method, Quiesce, SnapshotDisk, SnapshotOptions};
 
 const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -130,6 +130,13 @@ impl Plan {
             disks,
             other_disks,
         })
+    }
+}
+
+impl Plan {
+    /// Which destinations are the caller's own, and so never removed.
+    pub(crate) fn taken(&self) -> Vec<bool> {
+        self.disks.iter().map(|disk| disk.place != Place::Free).collect()
     }
 }
 

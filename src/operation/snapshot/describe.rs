@@ -3,10 +3,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::Step;
 use super::plan::{Plan, PlannedDisk};
-use super::snapshot::{Mark, Step};
-use super::types::{Consistency, Method, Report};
 use crate::image::Place;
+use crate::operation::state::Mark;
+use crate::operation::types::{Consistency, Method, Report};
 
 fn image(disk: &PlannedDisk) -> String {
     format!(
@@ -18,7 +19,7 @@ fn image(disk: &PlannedDisk) -> String {
 }
 
 /// One step, as a dry run tells it.
-pub(super) fn step(step: Step, plan: &Plan) -> String {
+pub(in crate::operation) fn step(step: Step, plan: &Plan) -> String {
     let name = plan.guest.name();
     let disk = |index: usize| &plan.disks[index];
     match step {
@@ -73,7 +74,7 @@ fn fix(plan: &Plan) -> String {
 }
 
 /// What a dry run reports: the method that would be taken, and nothing done.
-pub(super) fn dry_report(plan: &Plan) -> Report {
+pub(in crate::operation) fn dry_report(plan: &Plan) -> Report {
     Report {
         method: plan.method,
         consistency: Consistency::Crash,

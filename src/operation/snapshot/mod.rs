@@ -4,79 +4,13 @@
 //! Starting, going on, cancelling and recovering are the same loop of observe, [`next`] and step, entered with another
 //! state or goal; nothing has clean-up code of its own.
 
+pub(super) mod describe;
+pub(super) mod engine;
+pub(super) mod model;
+pub(super) mod plan;
+
+use super::state::{Goal, Image, Job, Mark, Remedy, position};
 use super::types::{Method, Phase};
-
-/// Where the loop is to go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Goal {
-    /// To the end.
-    Forward,
-    /// Everything as before.
-    Back,
-}
-
-/// How far the operation's record says it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Mark {
-    Absent,
-    /// The destinations are being made.
-    Begun,
-    /// Mirrors are being started, or run.
-    Copying,
-    /// The freeze window is about to open, or is open.
-    Fixing,
-    /// The point in time is fixed.
-    Fixed,
-}
-
-impl Mark {
-    /// Every mark that a record can carry.
-    pub(crate) const RECORDED: [Self; 4] = [Self::Begun, Self::Copying, Self::Fixing, Self::Fixed];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Absent => "absent",
-            Self::Begun => "begun",
-            Self::Copying => "copying",
-            Self::Fixing => "fixing",
-            Self::Fixed => "fixed",
-        }
-    }
-}
-
-/// A block job of ours (a backup of several disks is one).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Job {
-    NotStarted,
-    Running,
-    /// Runs and will not converge as it is.
-    Stuck(Remedy),
-    /// A mirror in the state `ready='yes'`.
-    Ready,
-    /// Asked to end, and not yet gone.
-    Ending,
-    Completed,
-    /// Failed, or vanished in a way that nobody saw, which is no success.
-    Failed,
-}
-
-/// What may still make a mirror converge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Remedy {
-    LiftLimit,
-    WriteBlocking,
-    None,
-}
-
-/// What stands at a destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Image {
-    Missing,
-    /// Made by this operation: to be removed on the way back.
-    Made,
-    /// The caller's: never removed.
-    Taken,
-}
 
 /// What libvirt, the file system and the record say now.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -256,10 +190,6 @@ fn back(seen: &Observed) -> Step {
         return Step::RemoveRecord;
     }
     Step::Done
-}
-
-fn position<T>(list: &[T], matches: impl Fn(&T) -> bool) -> Option<usize> {
-    list.iter().position(matches)
 }
 
 /// What the caller is told while `step` is taken.

@@ -2,8 +2,9 @@
 //! What each step does when all goes well: for the plan that a dry run shows, for the count of steps, and as the
 //! hypervisor of the property tests.
 
-use super::snapshot::{Goal, Image, Job, Mark, Observed, Step, next};
-use super::types::Method;
+use super::{Observed, Step, next};
+use crate::operation::state::{Goal, Image, Job, Mark};
+use crate::operation::types::Method;
 
 /// No procedure is this long; a plan that is has a fault.
 const LONGEST: usize = 10_000;
@@ -76,7 +77,8 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::operation::snapshot::{Failure, Remedy};
+    use crate::operation::snapshot::Failure;
+    use crate::operation::state::Remedy;
 
     fn start(method: Method, disks: usize, limited: bool) -> Observed {
         Observed {

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A clone of a quiet file: shared blocks where the file system can, else a copy that keeps holes.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
+use rustix::io::Errno;
+
+/// Large enough to be quick, small enough to be cancelled soon.
+const PIECE: u64 = 8 << 20;
+
+/// Told how much was copied of how much; false ends the copy.
+pub(crate) type Watch<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
+
+/// What a copy came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cloned {
+    Whole,
+    /// The watch ended it.
+    Cancelled,
+}
+
+/// FICLONE; `Ok(false)` where these files cannot share blocks.
+pub(crate) fn reflink(source: &File, destination: &File) -> io::Result<bool> {
+    match ioctl_ficlone(destination, source) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Copies data and keeps holes, at `bandwidth` bytes per second at most (0: no limit).
+pub(crate) fn copy(source: &File, destination: &File, bandwidth: u64, watch: Watch<'_>) -> io::Result<Cloned> {
+    let size = source.metadata()?.len();
+    destination.set_len(size)?;
+    let total = data_bytes(source, size)?;
+    let (mut done, began) = (0, Instant::now());
+    let mut offset = 0;
+    while let Some((from, to)) = next_data(source, offset, size)? {
+        let mut at = from;
+        while at < to {
+            let piece = copy_piece(source, destination, at, (to - at).min(PIECE))?;
+            if piece == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the source became shorter"));
+            }
+            at += piece;
+            done += piece;
+            if !watch(done, total) {
+                return Ok(Cloned::Cancelled);
+            }
+            if bandwidth > 0 {
+                let due = Duration::from_secs_f64(done as f64 / bandwidth as f64);
+                thread::sleep(due.saturating_sub(began.elapsed()));
+            }
+        }
+        offset = to;
+    }
+    Ok(Cloned::Whole)
+}
+
+/// The next stretch of data from `offset` on.
+fn next_data(file: &File, offset: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
+    if offset >= size {
+        return Ok(None);
+    }
+    let from = match seek(file, SeekFrom::Data(offset)) {
+        Ok(from) => from,
+        Err(Errno::NXIO) => return Ok(None),
+        // A file system that does not know holes has none.
+        Err(Errno::INVAL) => return Ok(Some((offset, size))),
+        Err(error) => return Err(error.into()),
+    };
+    let to = seek(file, SeekFrom::Hole(from))?;
+    Ok(Some((from, to.min(size))))
+}
+
+fn data_bytes(file: &File, size: u64) -> io::Result<u64> {
+    let (mut bytes, mut offset) = (0, 0);
+    while let Some((from, to)) = next_data(file, offset, size)? {
+        bytes += to - from;
+        offset = to;
+    }
+    Ok(bytes)
+}
+
+/// In the kernel where it can, else through memory.
+fn copy_piece(source: &File, destination: &File, at: u64, length: u64) -> io::Result<u64> {
+    let (mut from, mut to) = (at, at);
+    let wanted = usize::try_from(length).unwrap_or(usize::MAX);
+    match copy_file_range(source, Some(&mut from), destination, Some(&mut to), wanted) {
+        Ok(copied) => return Ok(copied as u64),
+        Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::TXTBSY) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut buffer = vec![0; wanted.min(1 << 20)];
+    let read = source.read_at(&mut buffer, at)?;
+    destination.write_all_at(&buffer[..read], at)?;
+    Ok(read as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    fn scratch(name: &str) -> (File, std::path::PathBuf) {
+        let path = std::env::temp_dir().join(format!("livedisk-clone-{}-{name}", std::process::id()));
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        (file, path)
+    }
+
+    #[test]
+    fn content_and_holes_are_kept() {
+        let ((source, from), (destination, to)) = (scratch("a"), scratch("b"));
+        source.set_len(64 << 20).unwrap();
+        source.write_all_at(&[7; 4096], 1 << 20).unwrap();
+        source.write_all_at(&[9; 10_000], 40 << 20).unwrap();
+        let mut seen = Vec::new();
+        let watch = &mut |done, total| {
+            seen.push((done, total));
+            true
+        };
+        assert_eq!(copy(&source, &destination, 0, watch).unwrap(), Cloned::Whole);
+        assert_eq!(std::fs::read(&from).unwrap(), std::fs::read(&to).unwrap());
+        assert!(destination.metadata().unwrap().blocks() * 512 < 1 << 20, "holes were filled");
+        let (done, total) = *seen.last().unwrap();
+        assert_eq!(done, total);
+        std::fs::remove_file(from).unwrap();
+        std::fs::remove_file(to).unwrap();
+    }
+
+    #[test]
+    fn the_watch_ends_it() {
+        let ((source, from), (destination, to)) = (scratch("c"), scratch("d"));
+        source.write_all_at(&vec![1; 20 << 20], 0).unwrap();
+        assert_eq!(copy(&source, &destination, 0, &mut |_, _| false).unwrap(), Cloned::Cancelled);
+        std::fs::remove_file(from).unwrap();
+        std::fs::remove_file(to).unwrap();
+    }
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the loop needs of a procedure.
+
+use super::state::Goal;
+use super::types::{Phase, Report};
+use crate::error::{Error, Result};
+
+/// What the loop has to do next.
+pub(super) enum Turn {
+    /// Nothing: the goal is reached.
+    Done,
+    /// Turn back, for this reason.
+    Fail(Error),
+    /// Wait for block jobs to move.
+    AwaitJobs,
+    /// Wait for the caller.
+    AwaitFinish,
+    /// Carry out the step.
+    Act,
+}
+
+/// An operation's observing, deciding and acting.
+pub(super) trait Procedure: Send {
+    /// Observes the world and decides the next step towards the goal.
+    fn look(&mut self, goal: Goal) -> Result<Turn>;
+
+    /// Carries out the step that was decided last.
+    fn act(&mut self) -> Result<()>;
+
+    /// What the caller is told while the step that was decided last is taken.
+    fn phase(&self) -> Phase;
+
+    /// How many steps there are from the one that was decided last to the goal.
+    fn steps_left(&self) -> usize;
+
+    /// Copied and to be copied.
+    fn bytes(&self) -> (u64, u64);
+
+    /// There is no way back any more: whatever is wished, the goal is forward.
+    fn passed_no_return(&self) -> bool;
+
+    fn report(&self) -> Option<Report>;
+
+    /// Over a new connection, after the daemon came back.
+    fn reconnect(&mut self) -> Result<()>;
+
+    fn has_events(&self) -> bool;
+
+    /// The domain's name.
+    fn domain(&self) -> &str;
+}

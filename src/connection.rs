@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::driver::Host;
 use crate::error::Result;
 use crate::libvirt::{self, Quiet};
-use crate::operation::{self, Operation, OperationStatus, SnapshotOptions};
+use crate::operation::{self, MigrateOptions, Operation, OperationStatus, SnapshotOptions};
 
 /// How livedisk learns what QEMU does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,6 +56,15 @@ impl Connection {
     pub fn start_live_snapshot(&self, domain: &str, options: &SnapshotOptions) -> Result<Operation> {
         let _quiet = Quiet::new();
         Operation::start_live_snapshot(self.host.get_guest(domain)?, options)
+    }
+
+    /// Moves a running domain's disk to other storage, and returns as soon as that runs.
+    ///
+    /// # Errors
+    /// Everything that can be found out beforehand is, and then nothing was changed.
+    pub fn migrate_disk(&self, domain: &str, options: &MigrateOptions) -> Result<Operation> {
+        let _quiet = Quiet::new();
+        Operation::migrate_disk(self.host.get_guest(domain)?, options)
     }
 
     /// The operations that a domain (`None`: every domain) knows of, whoever runs them.

@@ -36,8 +36,8 @@ mod operation;
 pub use connection::{Connection, EventLoop};
 pub use error::{Error, ErrorCode, Result};
 pub use operation::{
-    Consistency, DiskStatus, Method, Operation, OperationStatus, Phase, Progress, Quiesce, Report, SnapshotDisk,
-    SnapshotOptions,
+    CloneCallback, CloneMethod, Consistency, DiskStatus, Method, MigrateOptions, Operation, OperationStatus, Phase,
+    Progress, Quiesce, Report, SnapshotDisk, SnapshotOptions,
 };
 
 /// livedisk's version.

@@ -65,12 +65,15 @@ impl<'a> BlockDevice<'a> {
 
     /// The READY job's destination becomes the disk (virDomainBlockJobAbort, PIVOT).
     pub(crate) fn pivot(&self) -> Result<()> {
-        self.guest.call(&self.what("cannot pivot"), |domain| domain.block_job_pivot(self.target))
+        self.guest
+            .call(&self.what("cannot pivot"), |domain| domain.block_job_pivot(self.target))
     }
 
     /// Commits the active layer into the one below it (virDomainBlockCommit).
     pub(crate) fn commit(&self) -> Result<()> {
         self.guest
-            .call(&self.what("cannot start the active commit of"), |domain| domain.active_commit(self.target))
+            .call(&self.what("cannot start the active commit of"), |domain| {
+                domain.active_commit(self.target)
+            })
     }
 }

@@ -213,7 +213,7 @@ impl Guest {
 
     /// libvirt keeps an empty `<metadata/>` where the last element was removed; a definition that had none before gets
     /// its old form back. The domain stays defined throughout.
-    pub(crate) fn drop_empty_metadata(&self) -> Result<()> {
+    fn drop_empty_metadata(&self) -> Result<()> {
         let what = self.what("cannot tidy the definition of");
         let definition = self.call(&what, Domain::whole_definition)?;
         let tidy = without_empty_metadata(&definition)
@@ -238,6 +238,25 @@ impl Guest {
 
     /// How many snapshots and checkpoints libvirt keeps metadata of.
     pub(crate) fn count_snapshots_and_checkpoints(&self) -> Result<(u32, u32)> {
-        self.call(&self.what("cannot list the snapshots of"), Domain::snapshot_and_checkpoint_count)
+        self.call(
+            &self.what("cannot list the snapshots of"),
+            Domain::snapshot_and_checkpoint_count,
+        )
+    }
+
+    /// Removes the metadata element of this namespace, and the empty `<metadata/>` if there was none before.
+    pub(crate) fn remove_metadata(&self, uri: &str, had_metadata: bool) -> Result<()> {
+        match self.set_metadata(uri, None) {
+            // A transient domain takes its metadata with it.
+            Err(error) if error.code() == ErrorCode::NoDomain => return Ok(()),
+            other => other?,
+        }
+        if !had_metadata
+            && self.has_persistent_configuration()?
+            && let Err(error) = self.drop_empty_metadata()
+        {
+            log::warn!("{error}; an empty <metadata/> stays in it");
+        }
+        Ok(())
     }
 }

@@ -45,7 +45,10 @@ pub(crate) fn copy(source: &File, destination: &File, bandwidth: u64, watch: Wat
         while at < to {
             let piece = copy_piece(source, destination, at, (to - at).min(PIECE))?;
             if piece == 0 {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the source became shorter"));
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the source became shorter",
+                ));
             }
             at += piece;
             done += piece;
@@ -109,7 +112,12 @@ mod tests {
 
     fn scratch(name: &str) -> (File, std::path::PathBuf) {
         let path = std::env::temp_dir().join(format!("livedisk-clone-{}-{name}", std::process::id()));
-        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
         (file, path)
     }
 
@@ -126,7 +134,10 @@ mod tests {
         };
         assert_eq!(copy(&source, &destination, 0, watch).unwrap(), Cloned::Whole);
         assert_eq!(std::fs::read(&from).unwrap(), std::fs::read(&to).unwrap());
-        assert!(destination.metadata().unwrap().blocks() * 512 < 1 << 20, "holes were filled");
+        assert!(
+            destination.metadata().unwrap().blocks() * 512 < 1 << 20,
+            "holes were filled"
+        );
         let (done, total) = *seen.last().unwrap();
         assert_eq!(done, total);
         std::fs::remove_file(from).unwrap();
@@ -137,7 +148,10 @@ mod tests {
     fn the_watch_ends_it() {
         let ((source, from), (destination, to)) = (scratch("c"), scratch("d"));
         source.write_all_at(&vec![1; 20 << 20], 0).unwrap();
-        assert_eq!(copy(&source, &destination, 0, &mut |_, _| false).unwrap(), Cloned::Cancelled);
+        assert_eq!(
+            copy(&source, &destination, 0, &mut |_, _| false).unwrap(),
+            Cloned::Cancelled
+        );
         std::fs::remove_file(from).unwrap();
         std::fs::remove_file(to).unwrap();
     }

@@ -2,15 +2,32 @@
 //! Image files: where they may lie, how they are made, how they are checked. No libvirt here.
 #![forbid(unsafe_code)]
 
+mod clone;
 mod destination;
 mod nbd;
 mod output;
 mod qemu_img;
 
+pub(crate) use clone::{Cloned, copy, reflink};
 pub(crate) use destination::{Destination, Place};
 pub(crate) use nbd::Server;
 pub(crate) use output::{Backing, Made, Output};
-pub(crate) use qemu_img::{check, compare_with_live};
+pub(crate) use qemu_img::{check, compare_with_live, rebase_relative};
+
+/// A clone that failed, and why.
+pub(crate) fn failed_clone(shown: &str, error: std::io::Error) -> crate::error::Error {
+    output::cannot(shown, "clone to", error)
+}
+
+/// Removes a disk's old image.
+pub(crate) fn remove_source(path: &str) -> crate::error::Result<()> {
+    std::fs::remove_file(path).map_err(|error| output::cannot(path, "remove", error))
+}
+
+/// Opens a quiet image for reading.
+pub(crate) fn open_source(path: &str) -> crate::error::Result<std::fs::File> {
+    std::fs::File::open(path).map_err(|error| output::cannot(path, "read", error))
+}
 
 use rustix::fs::Stat;
 

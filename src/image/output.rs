@@ -40,7 +40,7 @@ fn refused(shown: &str, why: &str) -> Error {
     Error::new(ErrorCode::Destination, format!("destination '{shown}': {why}"))
 }
 
-fn cannot(shown: &str, what: &str, error: impl Into<std::io::Error>) -> Error {
+pub(super) fn cannot(shown: &str, what: &str, error: impl Into<std::io::Error>) -> Error {
     let error: std::io::Error = error.into();
     let code = match error.kind() {
         std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => ErrorCode::Permission,
@@ -258,17 +258,60 @@ impl Output {
 }
 
 impl Made {
+    /// Makes an empty file of mode 0600 where nothing is.
+    pub(crate) fn create(path: &str) -> Result<(Self, File)> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL;
+        Self::open(path, flags, Mode::RUSR | Mode::WUSR, "make")
+    }
+
+    /// Takes a file that somebody made for this operation.
+    pub(crate) fn adopt(path: &str) -> Result<(Self, File)> {
+        Self::open(
+            path,
+            OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+            "open",
+        )
+    }
+
+    fn open(path: &str, flags: OFlags, mode: Mode, what: &str) -> Result<(Self, File)> {
+        let shown = path.escape_debug().to_string();
+        let file = openat(CWD, path, flags, mode)
+            .map(File::from)
+            .map_err(|error| cannot(&shown, what, error))?;
+        let stat = fstat(&file).map_err(|error| cannot(&shown, "look at", error))?;
+        let made = Self {
+            path: path.to_owned(),
+            device: stat.st_dev,
+            inode: stat.st_ino,
+        };
+        Ok((made, file))
+    }
+
+    /// Whether the name still leads to the file.
+    pub(crate) fn is_in_place(&self) -> bool {
+        let found = statat(CWD, self.path.as_str(), AtFlags::SYMLINK_NOFOLLOW);
+        found.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (self.device, self.inode))
+    }
+
+    /// Writes the file's data and its name to the disk.
+    pub(crate) fn sync(&self, file: &File) -> Result<()> {
+        let shown = self.path.escape_debug().to_string();
+        let directory = Path::new(&self.path).parent().unwrap_or(Path::new("/"));
+        file.sync_all()
+            .and_then(|()| File::open(directory)?.sync_all())
+            .map_err(|error| cannot(&shown, "sync", error))
+    }
+
     /// Removes the file, unless the name leads to another one by now.
     pub(crate) fn remove(&self) -> Result<()> {
         let shown = self.path.escape_debug().to_string();
-        match statat(CWD, self.path.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if (stat.st_dev, stat.st_ino) == (self.device, self.inode) => {
-                match unlinkat(CWD, self.path.as_str(), AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => Ok(()),
-                    Err(error) => Err(cannot(&shown, "remove", error)),
-                }
-            }
-            _ => Ok(()),
+        if !self.is_in_place() {
+            return Ok(());
+        }
+        match unlinkat(CWD, self.path.as_str(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(cannot(&shown, "remove", error)),
         }
     }
 }

@@ -162,3 +162,14 @@ pub(crate) fn compare_with_live(live: (&str, &str), file: &File, format: &str, s
         (_, _, errors) => Err(failed(&what, &one_line(&errors))),
     }
 }
+
+/// A clone in another directory cannot keep a relative backing name: it is given the absolute one.
+pub(crate) fn rebase_relative(file: &File, backing: (&str, &str), shown: &str) -> Result<()> {
+    match info(file, "qcow2", shown)?.backing {
+        Some(name) if !name.starts_with('/') => {}
+        _ => return Ok(()),
+    }
+    let what = format!("write the backing file's name into '{shown}'");
+    let arguments = ["rebase", "-u", "-f", "qcow2", "-b", backing.0, "-F", backing.1, STDIN];
+    must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
+}

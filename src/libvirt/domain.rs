@@ -177,10 +177,8 @@ impl Domain {
         let target = CString::new(target)?;
         let flags = sys::VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | sys::VIR_DOMAIN_BLOCK_COMMIT_SHALLOW;
         // SAFETY: the string lives until the call returns; null base and top are the layer below and the active one.
-        check(unsafe {
-            sys::virDomainBlockCommit(self.ptr(), target.as_ptr(), ptr::null(), ptr::null(), 0, flags)
-        })
-        .map(drop)
+        check(unsafe { sys::virDomainBlockCommit(self.ptr(), target.as_ptr(), ptr::null(), ptr::null(), 0, flags) })
+            .map(drop)
     }
 
     /// virDomainSnapshotCreateXML: disks only, all or none, and no snapshot metadata.

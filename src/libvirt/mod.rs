@@ -13,7 +13,7 @@ mod stats;
 pub(crate) mod xml;
 
 pub(crate) use connection::{Connection, EventLoop};
-pub(crate) use domain::{BlockJobInfo, Copy, Domain, State};
+pub(crate) use domain::{BlockJobInfo, BlockJobType, Copy, Domain, State};
 pub(crate) use events::{BlockJobStatus, Event, Subscription};
 pub(crate) use quiet::Quiet;
 pub(crate) use stats::{BackupEnd, JobStats};

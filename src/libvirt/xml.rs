@@ -7,7 +7,9 @@ mod write;
 
 pub(crate) use disk::{Device, Disk, DomainXml, Machine, Source};
 pub(crate) use metadata::without_empty_metadata;
-pub(crate) use write::{BackupDisk, NbdServer, Target, backup, copy_destination, external_snapshot, overlay_destination};
+pub(crate) use write::{
+    BackupDisk, NbdServer, Target, backup, copy_destination, external_snapshot, overlay_destination,
+};
 
 use xmltree::{Element, ParseError};
 

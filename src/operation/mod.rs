@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod convergence;
+mod migrate;
+mod preflight;
 mod procedure;
 mod record;
 mod shared;
@@ -20,20 +22,20 @@ use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) use status::operations;
 pub use status::{DiskStatus, OperationStatus};
-pub use types::{Consistency, Method, Phase, Progress, Quiesce, Report, SnapshotDisk, SnapshotOptions};
+pub use types::{
+    CloneCallback, CloneMethod, Consistency, Method, MigrateOptions, Phase, Progress, Quiesce, Report, SnapshotDisk,
+    SnapshotOptions,
+};
 
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::Quiet;
+use procedure::Procedure;
 use shared::{Outcome, Shared};
-use snapshot::describe;
-use snapshot::engine::{self, Engine};
-use snapshot::model;
-use snapshot::plan::Plan;
 use state::Goal;
 use worker::Worker;
 
@@ -49,42 +51,49 @@ pub struct Operation {
     plan: Vec<String>,
 }
 
-fn deadline(timeout: Option<Duration>) -> Option<Instant> {
-    // A time too far to be named is for ever.
-    Instant::now().checked_add(timeout?)
+/// An operation that is planned and not started.
+struct Draft {
+    shared: Arc<Shared>,
+    domain: String,
+    plan: Vec<String>,
 }
 
-impl Operation {
-    /// Checks everything, then starts.
-    pub(crate) fn start_live_snapshot(guest: Guest, options: &SnapshotOptions) -> Result<Self> {
-        let plan = Plan::new(guest, options)?;
-        let domain = plan.guest.name().to_owned();
-        let start = engine::at_start(&plan);
-        let taken = plan.taken();
-        let steps = model::plan(&start, Goal::Forward, &taken);
-        let words: Vec<String> = steps.iter().map(|step| describe::step(*step, &plan)).collect();
-        let shared = Arc::new(Shared::new(u32::try_from(steps.len()).unwrap_or(u32::MAX))?);
-        if options.dry_run {
-            for (number, line) in words.iter().enumerate() {
-                log::info!("plan for domain '{}', step {}: {line}", plan.guest.name(), number + 1);
-            }
-            let result = Ok(describe::dry_report(&plan));
-            shared.conclude(
-                Phase::Done,
-                Outcome {
-                    result,
-                    taken_back: true,
-                },
-            );
-            return Ok(Self {
-                shared,
-                worker: None,
-                domain,
-                plan: words,
-            });
+impl Draft {
+    fn new(domain: &str, plan: Vec<String>) -> Result<Self> {
+        Ok(Self {
+            shared: Arc::new(Shared::new(u32::try_from(plan.len()).unwrap_or(u32::MAX))?),
+            domain: domain.to_owned(),
+            plan,
+        })
+    }
+
+    /// Tells the plan, does nothing of it, and is done.
+    fn dry_run(self, method: Method, disk_count: u32) -> Operation {
+        for (number, line) in self.plan.iter().enumerate() {
+            log::info!("plan for domain '{}', step {}: {line}", self.domain, number + 1);
         }
-        let worker = Worker::new(Box::new(Engine::new(plan, Arc::clone(&shared))?), Arc::clone(&shared));
-        let in_thread = Arc::clone(&shared);
+        let report = Report {
+            method,
+            consistency: Consistency::Crash,
+            filesystems_frozen: 0,
+            disk_count,
+            point_in_time: SystemTime::UNIX_EPOCH,
+            freeze: Duration::ZERO,
+            pause: Duration::ZERO,
+            bytes_copied: 0,
+            elapsed: Duration::ZERO,
+        };
+        let outcome = Outcome {
+            result: Ok(report),
+            taken_back: true,
+        };
+        self.shared.conclude(Phase::Done, outcome);
+        self.into_operation(None)
+    }
+
+    fn start(self, procedure: Box<dyn Procedure>) -> Result<Operation> {
+        let worker = Worker::new(procedure, Arc::clone(&self.shared));
+        let in_thread = Arc::clone(&self.shared);
         let worker = thread::Builder::new()
             .name("livedisk-worker".into())
             .spawn(move || {
@@ -102,12 +111,52 @@ impl Operation {
                 }
             })
             .map_err(|error| Error::new(ErrorCode::Io, format!("cannot start a thread: {error}")))?;
-        Ok(Self {
-            shared,
-            worker: Some(worker),
-            domain,
-            plan: words,
-        })
+        Ok(self.into_operation(Some(worker)))
+    }
+
+    fn into_operation(self, worker: Option<JoinHandle<()>>) -> Operation {
+        Operation {
+            shared: self.shared,
+            worker,
+            domain: self.domain,
+            plan: self.plan,
+        }
+    }
+}
+
+fn deadline(timeout: Option<Duration>) -> Option<Instant> {
+    // A time too far to be named is for ever.
+    Instant::now().checked_add(timeout?)
+}
+
+impl Operation {
+    /// Checks everything, then starts.
+    pub(crate) fn start_live_snapshot(guest: Guest, options: &SnapshotOptions) -> Result<Self> {
+        use snapshot::{describe, engine, model};
+        let plan = snapshot::plan::Plan::new(guest, options)?;
+        let steps = model::plan(&engine::at_start(&plan), Goal::Forward, &plan.taken());
+        let words = steps.iter().map(|step| describe::step(*step, &plan)).collect();
+        let draft = Draft::new(plan.guest.name(), words)?;
+        if options.dry_run {
+            let disks = u32::try_from(plan.disks.len()).unwrap_or(u32::MAX);
+            return Ok(draft.dry_run(plan.method, disks));
+        }
+        let procedure = engine::Engine::new(plan, Arc::clone(&draft.shared))?;
+        draft.start(Box::new(procedure))
+    }
+
+    /// Checks everything, then starts.
+    pub(crate) fn migrate_disk(guest: Guest, options: &MigrateOptions) -> Result<Self> {
+        use migrate::{describe, engine, model};
+        let plan = migrate::plan::Plan::new(guest, options)?;
+        let steps = model::plan(&engine::at_start(&plan), Goal::Forward);
+        let words = steps.iter().map(|step| describe::step(*step, &plan)).collect();
+        let draft = Draft::new(plan.guest.name(), words)?;
+        if options.dry_run {
+            return Ok(draft.dry_run(plan.method, 1));
+        }
+        let procedure = engine::Engine::new(plan, Arc::clone(&draft.shared))?;
+        draft.start(Box::new(procedure))
     }
 
     /// Waits until the phase changes or there is new progress, at most for `timeout` (`None`: for ever), and returns

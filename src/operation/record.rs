@@ -33,10 +33,27 @@ pub(crate) struct RecordedDisk {
     pub(crate) made: Option<Made>,
 }
 
+/// What the operation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Snapshot,
+    Migration,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Migration => "migration",
+        }
+    }
+}
+
 /// The record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) id: String,
+    pub(crate) kind: Kind,
     pub(crate) method: Method,
     pub(crate) mark: Mark,
     pub(crate) started: SystemTime,
@@ -100,7 +117,7 @@ impl Record {
             "operation",
             &[
                 ("version", "1".into()),
-                ("kind", "snapshot".into()),
+                ("kind", self.kind.name().into()),
                 ("method", self.method.name().into()),
                 ("mark", self.mark.name().into()),
                 ("started", since_epoch.as_secs().to_string()),
@@ -143,6 +160,11 @@ impl Record {
         let seconds = attribute(element, "started")?.parse().ok()?;
         Some(Self {
             id: id.to_owned(),
+            kind: match attribute(element, "kind")? {
+                "snapshot" => Kind::Snapshot,
+                "migration" => Kind::Migration,
+                _ => return None,
+            },
             method: METHODS.into_iter().find(|known| known.name() == method)?,
             mark: Mark::RECORDED.into_iter().find(|known| known.name() == mark)?,
             started: UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?,
@@ -181,6 +203,7 @@ mod tests {
     fn a_record_survives_the_way_through_the_domain() {
         let record = Record {
             id: Record::new_id().unwrap(),
+            kind: Kind::Snapshot,
             method: Method::Mirror,
             mark: Mark::Copying,
             started: UNIX_EPOCH + Duration::from_secs(1_700_000_000),

@@ -25,9 +25,9 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// How QEMU says that the copy of this disk ended; `Some(Some(reason))` is a failure.
-    pub(super) fn qemu_copy_end(&self, target: &str) -> Option<&Option<String>> {
-        let prefix = format!("copy-{target}-");
+    /// How QEMU says that the disk's job of this kind (`copy`, `commit`) ended; `Some(Some(reason))` is a failure.
+    pub(super) fn qemu_end(&self, kind: &str, target: &str) -> Option<&Option<String>> {
+        let prefix = format!("{kind}-{target}-");
         self.qemu_ended
             .iter()
             .find(|(job, _)| job.starts_with(&prefix))
@@ -40,8 +40,9 @@ impl Facts {
 
     /// A new job starts on the disk: what was said of the old one is void.
     pub(super) fn forget(&mut self, target: &str) {
-        let prefix = format!("copy-{target}-");
-        self.qemu_ended.retain(|job, _| !job.starts_with(&prefix));
+        let of_disk = [format!("copy-{target}-"), format!("commit-{target}-")];
+        self.qemu_ended
+            .retain(|job, _| !of_disk.iter().any(|prefix| job.starts_with(prefix)));
         self.block_jobs.remove(target);
     }
 }

@@ -16,6 +16,8 @@ pub struct OperationStatus {
     pub domain: String,
     /// The operation's id.
     pub id: String,
+    /// `snapshot` or `migration`.
+    pub kind: &'static str,
     /// The method taken.
     pub method: Method,
     /// How far it is: `begun`, `copying`, `fixing` or `fixed`.
@@ -80,6 +82,7 @@ pub(crate) fn operations(host: &Arc<Host>, domain: Option<&str>) -> Result<Vec<O
                 orphaned: record.owner.is_dead(),
                 mark: record.mark.name(),
                 id: record.id,
+                kind: record.kind.name(),
                 method: record.method,
                 started: record.started,
                 owner_host: record.owner.host,

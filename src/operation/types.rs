@@ -156,6 +156,57 @@ pub struct SnapshotOptions {
     pub since: Option<String>,
 }
 
+/// How the quiet base of a disk gets to its destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(i32)]
+pub enum CloneMethod {
+    /// The cheapest that works: shared blocks, else a copy.
+    #[default]
+    Auto = 0,
+    /// FICLONE: XFS and btrfs share the blocks, so the time does not depend on the size.
+    Reflink = 1,
+    /// A copy that keeps holes.
+    Copy = 2,
+    /// libvirt storage volumes. Not supported yet.
+    Volume = 3,
+    /// The caller's own function: a storage array's clone, rsync.
+    Callback = 4,
+}
+
+/// Clones a file (source, destination), which nobody writes to meanwhile; 0 is success. It may run for hours.
+pub type CloneCallback = std::sync::Arc<dyn Fn(&str, &str) -> i32 + Send + Sync>;
+
+/// What a migration is asked for.
+#[derive(Clone, Default)]
+pub struct MigrateOptions {
+    /// The disk target (`vda`).
+    pub target: String,
+    /// Where it is to move: absolute path of a file that does not exist yet, of a block device, or an NBD URI.
+    pub destination: String,
+    /// `qcow2` or `raw`; `None`: the disk's own for a file, `raw` for a block device or an NBD export.
+    pub format: Option<String>,
+    /// `Auto`, `Clone` or `Mirror`.
+    pub method: Method,
+    /// With `Clone`: how.
+    pub clone: CloneMethod,
+    /// With [`CloneMethod::Callback`]: the function.
+    pub clone_callback: Option<CloneCallback>,
+    /// Pivot as soon as READY, without waiting for [`Operation::finish`](crate::Operation::finish).
+    pub auto_finish: bool,
+    /// Check everything, write the plan to the log and change nothing.
+    pub dry_run: bool,
+    /// Compare base and clone before the pivot.
+    pub verify: bool,
+    /// Remove the source when the disk has moved.
+    pub delete_source: bool,
+    /// The guest's writes may wait for the copy, so that it always converges.
+    pub write_blocking: bool,
+    /// An encrypted disk may become a plain one.
+    pub allow_plaintext: bool,
+    /// Bytes per second, 0: no limit.
+    pub bandwidth: u64,
+}
+
 /// What [`Operation::poll`](crate::Operation::poll) sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {

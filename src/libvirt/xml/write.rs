@@ -75,11 +75,14 @@ pub(crate) fn copy_destination(target: &Target, format: &str) -> Result<String, 
 /// The destination of a shallow copy that rests on `backing` (path, format): libvirt makes the overlay with it, and
 /// notes the chain in both definitions.
 pub(crate) fn overlay_destination(path: &str, backing: &[(String, String)]) -> Result<String, String> {
-    let chain = backing.iter().rev().fold(element("backingStore", &[], vec![]), |below, (path, format)| {
-        let source = element("source", &[("file", path)], vec![]);
-        let format = element("format", &[("type", format)], vec![]);
-        element("backingStore", &[("type", "file")], vec![format, source, below])
-    });
+    let chain = backing
+        .iter()
+        .rev()
+        .fold(element("backingStore", &[], vec![]), |below, (path, format)| {
+            let source = element("source", &[("file", path)], vec![]);
+            let format = element("format", &[("type", format)], vec![]);
+            element("backingStore", &[("type", "file")], vec![format, source, below])
+        });
     to_text(&element(
         "disk",
         &[("type", "file")],

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A plan in words.
 
-use std::time::{Duration, SystemTime};
-
 use super::Step;
 use super::plan::{Plan, PlannedDisk};
 use crate::image::Place;
 use crate::operation::state::Mark;
-use crate::operation::types::{Consistency, Method, Report};
+use crate::operation::types::Method;
 
 fn image(disk: &PlannedDisk) -> String {
     format!(
@@ -70,20 +68,5 @@ fn fix(plan: &Plan) -> String {
         format!("pause the guest's vCPUs, {call}, resume them")
     } else {
         format!("{call}, without a freeze")
-    }
-}
-
-/// What a dry run reports: the method that would be taken, and nothing done.
-pub(in crate::operation) fn dry_report(plan: &Plan) -> Report {
-    Report {
-        method: plan.method,
-        consistency: Consistency::Crash,
-        filesystems_frozen: 0,
-        disk_count: u32::try_from(plan.disks.len()).unwrap_or(u32::MAX),
-        point_in_time: SystemTime::UNIX_EPOCH,
-        freeze: Duration::ZERO,
-        pause: Duration::ZERO,
-        bytes_copied: 0,
-        elapsed: Duration::ZERO,
     }
 }

@@ -14,7 +14,7 @@ use crate::libvirt::xml::{BackupDisk, DomainXml, backup, copy_destination};
 use crate::libvirt::{BlockJobStatus, Copy, JobStats, State, Subscription};
 use crate::operation::convergence::{Convergence, Rates, Sample};
 use crate::operation::procedure::{Procedure, Turn};
-use crate::operation::record::{Owner, Record, RecordedDisk};
+use crate::operation::record::{Kind, Owner, Record, RecordedDisk};
 use crate::operation::shared::{Facts, Shared};
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
 use crate::operation::types::{Consistency, Method, Phase, Report};
@@ -95,6 +95,7 @@ impl Engine {
     pub(in crate::operation) fn new(plan: Plan, shared: Arc<Shared>) -> Result<Self> {
         let record = Record {
             id: Record::new_id()?,
+            kind: Kind::Snapshot,
             method: plan.method,
             mark: Mark::Absent,
             started: std::time::SystemTime::now(),
@@ -229,7 +230,7 @@ impl Engine {
         }
         let (qemu, libvirt) = self
             .shared
-            .facts(|facts| (facts.qemu_copy_end(&target).cloned(), facts.block_job(&target)));
+            .facts(|facts| (facts.qemu_end("copy", &target).cloned(), facts.block_job(&target)));
         if let Some(Some(reason)) = qemu {
             job.failure = Some(reason);
         } else if job.restarting {
@@ -361,18 +362,9 @@ impl Engine {
     }
 
     fn remove_record(&mut self) -> Result<()> {
-        let gone = self.plan.guest.set_metadata(&self.record.namespace(), None);
-        match gone {
-            // A transient domain takes its metadata with it.
-            Err(error) if error.code() == ErrorCode::NoDomain => {}
-            Err(error) => return Err(error),
-            Ok(()) if !self.record.had_metadata && self.plan.guest.has_persistent_configuration()? => {
-                if let Err(error) = self.plan.guest.drop_empty_metadata() {
-                    log::warn!("{error}; an empty <metadata/> stays in it");
-                }
-            }
-            Ok(()) => {}
-        }
+        self.plan
+            .guest
+            .remove_metadata(&self.record.namespace(), self.record.had_metadata)?;
         self.record.mark = Mark::Absent;
         Ok(())
     }
@@ -508,7 +500,7 @@ impl Engine {
             self.device(index).abort_job()?;
         }
         let ended = |facts: &Facts, disk: &PlannedDisk| {
-            facts.qemu_copy_end(&disk.target).is_some()
+            facts.qemu_end("copy", &disk.target).is_some()
                 || facts.block_job(&disk.target) == Some(BlockJobStatus::Canceled)
         };
         if self.subscription.is_some() {
@@ -571,7 +563,7 @@ impl Engine {
             output.sync()?;
             output.must_have_size(disk.size)?;
             // Without events nobody saw how the last step ended, so the image itself has to say.
-            let unseen = self.plan.method == Method::Mirror && !self.subscription.is_some();
+            let unseen = self.plan.method == Method::Mirror && self.subscription.is_none();
             if let Some(file) = output.file()
                 && (self.plan.verify || unseen)
             {

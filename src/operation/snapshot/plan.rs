@@ -3,14 +3,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::driver::{AgentStatus, Guest};
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{Backing, Destination, Identity, Place, Server};
-use crate::libvirt::xml::{Device, Disk, DomainXml, NbdServer, Source, Target};
-use crate::libvirt::{JobStats, State};
-use crate::operation::record::Record;
+use crate::image::{Backing, Destination, Identity, Place};
+use crate::libvirt::xml::{Disk, DomainXml, Source, Target};
+use crate::libvirt::State;
+use crate::operation::preflight::{libvirt_target, must_be_copyable, must_be_free, must_have_no_job};
 use crate::operation::types::{Method, Quiesce, SnapshotDisk, SnapshotOptions};
 
 const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);
@@ -194,39 +194,6 @@ fn check_disk_list(disks: &[SnapshotDisk]) -> Result<()> {
     Ok(())
 }
 
-/// Asked for first, because the error codes of a busy domain say many things.
-fn must_be_free(guest: &Guest, config: &DomainXml) -> Result<()> {
-    let name = guest.name();
-    if let Some(record) = config.metadata.iter().flatten().find_map(Record::from_xml) {
-        let record = record.map_err(|reason| {
-            error(
-                ErrorCode::Busy,
-                format!("domain '{name}' is in use by another livedisk: {reason}"),
-            )
-        })?;
-        let owner = &record.owner;
-        let state = if owner.is_dead() { "dead" } else { "running" };
-        let since = record.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        return Err(error(
-            ErrorCode::Busy,
-            format!(
-                "domain '{name}' is in use by livedisk operation {} of the {state} process {} on host {} (since second \
-                 {since} of the epoch); wait for it or cancel it there, and settle what a dead process left",
-                record.id, owner.process, owner.host
-            ),
-        ));
-    }
-    if guest.get_job_stats()? != JobStats::None {
-        return Err(error(
-            ErrorCode::Busy,
-            format!(
-                "domain '{name}' has a backup, migration or save running; wait for it or end it (virsh domjobabort)"
-            ),
-        ));
-    }
-    Ok(())
-}
-
 fn plan_disk(
     guest: &Guest,
     config: &DomainXml,
@@ -273,12 +240,7 @@ fn plan_disk(
         ));
     }
     let block_device = guest.get_block_device(target);
-    if disk.mirror.is_some() || block_device.get_job_info()?.is_some() {
-        return Err(error(
-            ErrorCode::Busy,
-            format!("{what} has a block job running; wait for it or end it (virsh blockjob {name} {target} --abort)"),
-        ));
-    }
+    must_have_no_job(guest, disk, &what)?;
     let place = destination.look(wanted.reuse_existing, in_use)?;
     let format = choose_format(wanted, disk, &place, &what)?;
     if place == Place::Export && format != "raw" && !wanted.reuse_existing {
@@ -309,34 +271,6 @@ fn plan_disk(
             .map(str::to_owned)
             .zip(disk.active().format.clone()),
     })
-}
-
-fn must_be_copyable(disk: &Disk, what: &str) -> Result<()> {
-    let unsupported = |why: &str| Err(error(ErrorCode::Unsupported, format!("{what} {why}")));
-    match disk.device {
-        Device::Disk => {}
-        Device::Lun => return unsupported("is a LUN passed through to the guest, which QEMU cannot copy"),
-        Device::Cdrom | Device::Floppy if disk.active().source == Source::Empty => {
-            return Err(error(
-                ErrorCode::NoDisk,
-                format!("{what} is an empty drive; there is nothing to copy"),
-            ));
-        }
-        Device::Cdrom | Device::Floppy => {}
-    }
-    if disk.active().source == Source::Empty {
-        return Err(error(
-            ErrorCode::NoDisk,
-            format!("{what} has no medium; there is nothing to copy"),
-        ));
-    }
-    if disk.transient {
-        return unsupported("is transient; libvirt allows no block job on it");
-    }
-    if disk.shareable {
-        return unsupported("is shareable; other guests may write to it, so a copy has no point in time");
-    }
-    Ok(())
 }
 
 fn choose_format(wanted: &SnapshotDisk, disk: &Disk, place: &Place, what: &str) -> Result<String> {
@@ -441,19 +375,6 @@ fn decide_freeze(guest: &Guest, config: &DomainXml, quiesce: Quiesce) -> Result<
 impl PlannedDisk {
     /// The destination as libvirt is told of it.
     pub(crate) fn libvirt_target(&self) -> Target {
-        match (&self.destination, &self.place) {
-            (Destination::Path(path), Place::Device) => Target::Block(path.clone()),
-            (Destination::Path(path), _) => Target::File(path.clone()),
-            (Destination::Nbd { export, .. }, _) => Target::Nbd {
-                export: export.name.clone(),
-                server: match &export.server {
-                    Server::Tcp { host, port } => NbdServer::Tcp {
-                        host: host.clone(),
-                        port: *port,
-                    },
-                    Server::Unix { socket } => NbdServer::Unix { socket: socket.clone() },
-                },
-            },
-        }
+        libvirt_target(&self.destination, self.place == Place::Device)
     }
 }

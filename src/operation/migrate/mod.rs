@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The migration of a disk: all that is known of the procedure, as one pure function.
+//!
+//! With CLONE the disk's chain goes through four shapes, and the shape is what libvirt says, not what is remembered:
+//!
+//! ```text
+//! Source       A                the beginning
+//! Overlay      A <- A'          external snapshot; A is quiet, and is cloned to B
+//! Moved        B <- B'          shallow copy of A' to B' and pivot: the point of no return is behind
+//! Destination  B                active commit of B' into B and pivot
+//! ```
+//!
+//! With MIRROR it goes from Source to Destination in one full copy with pivot.
+
+pub(super) mod describe;
+pub(super) mod engine;
+pub(super) mod model;
+pub(super) mod plan;
+
+use super::state::{Goal, Image, Job, Mark, Remedy};
+use super::types::{Method, Phase};
+
+/// The live disk chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Chain {
+    Source,
+    Overlay,
+    Moved,
+    Destination,
+    /// None of these: somebody else changed it.
+    Foreign,
+}
+
+/// What libvirt, the file system and the record say now.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Observed {
+    pub(crate) method: Method,
+    pub(crate) alive: bool,
+    /// `Copying`: the destination is whole, or is being mirrored to. `Fixing`: about to pivot. `Fixed`: pivoted.
+    pub(crate) mark: Mark,
+    pub(crate) chain: Chain,
+    /// A'.
+    pub(crate) overlay: Image,
+    /// B.
+    pub(crate) destination: Image,
+    /// B holds all of A, and is on disk.
+    pub(crate) cloned: bool,
+    /// B'.
+    pub(crate) destination_overlay: Image,
+    /// The copy (of A' to B', or of A to B), as long as the chain rests on A.
+    pub(crate) copy: Job,
+    /// The active commit: of A' into A on the way back, of B' into B on the way forward.
+    pub(crate) commit: Job,
+    pub(crate) limited: bool,
+    pub(crate) finish: bool,
+    /// Contents are to be compared, or were.
+    pub(crate) verify: bool,
+    pub(crate) delete_source: bool,
+    pub(crate) source_deleted: bool,
+}
+
+/// One step. Each is safe to repeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Step {
+    WriteRecord(Mark),
+    MakeOverlay,
+    TakeSnapshot,
+    Clone,
+    Verify,
+    MakeDestination,
+    MakeDestinationOverlay,
+    StartCopy,
+    LiftLimit,
+    RestartWriteBlocking,
+    StartCommit,
+    AwaitJobs,
+    AwaitFinish,
+    PivotCopy,
+    PivotCommit,
+    AbortCopy,
+    RemoveOverlay,
+    RemoveDestination,
+    RemoveDestinationOverlay,
+    DeleteSource,
+    RemoveRecord,
+    Fail(Failure),
+    Done,
+}
+
+/// Why a migration turns back by itself, or cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Failure {
+    DomainGone,
+    Copy,
+    Commit,
+    NotConverging,
+    ForeignChain,
+}
+
+impl Observed {
+    /// The guest lives on the destination: forward is the only way.
+    pub(crate) fn passed_no_return(&self) -> bool {
+        matches!(self.chain, Chain::Moved | Chain::Destination)
+    }
+}
+
+/// The next step from what is observed towards the goal.
+#[must_use]
+pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
+    match goal {
+        Goal::Back if !seen.passed_no_return() => back(seen),
+        Goal::Back | Goal::Forward => forward(seen),
+    }
+}
+
+fn forward(seen: &Observed) -> Step {
+    match seen.chain {
+        _ if !seen.alive && seen.chain != Chain::Destination => Step::Fail(Failure::DomainGone),
+        Chain::Foreign => Step::Fail(Failure::ForeignChain),
+        Chain::Source | Chain::Overlay if seen.mark == Mark::Absent => Step::WriteRecord(Mark::Begun),
+        Chain::Source if seen.method == Method::Mirror => match (seen.mark, seen.destination) {
+            (_, Image::Missing) => Step::MakeDestination,
+            (Mark::Begun, _) => Step::WriteRecord(Mark::Copying),
+            _ => copy(seen),
+        },
+        Chain::Source if seen.overlay == Image::Missing => Step::MakeOverlay,
+        Chain::Source => Step::TakeSnapshot,
+        Chain::Overlay if !seen.cloned => Step::Clone,
+        Chain::Overlay if seen.mark == Mark::Begun && seen.verify => Step::Verify,
+        Chain::Overlay if seen.mark == Mark::Begun => Step::WriteRecord(Mark::Copying),
+        Chain::Overlay if seen.destination_overlay == Image::Missing => Step::MakeDestinationOverlay,
+        Chain::Overlay => copy(seen),
+        Chain::Moved if seen.mark != Mark::Fixed => Step::WriteRecord(Mark::Fixed),
+        Chain::Moved => commit(seen.commit, Step::Fail(Failure::Commit)),
+        Chain::Destination => conclude(seen),
+    }
+}
+
+/// The copy is brought to READY, kept there until the caller wants it, and pivoted to.
+fn copy(seen: &Observed) -> Step {
+    match seen.copy {
+        Job::NotStarted if seen.mark == Mark::Copying => Step::StartCopy,
+        Job::NotStarted | Job::Failed | Job::Completed => Step::Fail(Failure::Copy),
+        Job::Stuck(Remedy::LiftLimit) => Step::LiftLimit,
+        Job::Stuck(Remedy::WriteBlocking) => Step::RestartWriteBlocking,
+        Job::Stuck(Remedy::None) => Step::Fail(Failure::NotConverging),
+        Job::Running | Job::Ending => Step::AwaitJobs,
+        Job::Ready if !seen.finish => Step::AwaitFinish,
+        Job::Ready if seen.limited => Step::LiftLimit,
+        Job::Ready if seen.mark == Mark::Copying => Step::WriteRecord(Mark::Fixing),
+        Job::Ready => Step::PivotCopy,
+    }
+}
+
+fn commit(job: Job, failed: Step) -> Step {
+    match job {
+        Job::NotStarted => Step::StartCommit,
+        Job::Ready => Step::PivotCommit,
+        Job::Failed => failed,
+        Job::Running | Job::Stuck(_) | Job::Ending | Job::Completed => Step::AwaitJobs,
+    }
+}
+
+fn conclude(seen: &Observed) -> Step {
+    if seen.mark == Mark::Absent {
+        Step::Done
+    } else if seen.overlay == Image::Made {
+        Step::RemoveOverlay
+    } else if seen.destination_overlay == Image::Made {
+        Step::RemoveDestinationOverlay
+    } else if seen.delete_source && !seen.source_deleted {
+        Step::DeleteSource
+    } else {
+        Step::RemoveRecord
+    }
+}
+
+fn back(seen: &Observed) -> Step {
+    match seen.chain {
+        Chain::Foreign => return Step::Fail(Failure::ForeignChain),
+        Chain::Source | Chain::Overlay if seen.alive => match seen.copy {
+            Job::Running | Job::Stuck(_) | Job::Ready => return Step::AbortCopy,
+            Job::Ending => return Step::AwaitJobs,
+            Job::NotStarted | Job::Completed | Job::Failed => {}
+        },
+        _ => {}
+    }
+    if seen.chain == Chain::Overlay {
+        // Without its guest the overlay cannot be committed, and what the guest wrote lies there.
+        return if seen.alive {
+            commit(seen.commit, Step::Fail(Failure::Commit))
+        } else {
+            Step::Fail(Failure::DomainGone)
+        };
+    }
+    if seen.destination_overlay == Image::Made {
+        Step::RemoveDestinationOverlay
+    } else if seen.destination == Image::Made {
+        Step::RemoveDestination
+    } else if seen.overlay == Image::Made {
+        Step::RemoveOverlay
+    } else if seen.mark != Mark::Absent {
+        Step::RemoveRecord
+    } else {
+        Step::Done
+    }
+}
+
+/// What the caller is told while `step` is taken.
+#[must_use]
+pub(crate) fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
+    if goal == Goal::Back {
+        return Phase::Finishing;
+    }
+    match step {
+        Step::AwaitFinish => Phase::Ready,
+        Step::WriteRecord(Mark::Begun) | Step::MakeOverlay | Step::TakeSnapshot | Step::MakeDestination => {
+            Phase::Preparing
+        }
+        _ if seen.passed_no_return() || seen.mark >= Mark::Fixing => Phase::Finishing,
+        _ => Phase::Copying,
+    }
+}

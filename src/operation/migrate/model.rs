@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What each step of a migration does when all goes well.
+
+use super::{Chain, Observed, Step, next};
+use crate::operation::state::{Goal, Image, Job, Mark};
+use crate::operation::types::Method;
+
+/// No procedure is this long; a plan that is has a fault.
+const LONGEST: usize = 1000;
+
+/// The world after `step`.
+pub(crate) fn apply(seen: &mut Observed, step: Step) {
+    match step {
+        Step::WriteRecord(mark) => seen.mark = mark,
+        Step::MakeOverlay => seen.overlay = Image::Made,
+        Step::TakeSnapshot => seen.chain = Chain::Overlay,
+        Step::Clone => (seen.destination, seen.cloned) = (Image::Made, true),
+        Step::Verify => seen.verify = false,
+        Step::MakeDestination => seen.destination = Image::Made,
+        Step::MakeDestinationOverlay => seen.destination_overlay = Image::Made,
+        Step::StartCopy => seen.copy = Job::Running,
+        Step::LiftLimit => {
+            seen.limited = false;
+            if matches!(seen.copy, Job::Stuck(_)) {
+                seen.copy = Job::Running;
+            }
+        }
+        Step::RestartWriteBlocking => seen.copy = Job::NotStarted,
+        Step::StartCommit => seen.commit = Job::Running,
+        Step::AwaitJobs => {
+            for job in [&mut seen.copy, &mut seen.commit] {
+                *job = match *job {
+                    Job::Running | Job::Stuck(_) => Job::Ready,
+                    Job::Ending => Job::Failed,
+                    job => job,
+                };
+            }
+        }
+        Step::AwaitFinish => seen.finish = true,
+        Step::PivotCopy => {
+            seen.copy = Job::Completed;
+            seen.chain = if seen.method == Method::Mirror {
+                Chain::Destination
+            } else {
+                Chain::Moved
+            };
+        }
+        Step::PivotCommit => {
+            seen.commit = Job::Completed;
+            seen.chain = if seen.chain == Chain::Moved {
+                Chain::Destination
+            } else {
+                Chain::Source
+            };
+        }
+        Step::AbortCopy => seen.copy = Job::Ending,
+        Step::RemoveOverlay => seen.overlay = Image::Missing,
+        Step::RemoveDestination => seen.destination = Image::Missing,
+        Step::RemoveDestinationOverlay => seen.destination_overlay = Image::Missing,
+        Step::DeleteSource => seen.source_deleted = true,
+        Step::RemoveRecord => seen.mark = Mark::Absent,
+        Step::Fail(_) | Step::Done => {}
+    }
+}
+
+/// The steps from here to the end, when all goes well.
+pub(crate) fn plan(seen: &Observed, goal: Goal) -> Vec<Step> {
+    let mut seen = seen.clone();
+    let mut steps = Vec::new();
+    while steps.len() < LONGEST {
+        let step = next(&seen, goal);
+        if matches!(step, Step::Done | Step::Fail(_)) {
+            break;
+        }
+        apply(&mut seen, step);
+        steps.push(step);
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::operation::migrate::Failure;
+    use crate::operation::state::Remedy;
+
+    fn start(method: Method, limited: bool, verify: bool, delete_source: bool) -> Observed {
+        Observed {
+            method,
+            alive: true,
+            mark: Mark::Absent,
+            chain: Chain::Source,
+            overlay: Image::Missing,
+            destination: Image::Missing,
+            cloned: false,
+            destination_overlay: Image::Missing,
+            copy: Job::NotStarted,
+            commit: Job::NotStarted,
+            limited,
+            finish: false,
+            verify,
+            delete_source,
+            source_deleted: false,
+        }
+    }
+
+    fn accidents(seen: &Observed) -> Vec<Observed> {
+        let mut worlds = Vec::new();
+        let mut with = |change: &dyn Fn(&mut Observed)| {
+            let mut world = seen.clone();
+            change(&mut world);
+            worlds.push(world);
+        };
+        let runs = |job: Job| matches!(job, Job::Running | Job::Ready | Job::Stuck(_) | Job::Ending);
+        with(&|world| {
+            world.alive = false;
+            for job in [&mut world.copy, &mut world.commit] {
+                if runs(*job) {
+                    *job = Job::Failed;
+                }
+            }
+        });
+        with(&|world| world.finish = true);
+        // A new process takes it up: what only the old one knew is forgotten.
+        with(&|world| {
+            world.cloned = world.mark >= Mark::Copying;
+            world.finish = false;
+        });
+        if runs(seen.copy) {
+            with(&|world| world.copy = Job::Failed);
+        }
+        if seen.copy == Job::Running {
+            for remedy in [Remedy::WriteBlocking, Remedy::None] {
+                with(&|world| world.copy = Job::Stuck(remedy));
+            }
+        }
+        if runs(seen.commit) {
+            with(&|world| world.commit = Job::Failed);
+        }
+        worlds
+    }
+
+    fn reachable() -> HashSet<(Observed, Goal)> {
+        let mut open = Vec::new();
+        for method in [Method::Clone, Method::Mirror] {
+            for bits in 0..8 {
+                open.push((start(method, bits & 1 > 0, bits & 2 > 0, bits & 4 > 0), Goal::Forward));
+            }
+        }
+        let mut known = HashSet::new();
+        while let Some((seen, goal)) = open.pop() {
+            if !known.insert((seen.clone(), goal)) {
+                continue;
+            }
+            open.push((seen.clone(), Goal::Back));
+            open.extend(accidents(&seen).into_iter().map(|world| (world, goal)));
+            let mut world = seen.clone();
+            apply(&mut world, next(&seen, goal));
+            open.push((world, goal));
+        }
+        known
+    }
+
+    #[test]
+    fn from_every_reachable_state_both_goals_terminate() {
+        let states = reachable();
+        assert!(states.len() > 1000, "only {} states were reached", states.len());
+        for (seen, goal) in &states {
+            let steps = plan(seen, *goal);
+            assert!(
+                steps.len() < 60,
+                "{goal:?} from {seen:?} does not end: {:?}",
+                &steps[..60]
+            );
+        }
+    }
+
+    #[test]
+    fn back_is_as_before_until_the_pivot_and_forward_behind_it() {
+        for (seen, _) in reachable() {
+            let mut end = seen.clone();
+            for step in plan(&seen, Goal::Back) {
+                apply(&mut end, step);
+            }
+            let last = next(&end, Goal::Back);
+            match last {
+                Step::Done if seen.passed_no_return() => assert_eq!(end.chain, Chain::Destination),
+                Step::Done => {
+                    assert_eq!(end.chain, Chain::Source, "{seen:?}");
+                    for image in [end.overlay, end.destination, end.destination_overlay] {
+                        assert_ne!(image, Image::Made, "{seen:?}");
+                    }
+                }
+                // Only what nobody can help is left: a guest that is gone, or a commit that QEMU failed.
+                Step::Fail(Failure::DomainGone) => assert!(!seen.alive),
+                Step::Fail(Failure::Commit) => assert_eq!(end.commit, Job::Failed),
+                other => panic!("{other:?} from {seen:?}"),
+            }
+        }
+    }
+
+    /// The property that matters most: no file that a chain needs is ever removed.
+    #[test]
+    fn no_step_removes_what_the_guest_lives_on() {
+        for (seen, goal) in reachable() {
+            match next(&seen, goal) {
+                Step::RemoveOverlay => assert!(matches!(seen.chain, Chain::Source | Chain::Destination)),
+                Step::RemoveDestination => assert_eq!(seen.chain, Chain::Source),
+                Step::RemoveDestinationOverlay => assert!(matches!(seen.chain, Chain::Source | Chain::Destination)),
+                Step::DeleteSource => assert_eq!(seen.chain, Chain::Destination),
+                Step::PivotCopy => {
+                    assert!(seen.copy == Job::Ready && (seen.method == Method::Mirror || seen.cloned) && seen.finish)
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn the_plan_of_a_clone_reads_as_the_six_steps() {
+        let steps = plan(&start(Method::Clone, false, true, true), Goal::Forward);
+        assert_eq!(
+            steps,
+            [
+                Step::WriteRecord(Mark::Begun),
+                Step::MakeOverlay,
+                Step::TakeSnapshot,
+                Step::Clone,
+                Step::Verify,
+                Step::WriteRecord(Mark::Copying),
+                Step::MakeDestinationOverlay,
+                Step::StartCopy,
+                Step::AwaitJobs,
+                Step::AwaitFinish,
+                Step::WriteRecord(Mark::Fixing),
+                Step::PivotCopy,
+                Step::WriteRecord(Mark::Fixed),
+                Step::StartCommit,
+                Step::AwaitJobs,
+                Step::PivotCommit,
+                Step::RemoveOverlay,
+                Step::RemoveDestinationOverlay,
+                Step::DeleteSource,
+                Step::RemoveRecord,
+            ]
+        );
+    }
+}

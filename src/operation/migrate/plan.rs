@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Everything about a migration that can be found out and refused before the first side effect.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::driver::Guest;
+use crate::error::{Error, ErrorCode, Result};
+use crate::image::{Destination, Identity, Place};
+use crate::libvirt::State;
+use crate::libvirt::xml::{Device, Disk, Source};
+use crate::operation::preflight::{must_be_copyable, must_be_free, must_have_no_job};
+use crate::operation::types::{CloneMethod, Method, MigrateOptions};
+
+/// A migration that may be started.
+pub(crate) struct Plan {
+    pub(crate) guest: Arc<Guest>,
+    pub(crate) target: String,
+    pub(crate) method: Method,
+    pub(crate) clone: CloneMethod,
+    pub(crate) clone_callback: Option<crate::operation::types::CloneCallback>,
+    /// Path and format of the disk's image.
+    pub(crate) source: (String, String),
+    pub(crate) source_identity: Option<Identity>,
+    /// What the source rests on: path and format of each image below it.
+    pub(crate) below: Vec<(String, String)>,
+    pub(crate) destination: Destination,
+    pub(crate) place: Place,
+    pub(crate) format: String,
+    pub(crate) size: u64,
+    pub(crate) had_metadata: bool,
+    pub(crate) bandwidth: u64,
+    pub(crate) auto_finish: bool,
+    pub(crate) verify: bool,
+    pub(crate) delete_source: bool,
+    pub(crate) write_blocking: bool,
+    /// The guest's other disks, which the snapshot leaves out.
+    pub(crate) other_disks: Vec<String>,
+}
+
+fn error(code: ErrorCode, message: impl Into<String>) -> Error {
+    Error::new(code, message)
+}
+
+impl Plan {
+    /// Looks at everything and changes nothing.
+    pub(crate) fn new(guest: Guest, options: &MigrateOptions) -> Result<Self> {
+        let name = guest.name().to_owned();
+        if guest.get_power_state()? == State::Off {
+            return Err(error(
+                ErrorCode::DomainState,
+                format!("domain '{name}' is not running; move the image of a domain that is off with mv or cp"),
+            ));
+        }
+        let config = guest.get_config(false)?;
+        must_be_free(&guest, &config)?;
+        let target = options.target.as_str();
+        let what = format!("disk '{}' of domain '{name}'", target.escape_debug());
+        let disk = config.disk(target).ok_or_else(|| {
+            error(
+                ErrorCode::NoDisk,
+                format!(
+                    "domain '{name}' has no disk '{}'; see 'virsh domblklist {name}'",
+                    target.escape_debug()
+                ),
+            )
+        })?;
+        must_be_copyable(disk, &what)?;
+        if disk.device != Device::Disk {
+            return Err(error(
+                ErrorCode::Unsupported,
+                format!("{what} is no hard disk; change its medium instead"),
+            ));
+        }
+        must_have_no_job(&guest, disk, &what)?;
+        must_have_no_snapshots(&guest, &what)?;
+        let in_use: Vec<Identity> = config
+            .disks
+            .iter()
+            .flat_map(|disk| &disk.chain)
+            .filter_map(|layer| Identity::of_path(layer.source.path()?))
+            .collect();
+        let destination = Destination::parse(&options.destination)?;
+        let place = destination.look(false, &in_use)?;
+        let source = disk
+            .active()
+            .source
+            .path()
+            .map(str::to_owned)
+            .zip(disk.active().format.clone());
+        let source = source.ok_or_else(|| {
+            error(
+                ErrorCode::Unsupported,
+                format!("{what} has no path or no stated format; only files and block devices can be moved yet"),
+            )
+        })?;
+        let format = match (&options.format, &place) {
+            (Some(format), _) => format.clone(),
+            (None, Place::Free | Place::File) => source.1.clone(),
+            (None, Place::Device | Place::Export) => "raw".to_owned(),
+        };
+        if format != "qcow2" && format != "raw" {
+            let shown = format.escape_debug();
+            return Err(error(
+                ErrorCode::Unsupported,
+                format!("{what}: format '{shown}' is not supported; use qcow2 or raw"),
+            ));
+        }
+        let method = choose_method(&guest, options, disk, &place, &format, &what)?;
+        if disk.encrypted && !options.allow_plaintext {
+            return Err(error(
+                ErrorCode::Unsupported,
+                format!("{what} is encrypted and would become plain text; if that is wanted, set ALLOW_PLAINTEXT"),
+            ));
+        }
+        let below = disk.chain[1..]
+            .iter()
+            .filter_map(|layer| Some((layer.source.path()?.to_owned(), layer.format.clone()?)))
+            .collect();
+        let others = config
+            .disks
+            .iter()
+            .filter(|other| other.target != target)
+            .map(|other| other.target.clone())
+            .collect();
+        Ok(Self {
+            target: target.to_owned(),
+            method,
+            clone: options.clone,
+            clone_callback: options.clone_callback.clone(),
+            source_identity: Identity::of_path(&source.0),
+            source,
+            below,
+            destination,
+            place,
+            format,
+            size: guest.get_block_device(target).get_capacity()?,
+            had_metadata: guest.get_config(true)?.metadata.is_some(),
+            bandwidth: options.bandwidth,
+            auto_finish: options.auto_finish,
+            verify: options.verify && method == Method::Clone,
+            delete_source: options.delete_source,
+            write_blocking: options.write_blocking,
+            other_disks: others,
+            guest: Arc::new(guest),
+        })
+    }
+
+    /// The destination's path; empty for an NBD export.
+    pub(crate) fn destination_path(&self) -> &str {
+        match &self.destination {
+            Destination::Path(path) => path,
+            Destination::Nbd { .. } => "",
+        }
+    }
+}
+
+fn must_have_no_snapshots(guest: &Guest, what: &str) -> Result<()> {
+    match guest.count_snapshots_and_checkpoints()? {
+        (0, 0) => Ok(()),
+        (snapshots, checkpoints) => Err(error(
+            ErrorCode::Busy,
+            format!(
+                "{what}: libvirt keeps {snapshots} snapshots and {checkpoints} checkpoints of the domain, which would name \
+                 images that are no longer the disk's; delete them first (virsh snapshot-delete, checkpoint-delete)"
+            ),
+        )),
+    }
+}
+
+fn choose_method(
+    guest: &Guest,
+    options: &MigrateOptions,
+    disk: &Disk,
+    place: &Place,
+    format: &str,
+    what: &str,
+) -> Result<Method> {
+    let hindrance = if disk.encrypted {
+        Some("the disk is encrypted")
+    } else if !guest.host().is_local() {
+        Some("the connection is remote")
+    } else if *place != Place::Free {
+        Some("the destination is not a new file")
+    } else if !matches!(disk.active().source, Source::File(_)) {
+        Some("the disk is not a file")
+    } else if disk.active().format.as_deref() != Some(format) {
+        Some("the format is to change")
+    } else if disk
+        .chain
+        .iter()
+        .any(|layer| layer.source.path().is_none() || layer.format.is_none())
+    {
+        Some("its backing chain has an image without path or stated format")
+    } else {
+        None
+    };
+    match (options.method, hindrance) {
+        (Method::Auto | Method::Clone, None) => {}
+        (Method::Auto | Method::Mirror, _) => return Ok(Method::Mirror),
+        (Method::Clone, Some(why)) => {
+            return Err(error(
+                ErrorCode::Unsupported,
+                format!("{what} cannot be cloned: {why}; use MIRROR"),
+            ));
+        }
+        (Method::Backup | Method::Rebase, _) => {
+            return Err(error(
+                ErrorCode::InvalidArgument,
+                format!("{what}: a migration is made by CLONE or MIRROR; ask for one of them or AUTO"),
+            ));
+        }
+    }
+    if options.clone == CloneMethod::Volume {
+        return Err(error(
+            ErrorCode::Unsupported,
+            format!("{what}: cloning by storage volumes is not supported yet; use AUTO, REFLINK, COPY or CALLBACK"),
+        ));
+    }
+    if options.clone == CloneMethod::Callback && options.clone_callback.is_none() {
+        return Err(error(
+            ErrorCode::InvalidArgument,
+            "CALLBACK is asked for without a function; pass one",
+        ));
+    }
+    Ok(Method::Clone)
+}
+
+/// A file name beside `path` that belongs to this operation.
+pub(crate) fn beside(path: &str, id: &str, role: &str) -> String {
+    let directory = Path::new(path).parent().unwrap_or(Path::new("/"));
+    directory
+        .join(format!(".livedisk-{id}-{role}.qcow2"))
+        .to_string_lossy()
+        .into_owned()
+}

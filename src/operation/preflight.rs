@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What every operation asks before it begins.
+
+use std::time::UNIX_EPOCH;
+
+use super::record::Record;
+use crate::driver::Guest;
+use crate::error::{Error, ErrorCode, Result};
+use crate::image::{Destination, Server};
+use crate::libvirt::JobStats;
+use crate::libvirt::xml::{Device, Disk, DomainXml, NbdServer, Source, Target};
+
+fn error(code: ErrorCode, message: impl Into<String>) -> Error {
+    Error::new(code, message)
+}
+
+/// Asked for first, because the error codes of a busy domain say many things.
+pub(super) fn must_be_free(guest: &Guest, config: &DomainXml) -> Result<()> {
+    let name = guest.name();
+    if let Some(record) = config.metadata.iter().flatten().find_map(Record::from_xml) {
+        let record = record.map_err(|reason| {
+            error(
+                ErrorCode::Busy,
+                format!("domain '{name}' is in use by another livedisk: {reason}"),
+            )
+        })?;
+        let owner = &record.owner;
+        let state = if owner.is_dead() { "dead" } else { "running" };
+        let since = record.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        return Err(error(
+            ErrorCode::Busy,
+            format!(
+                "domain '{name}' is in use by livedisk operation {} of the {state} process {} on host {} (since second \
+                 {since} of the epoch); wait for it or cancel it there, and settle what a dead process left",
+                record.id, owner.process, owner.host
+            ),
+        ));
+    }
+    if guest.get_job_stats()? != JobStats::None {
+        return Err(error(
+            ErrorCode::Busy,
+            format!(
+                "domain '{name}' has a backup, migration or save running; wait for it or end it (virsh domjobabort)"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn must_have_no_job(guest: &Guest, disk: &Disk, what: &str) -> Result<()> {
+    let (name, target) = (guest.name(), disk.target.as_str());
+    if disk.mirror.is_none() && guest.get_block_device(target).get_job_info()?.is_none() {
+        return Ok(());
+    }
+    Err(error(
+        ErrorCode::Busy,
+        format!("{what} has a block job running; wait for it or end it (virsh blockjob {name} {target} --abort)"),
+    ))
+}
+
+pub(super) fn must_be_copyable(disk: &Disk, what: &str) -> Result<()> {
+    let unsupported = |why: &str| Err(error(ErrorCode::Unsupported, format!("{what} {why}")));
+    match disk.device {
+        Device::Disk => {}
+        Device::Lun => return unsupported("is a LUN passed through to the guest, which QEMU cannot copy"),
+        Device::Cdrom | Device::Floppy if disk.active().source == Source::Empty => {
+            return Err(error(
+                ErrorCode::NoDisk,
+                format!("{what} is an empty drive; there is nothing to copy"),
+            ));
+        }
+        Device::Cdrom | Device::Floppy => {}
+    }
+    if disk.active().source == Source::Empty {
+        return Err(error(
+            ErrorCode::NoDisk,
+            format!("{what} has no medium; there is nothing to copy"),
+        ));
+    }
+    if disk.transient {
+        return unsupported("is transient; libvirt allows no block job on it");
+    }
+    if disk.shareable {
+        return unsupported("is shareable; other guests may write to it, so a copy has no point in time");
+    }
+    Ok(())
+}
+
+/// A destination as libvirt is told of it.
+pub(super) fn libvirt_target(destination: &Destination, is_device: bool) -> Target {
+    match destination {
+        Destination::Path(path) if is_device => Target::Block(path.clone()),
+        Destination::Path(path) => Target::File(path.clone()),
+        Destination::Nbd { export, .. } => Target::Nbd {
+            export: export.name.clone(),
+            server: match &export.server {
+                Server::Tcp { host, port } => NbdServer::Tcp {
+                    host: host.clone(),
+                    port: *port,
+                },
+                Server::Unix { socket } => NbdServer::Unix { socket: socket.clone() },
+            },
+        },
+    }
+}

@@ -656,15 +656,26 @@ int32_t livedisk_start_live_snapshot(struct livedisk_connection *connection,
                                      struct livedisk_error **error);
 
 /**
- * Moves a running guest's disk to other storage. Not supported by this version of livedisk.
+ * Moves a running guest's disk to other storage, without downtime. Returns as soon as the operation runs.
+ *
+ * CLONE is the five-step procedure of the seed thread on non-shared storage migration with active block commit: external
+ * snapshot (virDomainSnapshotCreateXML, no metadata), clone of the now quiet base out of band, overlay on the clone,
+ * shallow block copy with pivot (virDomainBlockCopy), active commit with pivot (virDomainBlockCommit). MIRROR is one full
+ * block copy with pivot, for block devices, NBD exports and another format. AUTO takes CLONE where the destination is a
+ * file that a clone can make, else MIRROR.
+ *
+ * READY is the moment before the pivot to the destination. Until livedisk_finish() everything can be taken back; behind
+ * the pivot forward is the only way: livedisk_cancel() then completes the migration and says NO_OPERATION.
  *
  * @param connection    from livedisk_open() or livedisk_open_from()
  * @param domain        name or UUID of a running domain
- * @param options       what is wanted
+ * @param options       what is wanted; copied before the call returns. clone_callback and clone_data are used, from another
+ *                      thread, until the operation is in a final phase
  * @param options_size  sizeof(struct livedisk_migrate_options)
- * @param out           receives the operation
+ * @param out           receives the operation, owned by the caller: end it with livedisk_operation_free()
  * @param error         receives the error, owned by the caller; may be NULL
- * @return LIVEDISK_ERR_INVALID_ARGUMENT (correct the call), LIVEDISK_ERR_UNSUPPORTED (wait for a later version)
+ * @return LIVEDISK_OK, or what livedisk_start_live_snapshot() returns, for the same reasons; LIVEDISK_ERR_BUSY also where
+ *         the domain has snapshots or checkpoints (delete them first)
  *
  * Any thread.
  *

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! livedisk_start_live_snapshot and livedisk_migrate_disk.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{CString, c_char, c_void};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{connection, livedisk_connection, must_have_room};
@@ -11,7 +12,7 @@ use super::operation::{hand_out, livedisk_operation};
 use super::values::*;
 use super::{frame, invalid};
 use crate::error::{Error, ErrorCode, Result};
-use crate::operation::{Method, Quiesce, SnapshotDisk, SnapshotOptions};
+use crate::operation::{CloneCallback, CloneMethod, Method, MigrateOptions, Quiesce, SnapshotDisk, SnapshotOptions};
 
 /// Clones `source` to `destination`, which does not exist yet; returns 0, or anything else for a failure.
 pub type livedisk_clone_callback =
@@ -154,15 +155,26 @@ pub unsafe extern "C" fn livedisk_start_live_snapshot(
     }
 }
 
-/// Moves a running guest's disk to other storage. Not supported by this version of livedisk.
+/// Moves a running guest's disk to other storage, without downtime. Returns as soon as the operation runs.
+///
+/// CLONE is the five-step procedure of the seed thread on non-shared storage migration with active block commit: external
+/// snapshot (virDomainSnapshotCreateXML, no metadata), clone of the now quiet base out of band, overlay on the clone,
+/// shallow block copy with pivot (virDomainBlockCopy), active commit with pivot (virDomainBlockCommit). MIRROR is one full
+/// block copy with pivot, for block devices, NBD exports and another format. AUTO takes CLONE where the destination is a
+/// file that a clone can make, else MIRROR.
+///
+/// READY is the moment before the pivot to the destination. Until livedisk_finish() everything can be taken back; behind
+/// the pivot forward is the only way: livedisk_cancel() then completes the migration and says NO_OPERATION.
 ///
 /// @param connection    from livedisk_open() or livedisk_open_from()
 /// @param domain        name or UUID of a running domain
-/// @param options       what is wanted
+/// @param options       what is wanted; copied before the call returns. clone_callback and clone_data are used, from another
+///                      thread, until the operation is in a final phase
 /// @param options_size  sizeof(struct livedisk_migrate_options)
-/// @param out           receives the operation
+/// @param out           receives the operation, owned by the caller: end it with livedisk_operation_free()
 /// @param error         receives the error, owned by the caller; may be NULL
-/// @return LIVEDISK_ERR_INVALID_ARGUMENT (correct the call), LIVEDISK_ERR_UNSUPPORTED (wait for a later version)
+/// @return LIVEDISK_OK, or what livedisk_start_live_snapshot() returns, for the same reasons; LIVEDISK_ERR_BUSY also where
+///         the domain has snapshots or checkpoints (delete them first)
 ///
 /// Any thread.
 ///
@@ -180,13 +192,13 @@ pub unsafe extern "C" fn livedisk_migrate_disk(
     // SAFETY: by the caller's promise.
     unsafe {
         frame(error, || {
-            self::connection(connection)?;
+            let connection = self::connection(connection)?;
             must_have_room(out)?;
-            input::string(domain, "domain")?;
-            let options = input::read(options, options_size, "options")?;
-            input::string(options.target, "options.target")?;
-            input::string(options.destination, "options.destination")?;
-            Err(not_yet("livedisk_migrate_disk"))
+            let domain = input::string(domain, "domain")?;
+            let options = migrate_options(&input::read(options, options_size, "options")?)?;
+            let operation = connection.call(|connection| connection.migrate_disk(&domain, &options))?;
+            hand_out(operation, out);
+            Ok(())
         })
     }
 }
@@ -201,16 +213,93 @@ pub(super) fn not_yet(call: &str) -> Error {
     )
 }
 
-/// # Safety
-/// The strings of `options` are null or terminated, and `disks` points to `disk_count` structs.
-unsafe fn snapshot_options(options: &livedisk_snapshot_options) -> Result<SnapshotOptions> {
-    let methods = [
+fn methods() -> [Method; 5] {
+    [
         Method::Auto,
         Method::Backup,
         Method::Mirror,
         Method::Rebase,
         Method::Clone,
+    ]
+}
+
+/// The caller's function and data, for another thread.
+struct Callback {
+    function: unsafe extern "C" fn(*const c_char, *const c_char, *mut c_void) -> i32,
+    data: *mut c_void,
+}
+
+// SAFETY: the header demands that both may be used from another thread.
+unsafe impl Send for Callback {}
+// SAFETY: as above; one operation makes one call at a time.
+unsafe impl Sync for Callback {}
+
+impl Callback {
+    fn call(&self, source: &str, destination: &str) -> i32 {
+        // Paths come from C strings and from libvirt, so they hold no NUL.
+        let (Ok(source), Ok(destination)) = (CString::new(source), CString::new(destination)) else {
+            return -1;
+        };
+        // SAFETY: the function was given for this; the strings live until it returns.
+        unsafe { (self.function)(source.as_ptr(), destination.as_ptr(), self.data) }
+    }
+}
+
+/// # Safety
+/// The strings of `options` are null or terminated.
+unsafe fn migrate_options(options: &livedisk_migrate_options) -> Result<MigrateOptions> {
+    let clones = [
+        CloneMethod::Auto,
+        CloneMethod::Reflink,
+        CloneMethod::Copy,
+        CloneMethod::Volume,
+        CloneMethod::Callback,
     ];
+    let known = LIVEDISK_MIGRATE_AUTO_FINISH
+        | LIVEDISK_MIGRATE_DRY_RUN
+        | LIVEDISK_MIGRATE_VERIFY
+        | LIVEDISK_MIGRATE_DELETE_SOURCE
+        | LIVEDISK_MIGRATE_WRITE_BLOCKING
+        | LIVEDISK_MIGRATE_ALLOW_PLAINTEXT;
+    let flags = input::flags(options.flags, known, "options.flags")?;
+    let has = |flag| flags & flag != 0;
+    input::zero(options.reserved == 0, "options.reserved")?;
+    let clone = input::value(options.clone, &clones, "options.clone")?;
+    let callback = options.clone_callback.map(|function| {
+        let callback = Callback {
+            function,
+            data: options.clone_data,
+        };
+        Arc::new(move |source: &str, destination: &str| callback.call(source, destination)) as CloneCallback
+    });
+    if clone == CloneMethod::Callback && callback.is_none() {
+        return Err(invalid(
+            "options.clone is CALLBACK and options.clone_callback is NULL; pass the function",
+        ));
+    }
+    // SAFETY: by the caller's promise.
+    unsafe {
+        Ok(MigrateOptions {
+            target: input::string(options.target, "options.target")?,
+            destination: input::string(options.destination, "options.destination")?,
+            format: input::optional_string(options.format, "options.format")?,
+            method: input::value(options.method, &methods(), "options.method")?,
+            clone,
+            clone_callback: callback,
+            auto_finish: has(LIVEDISK_MIGRATE_AUTO_FINISH),
+            dry_run: has(LIVEDISK_MIGRATE_DRY_RUN),
+            verify: has(LIVEDISK_MIGRATE_VERIFY),
+            delete_source: has(LIVEDISK_MIGRATE_DELETE_SOURCE),
+            write_blocking: has(LIVEDISK_MIGRATE_WRITE_BLOCKING),
+            allow_plaintext: has(LIVEDISK_MIGRATE_ALLOW_PLAINTEXT),
+            bandwidth: options.bandwidth,
+        })
+    }
+}
+
+/// # Safety
+/// The strings of `options` are null or terminated, and `disks` points to `disk_count` structs.
+unsafe fn snapshot_options(options: &livedisk_snapshot_options) -> Result<SnapshotOptions> {
     let quiesce = [Quiesce::Prefer, Quiesce::Require, Quiesce::None];
     let known = LIVEDISK_SNAPSHOT_SHALLOW
         | LIVEDISK_SNAPSHOT_AUTO_FINISH
@@ -238,7 +327,7 @@ unsafe fn snapshot_options(options: &livedisk_snapshot_options) -> Result<Snapsh
     }
     Ok(SnapshotOptions {
         disks,
-        method: input::value(options.method, &methods, "options.method")?,
+        method: input::value(options.method, &methods(), "options.method")?,
         quiesce: input::value(options.quiesce, &quiesce, "options.quiesce")?,
         shallow: has(LIVEDISK_SNAPSHOT_SHALLOW),
         auto_finish: has(LIVEDISK_SNAPSHOT_AUTO_FINISH),

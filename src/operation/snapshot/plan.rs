@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::driver::{AgentStatus, Guest};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{Backing, Destination, Identity, Place};
-use crate::libvirt::xml::{Disk, DomainXml, Source, Target};
 use crate::libvirt::State;
+use crate::libvirt::xml::{Disk, DomainXml, Source, Target};
 use crate::operation::preflight::{libvirt_target, must_be_copyable, must_be_free, must_have_no_job};
 use crate::operation::types::{Method, Quiesce, SnapshotDisk, SnapshotOptions};
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use livedisk::{Method, Quiesce};
+use livedisk::{CloneMethod, Method, Quiesce};
 
 use crate::units;
 
@@ -31,7 +31,10 @@ those that are there stay.
     domain, method, consistency (filesystem, crash), filesystems_frozen,
     point_in_time_ns (since 1970), freeze_ns and pause_ns (0: not), bytes_copied, elapsed_ns,
     disks: [{target, destination}]
-  snapshot --dry-run
+  migrate
+    domain, method, moved_at_ns (since 1970), bytes_copied, elapsed_ns,
+    disks: [{target, destination}]
+  snapshot --dry-run, migrate --dry-run
     domain, method, plan: [text], disks: [{target, destination}]
   status
     operations: [{domain, id, method, mark (begun, copying, fixing, fixed), started_ns,
@@ -43,7 +46,7 @@ those that are there stay.
   any failure
     error: {code (NO_SPACE, ...: the C header's LIVEDISK_ERR_*), number, message, libvirt_code}";
 
-/// Live snapshots of running libvirt/QEMU guests.
+/// Live snapshots and live storage migration of running libvirt/QEMU guests.
 #[derive(Debug, Parser)]
 #[command(name = "livedisk", version, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
@@ -70,13 +73,19 @@ pub struct Arguments {
 impl Arguments {
     /// Nothing but the result is wanted.
     pub fn is_quiet(&self) -> bool {
-        self.json || matches!(&self.command, Command::Snapshot(snapshot) if snapshot.quiet)
+        let quiet = match &self.command {
+            Command::Snapshot(snapshot) => snapshot.run.quiet,
+            Command::Migrate(migrate) => migrate.run.quiet,
+            _ => false,
+        };
+        self.json || quiet
     }
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Snapshot(Snapshot),
+    Migrate(Migrate),
     Status(Status),
     /// Print the completion of a shell's command line
     Completion {
@@ -107,9 +116,6 @@ pub struct Snapshot {
     /// The destinations hold images of the right format and size already; overwrite them
     #[arg(long)]
     pub reuse_existing: bool,
-    /// An encrypted disk may be written in plain
-    #[arg(long)]
-    pub allow_plaintext: bool,
     /// How
     #[arg(long, value_enum, default_value_t)]
     pub method: MethodName,
@@ -119,15 +125,57 @@ pub struct Snapshot {
     /// How long they may be frozen: 500ms, 10s [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = units::time)]
     pub freeze_limit: Option<Duration>,
-    /// Copy at most so many bytes per second: 500K, 100M, 1G, 1T, powers of 1024 [default: no limit]
-    #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
-    pub bandwidth: Option<u64>,
     /// Keep the backing file instead of making a standalone image
     #[arg(long)]
     pub shallow: bool,
     /// Check the images when they are complete
     #[arg(long)]
     pub verify: bool,
+    #[command(flatten)]
+    pub run: Run,
+}
+
+/// Move a running domain's disk to other storage
+///
+/// The guest goes on meanwhile. When the command ends, the disk is on its destination and the old image is nobody's.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
+pub struct Migrate {
+    /// The domain's name or UUID
+    pub domain: String,
+    /// The disk, such as vda
+    pub target: String,
+    /// Where it goes: a file that does not exist yet, a block device, or an nbd:// or nbd+unix:// URI
+    #[arg(value_parser = absolute)]
+    pub destination: String,
+    /// The image's format, qcow2 or raw [default: the disk's own; raw on a device or export]
+    #[arg(long, value_parser = ["qcow2", "raw"])]
+    pub format: Option<String>,
+    /// How
+    #[arg(long, value_enum, default_value_t)]
+    pub method: MigrateMethodName,
+    /// How the image's file is cloned
+    #[arg(long, value_enum, default_value_t)]
+    pub clone: CloneName,
+    /// Compare the clone with the source before the guest depends on it
+    #[arg(long)]
+    pub verify: bool,
+    /// Remove the old image when the disk has moved
+    #[arg(long)]
+    pub delete_source: bool,
+    #[command(flatten)]
+    pub run: Run,
+}
+
+/// What every operation takes.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// An encrypted disk may be written in plain
+    #[arg(long)]
+    pub allow_plaintext: bool,
+    /// Copy at most so many bytes per second: 500K, 100M, 1G, 1T, powers of 1024 [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
+    pub bandwidth: Option<u64>,
     /// Let the guest's writes wait for the copy, so that it ends however much the guest writes
     #[arg(long)]
     pub write_blocking: bool,
@@ -176,6 +224,28 @@ pub enum MethodName {
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub enum MigrateMethodName {
+    /// By a clone if the destination can be made so, else by a mirror
+    #[default]
+    Auto,
+    /// Clone the image's file while an overlay takes the guest's writes
+    Clone,
+    /// One full copy, to whatever destination and format
+    Mirror,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub enum CloneName {
+    /// By shared blocks if the file system can, else by a copy
+    #[default]
+    Auto,
+    /// By shared blocks, or fail
+    Reflink,
+    /// By a copy that keeps holes
+    Copy,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
 pub enum QuiesceName {
     /// If a guest agent answers
     #[default]
@@ -194,6 +264,26 @@ impl From<MethodName> for Method {
             MethodName::Backup => Self::Backup,
             MethodName::Rebase => Self::Rebase,
             MethodName::Clone => Self::Clone,
+        }
+    }
+}
+
+impl From<MigrateMethodName> for Method {
+    fn from(name: MigrateMethodName) -> Self {
+        match name {
+            MigrateMethodName::Auto => Self::Auto,
+            MigrateMethodName::Clone => Self::Clone,
+            MigrateMethodName::Mirror => Self::Mirror,
+        }
+    }
+}
+
+impl From<CloneName> for CloneMethod {
+    fn from(name: CloneName) -> Self {
+        match name {
+            CloneName::Auto => Self::Auto,
+            CloneName::Reflink => Self::Reflink,
+            CloneName::Copy => Self::Copy,
         }
     }
 }

@@ -5,6 +5,8 @@
 mod args;
 mod companions;
 mod interrupt;
+mod migrate;
+mod operation;
 mod output;
 mod progress;
 mod snapshot;
@@ -57,6 +59,7 @@ fn run(arguments: &Arguments) -> Result<Output, Failure> {
     let connect = || Connection::open(arguments.connect.as_deref(), EventLoop::Own);
     match &arguments.command {
         Command::Snapshot(snapshot) => snapshot::run(&connect()?, snapshot, arguments),
+        Command::Migrate(migrate) => migrate::run(&connect()?, migrate, arguments),
         Command::Status(status) => status::run(&connect()?, status),
         Command::Completion { shell } => companions::completion(*shell),
         Command::Man { dir } => companions::man(dir.as_deref()),

@@ -1,27 +1,22 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! livedisk snapshot.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use indicatif::BinaryBytes;
-use livedisk::{Connection, Consistency, ErrorCode, Operation, Report, SnapshotDisk, SnapshotOptions};
+use livedisk::{Connection, Consistency, ErrorCode, Report, SnapshotDisk, SnapshotOptions};
 use serde_json::{Value, json};
 
 use crate::args::{Arguments, Snapshot};
-use crate::interrupt::Interrupt;
+use crate::operation::{self, nanoseconds, point_in_time};
 use crate::output::{Failure, Output};
-use crate::progress::Display;
 
 pub fn run(connection: &Connection, snapshot: &Snapshot, arguments: &Arguments) -> Result<Output, Failure> {
     let options = options(snapshot)?;
-    let interrupt = Interrupt::listen()?;
-    let operation = Arc::new(connection.start_live_snapshot(&snapshot.domain, &options)?);
-    interrupt.watch(&operation);
-    let mut display = Display::new(arguments.is_quiet() || snapshot.dry_run, arguments.verbose);
-    let report = follow(&operation, &mut display)?;
-    Ok(if snapshot.dry_run {
-        planned(snapshot, &operation, &report)
+    let start = || connection.start_live_snapshot(&snapshot.domain, &options);
+    let (operation, report) = operation::run(start, snapshot.run.dry_run, arguments)?;
+    Ok(if snapshot.run.dry_run {
+        operation::planned(&snapshot.domain, &operation, &report, disks(snapshot))
     } else {
         done(snapshot, &report)
     })
@@ -49,7 +44,7 @@ fn options(snapshot: &Snapshot) -> Result<SnapshotOptions, Failure> {
         destination: disk.destination.clone(),
         format: format(&disk.target),
         reuse_existing: snapshot.reuse_existing,
-        allow_plaintext: snapshot.allow_plaintext,
+        allow_plaintext: snapshot.run.allow_plaintext,
     });
     Ok(SnapshotOptions {
         disks: disks.collect(),
@@ -57,42 +52,13 @@ fn options(snapshot: &Snapshot) -> Result<SnapshotOptions, Failure> {
         quiesce: snapshot.quiesce.into(),
         shallow: snapshot.shallow,
         auto_finish: true,
-        dry_run: snapshot.dry_run,
+        dry_run: snapshot.run.dry_run,
         verify: snapshot.verify,
-        write_blocking: snapshot.write_blocking,
+        write_blocking: snapshot.run.write_blocking,
         freeze_limit: snapshot.freeze_limit.unwrap_or_default(),
-        bandwidth: snapshot.bandwidth.unwrap_or_default(),
+        bandwidth: snapshot.run.bandwidth.unwrap_or_default(),
         ..SnapshotOptions::default()
     })
-}
-
-fn follow(operation: &Operation, display: &mut Display) -> livedisk::Result<Report> {
-    loop {
-        let progress = operation.poll(Some(Duration::from_secs(1)));
-        display.show(&progress);
-        if progress.phase.is_final() {
-            return operation.finish(None);
-        }
-    }
-}
-
-fn planned(snapshot: &Snapshot, operation: &Operation, report: &Report) -> Output {
-    let steps = operation.plan().iter().enumerate();
-    let steps: Vec<String> = steps.map(|(index, step)| format!("{:2}. {step}", index + 1)).collect();
-    Output {
-        text: format!(
-            "plan for domain '{}' by {}, nothing was changed:\n{}",
-            snapshot.domain,
-            report.method.name(),
-            steps.join("\n")
-        ),
-        json: json!({
-            "domain": snapshot.domain,
-            "method": report.method.name(),
-            "plan": operation.plan(),
-            "disks": disks(snapshot),
-        }),
-    }
 }
 
 fn done(snapshot: &Snapshot, report: &Report) -> Output {
@@ -151,21 +117,9 @@ fn words(snapshot: &Snapshot, report: &Report) -> String {
     lines.join("\n")
 }
 
-fn point_in_time(report: &Report) -> Duration {
-    report
-        .point_in_time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-}
-
 fn disks(snapshot: &Snapshot) -> Vec<Value> {
     let disks = snapshot.disks.iter();
     disks
         .map(|disk| json!({ "target": disk.target, "destination": disk.destination }))
         .collect()
-}
-
-/// Of 64 bits, which last for centuries.
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -129,6 +129,7 @@ fn the_command_on_a_real_guest() {
     snapshot_in_a_pipe(&bed);
     snapshot_as_json(&bed);
     status_busy_and_interrupt(&bed);
+    migrate(&bed);
     failures(&bed);
 }
 
@@ -241,6 +242,82 @@ fn status_busy_and_interrupt(bed: &Bed) {
     assert_eq!(bed.json(0, &["status"])["operations"], Value::Array(Vec::new()));
     let before = bed.records_written();
     until("the guest writes on", || bed.records_written() > before);
+}
+
+fn migrate(bed: &Bed) {
+    let source = bed.get("IMAGE_1_VDA");
+    let moved = bed.path("moved.qcow2");
+    let answer = bed.json(0, &["migrate", "a", "vda", &moved, "--dry-run"]);
+    assert_eq!(answer["method"], "clone");
+    assert!(answer["plan"].as_array().unwrap().len() > 10, "{answer}");
+    assert!(!Path::new(&moved).exists());
+    bed.fails(6, "DESTINATION", &["migrate", "a", "vda", source]);
+    bed.fails(4, "NO_DISK", &["migrate", "a", "vdz", &moved]);
+    let other = bed.path("moved.raw");
+    bed.fails(
+        1,
+        "UNSUPPORTED",
+        &["migrate", "a", "vda", &other, "--method", "clone", "--format", "raw"],
+    );
+
+    let lives_on = |target: &str, image: &str| {
+        let list = bed.virsh(&["domblklist", "a", "--inactive"]) + &bed.virsh(&["domblklist", "a"]);
+        let lines: Vec<_> = list
+            .lines()
+            .filter(|line| line.trim_start().starts_with(target))
+            .collect();
+        assert!(
+            lines.len() == 2 && lines.iter().all(|line| line.ends_with(image)),
+            "{list}"
+        );
+        let before = bed.records_written();
+        until("the guest writes on", || bed.records_written() > before);
+    };
+    // A relative name is the caller's working directory's.
+    let output = bed
+        .livedisk(&[
+            "migrate",
+            "a",
+            "vda",
+            "moved.qcow2",
+            "--clone",
+            "copy",
+            "--verify",
+            "--delete-source",
+        ])
+        .current_dir(&bed.dir)
+        .output()
+        .unwrap();
+    let (result, progress) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{progress}");
+    assert!(progress.lines().any(|line| line == "done"), "{progress}");
+    assert!(result.contains("moved") && result.contains(&moved), "{result}");
+    lives_on("vda", &moved);
+    assert!(!Path::new(source).exists());
+
+    let answer = bed.json(
+        0,
+        &["migrate", "a", "vdb", &other, "--method", "mirror", "--write-blocking"],
+    );
+    assert_eq!(answer["method"], "mirror");
+    for field in ["moved_at_ns", "bytes_copied", "elapsed_ns"] {
+        assert!(answer[field].as_u64().unwrap() > 0, "{field} in {answer}");
+    }
+    lives_on("vdb", &other);
+
+    // SIGINT takes a slow one back.
+    let never = bed.path("never.raw");
+    let child = bed
+        .livedisk(&["migrate", "a", "vdb", &never, "--bandwidth", "500K", "--quiet"])
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn();
+    let mut child = child.unwrap();
+    until("the clone grows", || Path::new(&never).exists());
+    signal(&child, SIGINT);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!Path::new(&never).exists());
+    lives_on("vdb", &other);
 }
 
 fn snapshot<'a>(domain: &'a str, disk: &'a str) -> [&'a str; 4] {

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! From an operation's start to its report, whichever it is.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use livedisk::{Operation, Report};
+use serde_json::{Value, json};
+
+use crate::args::Arguments;
+use crate::interrupt::Interrupt;
+use crate::output::{Failure, Output};
+use crate::progress::Display;
+
+/// Starts it, shows its progress, and takes it back on a signal.
+pub fn run(
+    start: impl FnOnce() -> livedisk::Result<Operation>,
+    dry_run: bool,
+    arguments: &Arguments,
+) -> Result<(Arc<Operation>, Report), Failure> {
+    let interrupt = Interrupt::listen()?;
+    let operation = Arc::new(start()?);
+    interrupt.watch(&operation);
+    let mut display = Display::new(arguments.is_quiet() || dry_run, arguments.verbose);
+    let report = follow(&operation, &mut display)?;
+    Ok((operation, report))
+}
+
+fn follow(operation: &Operation, display: &mut Display) -> livedisk::Result<Report> {
+    loop {
+        let progress = operation.poll(Some(Duration::from_secs(1)));
+        display.show(&progress);
+        if progress.phase.is_final() {
+            return operation.finish(None);
+        }
+    }
+}
+
+pub fn planned(domain: &str, operation: &Operation, report: &Report, disks: Vec<Value>) -> Output {
+    let steps = operation.plan().iter().enumerate();
+    let steps: Vec<String> = steps.map(|(index, step)| format!("{:2}. {step}", index + 1)).collect();
+    Output {
+        text: format!(
+            "plan for domain '{domain}' by {}, nothing was changed:\n{}",
+            report.method.name(),
+            steps.join("\n")
+        ),
+        json: json!({
+            "domain": domain,
+            "method": report.method.name(),
+            "plan": operation.plan(),
+            "disks": disks,
+        }),
+    }
+}
+
+/// Since 1970.
+pub fn point_in_time(report: &Report) -> Duration {
+    report
+        .point_in_time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+/// Of 64 bits, which last for centuries.
+pub fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

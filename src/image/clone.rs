@@ -38,20 +38,25 @@ pub(crate) fn copy(source: &File, destination: &File, bandwidth: u64, watch: Wat
     let size = source.metadata()?.len();
     destination.set_len(size)?;
     let total = data_bytes(source, size)?;
+    // Under a limit the watch must be asked often all the same.
+    let piece = match bandwidth {
+        0 => PIECE,
+        limit => (limit / 10).clamp(64 << 10, PIECE),
+    };
     let (mut done, began) = (0, Instant::now());
     let mut offset = 0;
     while let Some((from, to)) = next_data(source, offset, size)? {
         let mut at = from;
         while at < to {
-            let piece = copy_piece(source, destination, at, (to - at).min(PIECE))?;
-            if piece == 0 {
+            let copied = copy_piece(source, destination, at, (to - at).min(piece))?;
+            if copied == 0 {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
                     "the source became shorter",
                 ));
             }
-            at += piece;
-            done += piece;
+            at += copied;
+            done += copied;
             if !watch(done, total) {
                 return Ok(Cloned::Cancelled);
             }

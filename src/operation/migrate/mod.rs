@@ -185,18 +185,20 @@ fn back(seen: &Observed) -> Step {
         },
         _ => {}
     }
-    if seen.chain == Chain::Overlay {
-        // Without its guest the overlay cannot be committed, and what the guest wrote lies there.
-        return if seen.alive {
-            commit(seen.commit, Step::Fail(Failure::Commit))
-        } else {
-            Step::Fail(Failure::DomainGone)
-        };
+    if seen.chain == Chain::Overlay && seen.alive {
+        return commit(seen.commit, Step::Fail(Failure::Commit));
+    }
+    // It may have been pivoted to without anybody seeing it.
+    if seen.chain == Chain::Overlay && seen.mark >= Mark::Fixing {
+        return Step::Fail(Failure::DomainGone);
     }
     if seen.destination_overlay == Image::Made {
         Step::RemoveDestinationOverlay
     } else if seen.destination == Image::Made {
         Step::RemoveDestination
+    } else if seen.chain == Chain::Overlay {
+        // Without its guest the overlay cannot be committed, and what the guest wrote lies there.
+        Step::Fail(Failure::DomainGone)
     } else if seen.overlay == Image::Made {
         Step::RemoveOverlay
     } else if seen.mark != Mark::Absent {

@@ -442,7 +442,13 @@ impl Engine {
         }
         match (result, adopted) {
             (Some(0), Ok((_, file))) => Ok(file),
-            (Some(0), Err(error)) => Err(error),
+            (Some(0), Err(error)) => Err(Error::new(
+                ErrorCode::JobFailed,
+                format!(
+                    "the caller's clone of '{shown}' says it succeeded, but: {}",
+                    error.message()
+                ),
+            )),
             (result, _) => Err(Error::new(
                 ErrorCode::JobFailed,
                 format!("the caller's clone of '{shown}' failed with {}", result.unwrap_or(-1)),

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A disk moves by shared blocks, where the file system can.
+
+mod moving;
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use livedisk::{CloneMethod, ErrorCode, EventLoop, Method, MigrateOptions, Phase};
+use moving::{home, shown, to};
+use support::bed::{is_root, run};
+use support::{PATIENCE, await_phase, must_tell};
+
+/// XFS that shares blocks, on a file. Mounted before the daemon starts, which may see no later mounts.
+struct Xfs {
+    image: PathBuf,
+    mount: PathBuf,
+}
+
+impl Xfs {
+    fn mount() -> Self {
+        let template = std::env::temp_dir().join("livedisk-xfs.XXXXXX");
+        let mount = PathBuf::from(run("mktemp", &["-d", shown(&template)]).trim());
+        let xfs = Self {
+            image: mount.with_extension("image"),
+            mount,
+        };
+        let (image, mount) = (shown(&xfs.image), shown(&xfs.mount));
+        run("truncate", &["-s", "512M", image]);
+        run("mkfs.xfs", &["-q", "-m", "reflink=1", image]);
+        run("mount", &["-o", "loop", image, mount]);
+        run("chmod", &["755", mount]);
+        xfs
+    }
+}
+
+impl Drop for Xfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.mount).status();
+        let _ = fs::remove_dir(&self.mount);
+        let _ = fs::remove_file(&self.image);
+    }
+}
+
+fn by_reflink(target: &str, destination: &Path) -> MigrateOptions {
+    MigrateOptions {
+        method: Method::Clone,
+        clone: CloneMethod::Reflink,
+        verify: true,
+        ..to(target, destination)
+    }
+}
+
+#[test]
+fn reflink() {
+    if !is_root() {
+        println!("skipped: to mount an XFS takes root");
+        return;
+    }
+    // Dropped last.
+    let xfs = Xfs::mount();
+    let bed = support::bed::turn(
+        EventLoop::Own,
+        &["name=a,disks=qcow2-backed:64M+raw:32M,data=8M,agent=no"],
+    );
+    for target in ["vda", "vdb"] {
+        println!("{target}: across file systems");
+        let before = home(&bed, "a", target);
+        let first = xfs.mount.join(format!("{target}-first"));
+        let operation = bed.connection.migrate_disk("a", &by_reflink(target, &first)).unwrap();
+        let error = operation.finish(Some(PATIENCE)).unwrap_err();
+        must_tell(&error, ErrorCode::Unsupported, &[shown(&first), "AUTO or COPY"]);
+        assert!(!first.exists());
+        before.must_be_as_before();
+
+        println!("{target}: to it, then within it");
+        let options = to(target, &first);
+        let operation = bed.connection.migrate_disk("a", &options).unwrap();
+        operation.finish(Some(PATIENCE)).unwrap();
+        before.must_have_moved(&options, &before.chain[1..], 0);
+        let before = home(&bed, "a", target);
+        let acknowledged = before.acknowledged();
+        let second = xfs.mount.join(format!("{target}-second"));
+        let options = by_reflink(target, &second);
+        let operation = bed.connection.migrate_disk("a", &options).unwrap();
+        await_phase(&operation, Phase::Ready);
+        // Both are quiet until the pivot.
+        run("cmp", &[shown(&first), shown(&second)]);
+        let extents = run("filefrag", &["-v", shown(&second)]);
+        assert!(extents.contains("shared"), "{extents}");
+        println!("{:?}", operation.finish(Some(PATIENCE)).unwrap());
+        before.must_have_moved(&options, &before.chain[1..], acknowledged);
+    }
+}

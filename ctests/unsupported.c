@@ -23,12 +23,9 @@ static void snapshot(struct livedisk_snapshot_options options, const char *word)
 int main(void)
 {
     const char *domain = bed_domain(GUEST_WITHOUT_AGENT);
-    struct livedisk_migrate_options move = {.target = "vda", .destination = "/nowhere"};
     struct livedisk_operation *operation = NULL;
     struct livedisk_recovery recovery;
     connection = bed_open(0);
-    CHECK_FAILS(error, LIVEDISK_ERR_UNSUPPORTED, "livedisk_migrate_disk",
-                livedisk_migrate_disk(connection, domain, &move, sizeof move, &operation, &error));
     CHECK_FAILS(error, LIVEDISK_ERR_UNSUPPORTED, "livedisk_attach",
                 livedisk_attach(connection, domain, "vda", &operation, &error));
     CHECK_FAILS(error, LIVEDISK_ERR_UNSUPPORTED, "livedisk_recover",

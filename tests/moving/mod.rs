@@ -260,21 +260,4 @@ impl Home<'_> {
         self.must_be_idle();
         now.must_be_whole(Path::new(&now.chain[0]), &now.format, 0);
     }
-
-    /// Removes livedisk's note from the domain's metadata, as whoever mends by hand would.
-    pub fn forget_record(&self) {
-        let xml = self.bed.virsh(&["dumpxml", &self.domain]);
-        let id = xml.split_once("urn:livedisk:operation:").unwrap().1;
-        let id = id.split(['\'', '"']).next().unwrap();
-        let uri = format!("urn:livedisk:operation:{id}");
-        self.bed.virsh(&[
-            "metadata",
-            &self.domain,
-            "--uri",
-            &uri,
-            "--live",
-            "--config",
-            "--remove",
-        ]);
-    }
 }

@@ -1,0 +1,631 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A real guest's disk moves under its writer, or stays as it was.
+
+mod moving;
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use livedisk::{CloneMethod, ErrorCode, EventLoop, Method, MigrateOptions, Phase};
+use moving::{copy_of, home, shown, to};
+use support::bed::{Bare, Bed, Server, SmallFileSystem, Turn, is_root, run};
+use support::image::{create, info};
+use support::{PATIENCE, await_copying, await_phase, must_tell, until};
+
+const MIB: u64 = 1 << 20;
+
+/// `a`, and `b`, which is transient.
+fn bed() -> Turn {
+    support::bed::turn(
+        EventLoop::Own,
+        &[
+            "name=a,disks=qcow2-backed:64M+raw:32M+qcow2:32M,data=8M,agent=no",
+            "name=b,disks=qcow2-backed:32M+raw:32M,data=4M,persistent=no,agent=no",
+        ],
+    )
+}
+
+/// Migrates, expects success, checks everything, and removes the old image.
+fn moves(bed: &Bed, domain: &str, options: &MigrateOptions) {
+    let before = home(bed, domain, &options.target);
+    let acknowledged = before.acknowledged();
+    let operation = bed.connection.migrate_disk(domain, options).unwrap();
+    let report = operation.finish(Some(PATIENCE)).unwrap();
+    println!("{domain} {} to {}: {report:?}", options.target, options.destination);
+    assert_eq!(report.disk_count, 1);
+    assert_ne!(report.method, Method::Auto);
+    assert_eq!(operation.poll(None).phase, Phase::Done);
+    let below = match report.method {
+        Method::Clone => before.chain[1..].to_vec(),
+        _ => Vec::new(),
+    };
+    before.must_have_moved(options, &below, acknowledged);
+    if options.delete_source {
+        assert!(!Path::new(&before.chain[0]).exists());
+    } else if before.is_file() {
+        fs::remove_file(&before.chain[0]).unwrap();
+    }
+}
+
+/// It must fail, at the start or later, and leave everything as it was.
+fn fails(bed: &Bed, domain: &str, options: &MigrateOptions, code: ErrorCode, parts: &[&str]) {
+    let before = home(bed, domain, &options.target);
+    let started = bed.connection.migrate_disk(domain, options);
+    let error = started
+        .and_then(|operation| operation.finish(Some(PATIENCE)))
+        .unwrap_err();
+    println!("{error}");
+    must_tell(&error, code, parts);
+    before.must_be_as_before();
+}
+
+fn copying(target: &str, destination: impl AsRef<Path>) -> MigrateOptions {
+    MigrateOptions {
+        method: Method::Clone,
+        clone: CloneMethod::Copy,
+        ..to(target, destination)
+    }
+}
+
+fn mirroring(target: &str, destination: impl AsRef<Path>, format: &str) -> MigrateOptions {
+    MigrateOptions {
+        method: Method::Mirror,
+        format: Some(format.into()),
+        ..to(target, destination)
+    }
+}
+
+fn calling(
+    target: &str,
+    destination: impl AsRef<Path>,
+    callback: impl Fn(&str, &str) -> i32 + Send + Sync + 'static,
+) -> MigrateOptions {
+    MigrateOptions {
+        method: Method::Clone,
+        clone: CloneMethod::Callback,
+        clone_callback: Some(Arc::new(callback)),
+        ..to(target, destination)
+    }
+}
+
+/// A directory of its own below the bed's, which QEMU's user gets into.
+fn directory(bed: &Bed, name: &str) -> PathBuf {
+    let path = bed.path(name);
+    let _ = fs::create_dir(&path);
+    run("chmod", &["755", shown(&path)]);
+    path
+}
+
+#[test]
+fn clone_by_copy_of_every_kind() {
+    let bed = bed();
+    let other = directory(&bed, "other");
+    for (domain, target) in [("a", "vda"), ("a", "vdb"), ("a", "vdc"), ("b", "vda"), ("b", "vdb")] {
+        println!("{domain} {target}");
+        let first = other.join(format!("{domain}-{target}"));
+        moves(&bed, domain, &copying(target, first));
+        moves(
+            &bed,
+            domain,
+            &copying(target, bed.path(&format!("{domain}-{target}-back"))),
+        );
+    }
+}
+
+#[test]
+fn the_default_moves_and_what_it_moves_is_what_was_there() {
+    let bed = bed();
+    for (domain, target) in [("a", "vda"), ("b", "vdb")] {
+        let before = home(&bed, domain, target);
+        let acknowledged = before.acknowledged();
+        let options = to(target, bed.path(&format!("{domain}-content")));
+        let operation = bed.connection.migrate_disk(domain, &options).unwrap();
+        await_phase(&operation, Phase::Ready);
+        // Both are quiet until the pivot.
+        run("cmp", &[&before.chain[0], &options.destination]);
+        assert_eq!(operation.finish(Some(PATIENCE)).unwrap().method, Method::Clone);
+        before.must_have_moved(&options, &before.chain[1..], acknowledged);
+        fs::remove_file(&before.chain[0]).unwrap();
+    }
+}
+
+#[test]
+fn relative_backing_names() {
+    let bed = bed();
+    let other = directory(&bed, "elsewhere");
+    let mut number = 0;
+    for destination in [bed.dir.clone(), other] {
+        number += 1;
+        let before = home(&bed, "a", "vda");
+        let (image, base) = (&before.chain[0], &before.chain[1]);
+        bed.virsh(&["destroy", "a"]);
+        let name = Path::new(base).file_name().unwrap().to_str().unwrap();
+        assert_eq!(Path::new(image).parent(), Path::new(base).parent());
+        run(
+            "qemu-img",
+            &["rebase", "-u", "-f", "qcow2", "-b", name, "-F", "qcow2", image],
+        );
+        bed.virsh(&["start", "a"]);
+        bed.must_write("a");
+        let options = copying("vda", destination.join(format!("relative-{number}")));
+        moves(&bed, "a", &options);
+        let copy = Path::new(&options.destination).with_file_name("header");
+        fs::copy(&options.destination, &copy).unwrap();
+        let found = info(&copy, "qcow2");
+        fs::remove_file(copy).unwrap();
+        let resolved = found["full-backing-filename"].as_str().unwrap();
+        assert_eq!(fs::canonicalize(resolved).unwrap(), fs::canonicalize(base).unwrap());
+        assert_eq!(found["backing-filename-format"], "qcow2");
+    }
+    moves(&bed, "a", &copying("vda", bed.path("relative-back")));
+}
+
+#[test]
+fn callback() {
+    let bed = bed();
+    let called = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&called);
+    let options = calling("vda", bed.path("called"), move |source, destination| {
+        seen.store(true, Ordering::SeqCst);
+        copy_of(source, destination)
+    });
+    moves(
+        &bed,
+        "a",
+        &MigrateOptions {
+            verify: true,
+            ..options
+        },
+    );
+    assert!(called.load(Ordering::SeqCst));
+
+    println!("it fails, with and without a file left");
+    let options = calling("vda", bed.path("called-2"), |_, _| 7);
+    fails(&bed, "a", &options, ErrorCode::JobFailed, &["7", "called-2"]);
+    let options = calling("vda", bed.path("called-2"), |_, destination| {
+        fs::write(destination, "half").unwrap();
+        7
+    });
+    fails(&bed, "a", &options, ErrorCode::JobFailed, &["7", "called-2"]);
+
+    println!("it says it succeeded and made nothing");
+    let options = calling("vda", bed.path("called-2"), |_, _| 0);
+    fails(&bed, "a", &options, ErrorCode::JobFailed, &["called-2"]);
+
+    println!("it corrupts");
+    let corrupting = calling("vdb", bed.path("called-2"), |source, destination| {
+        copy_of(source, destination);
+        use std::os::unix::fs::FileExt;
+        let file = fs::File::options().write(true).open(destination).unwrap();
+        file.write_all_at(b"not what was there", 5 << 20).unwrap();
+        0
+    });
+    let options = MigrateOptions {
+        verify: true,
+        ..corrupting
+    };
+    fails(&bed, "a", &options, ErrorCode::Verify, &["called-2"]);
+}
+
+#[test]
+fn cancel_while_the_callback_runs() {
+    let bed = bed();
+    let before = home(&bed, "a", "vda");
+    let running = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&running);
+    let options = calling("vda", bed.path("never"), move |source, destination| {
+        seen.store(true, Ordering::SeqCst);
+        thread::sleep(Duration::from_secs(1));
+        copy_of(source, destination)
+    });
+    let operation = bed.connection.migrate_disk("a", &options).unwrap();
+    until("the callback runs", || running.load(Ordering::SeqCst));
+    operation.cancel().unwrap();
+    must_tell(&operation.finish(None).unwrap_err(), ErrorCode::Cancelled, &["'a'"]);
+    before.must_be_as_before();
+}
+
+#[test]
+fn cancel_while_cloning_and_when_ready() {
+    let bed = bed();
+    for (domain, target) in [("a", "vdb"), ("b", "vdb"), ("a", "vda")] {
+        let before = home(&bed, domain, target);
+        for method in [Method::Clone, Method::Mirror] {
+            for phase in [Phase::Preparing, Phase::Copying, Phase::Ready] {
+                if target == "vda" && phase == Phase::Copying {
+                    // There is too little in the overlay to be caught.
+                    continue;
+                }
+                println!("{domain} {target} {method:?} {phase:?}");
+                let options = MigrateOptions {
+                    method,
+                    clone: CloneMethod::Copy,
+                    bandwidth: if phase == Phase::Copying { MIB } else { 0 },
+                    ..to(target, bed.path("never"))
+                };
+                let operation = bed.connection.migrate_disk(domain, &options).unwrap();
+                match phase {
+                    Phase::Copying => await_copying(&operation),
+                    Phase::Ready => await_phase(&operation, phase),
+                    _ => {}
+                }
+                let began = Instant::now();
+                operation.cancel().unwrap();
+                assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+                assert_eq!(operation.poll(None).phase, Phase::Cancelled);
+                must_tell(&operation.finish(None).unwrap_err(), ErrorCode::Cancelled, &[domain]);
+                before.must_be_as_before();
+            }
+        }
+    }
+}
+
+#[test]
+fn cancel_behind_the_pivot_completes() {
+    let bed = bed();
+    let mut behind = false;
+    for attempt in 0..4 {
+        let before = home(&bed, "a", "vda");
+        let acknowledged = before.acknowledged();
+        // What the guest writes meanwhile makes the commit take its time.
+        let options = calling("vda", bed.path(&format!("behind-{attempt}")), |source, destination| {
+            thread::sleep(Duration::from_secs(2));
+            copy_of(source, destination)
+        });
+        bed.ctl("a", &["writer", "burst", "20"]);
+        let operation = bed.connection.migrate_disk("a", &options).unwrap();
+        await_phase(&operation, Phase::Ready);
+        bed.ctl("a", &["writer", "burst", "0"]);
+        let (finished, cancelled) = thread::scope(|scope| {
+            let finishing = scope.spawn(|| operation.finish(Some(PATIENCE)));
+            until("it is moved", || {
+                let list = bed.virsh(&["domblklist", "a"]);
+                !list.contains("-source.qcow2")
+            });
+            let cancelled = operation.cancel();
+            (finishing.join().unwrap(), cancelled)
+        });
+        println!("{finished:?} {cancelled:?}");
+        finished.unwrap();
+        let error = cancelled.unwrap_err();
+        behind |= error.code() == ErrorCode::NoOperation;
+        assert_eq!(error.code(), ErrorCode::NoOperation);
+        before.must_have_moved(&options, &before.chain[1..], acknowledged);
+        fs::remove_file(&before.chain[0]).unwrap();
+    }
+    assert!(behind);
+}
+
+/// A loop device on a file of that size; detached at the end.
+struct LoopDevice(String);
+
+impl LoopDevice {
+    fn on(file: &Path, size: &str) -> Self {
+        create(file, "raw", size);
+        Self(run("losetup", &["--find", "--show", shown(file)]).trim().to_owned())
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup")
+            .args(["--detach", &self.0])
+            .status();
+    }
+}
+
+#[test]
+fn mirror_to_a_block_device_and_back() {
+    if !is_root() {
+        println!("skipped: a loop device takes root");
+        return;
+    }
+    let bed = bed();
+    for domain in ["a", "b"] {
+        let file = bed.path("device.raw");
+        let device = LoopDevice::on(&file, "32M");
+        moves(&bed, domain, &to("vdb", &device.0));
+        let back = to("vdb", bed.path(&format!("{domain}-from-device")));
+        moves(&bed, domain, &back);
+        drop(device);
+        fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
+fn mirror_to_an_nbd_export() {
+    let bed = bed();
+    let (file, socket) = (bed.path("export.raw"), bed.path("nbd.sock"));
+    create(&file, "raw", "32M");
+    let _server = Server::start(
+        "qemu-nbd",
+        &[
+            "--persistent",
+            "-f",
+            "raw",
+            "-x",
+            "e",
+            "--shared",
+            "0",
+            "-k",
+            shown(&socket),
+            shown(&file),
+        ],
+    );
+    until("the export is there", || socket.exists());
+    run("chmod", &["777", shown(&socket)]);
+    let uri = format!("nbd+unix:///e?socket={}", shown(&socket));
+    let before = home(&bed, "a", "vdb");
+    let acknowledged = before.acknowledged();
+    let options = to("vdb", &uri);
+    let operation = bed.connection.migrate_disk("a", &options).unwrap();
+    assert_eq!(operation.finish(Some(PATIENCE)).unwrap().method, Method::Mirror);
+    let now = home(&bed, "a", "vdb");
+    assert_eq!(now.chain, ["e"]);
+    now.must_be_whole(&file, "raw", acknowledged);
+    let error = bed
+        .connection
+        .migrate_disk("a", &to("vdb", bed.path("from-nbd")))
+        .err()
+        .unwrap();
+    must_tell(&error, ErrorCode::Unsupported, &["'vdb'"]);
+    let back = bed.path("from-export");
+    let arguments = ["blockcopy", "a", "vdb", shown(&back), "--format", "raw"];
+    bed.virsh(&[&arguments[..], &["--transient-job", "--wait", "--pivot"]].concat());
+    fs::remove_file(&before.chain[0]).unwrap();
+    fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn mirror_to_the_other_format() {
+    let bed = bed();
+    moves(&bed, "a", &mirroring("vdc", bed.path("to-raw"), "raw"));
+    moves(&bed, "a", &mirroring("vdc", bed.path("to-qcow2"), "qcow2"));
+    let options = MigrateOptions {
+        write_blocking: true,
+        auto_finish: true,
+        ..mirroring("vdc", bed.path("same"), "qcow2")
+    };
+    moves(&bed, "a", &options);
+}
+
+#[test]
+fn verify_and_delete_source() {
+    let bed = bed();
+    for (index, (domain, target)) in [("a", "vda"), ("a", "vdb"), ("b", "vda")].into_iter().enumerate() {
+        let options = MigrateOptions {
+            verify: true,
+            delete_source: true,
+            ..to(target, bed.path(&format!("kept-{index}")))
+        };
+        moves(&bed, domain, &options);
+    }
+    let options = MigrateOptions {
+        delete_source: true,
+        ..mirroring("vdb", bed.path("kept-mirror"), "raw")
+    };
+    moves(&bed, "a", &options);
+}
+
+#[test]
+fn odd_names() {
+    let bed = bed();
+    let names = ["it's \"odd\" <&> a,b:c", "-leading %s", "json:{}", "é ✓"];
+    let directory = directory(&bed, "a dir, <odd> & 'so'");
+    for (index, name) in names.iter().enumerate() {
+        println!("{name}");
+        let target = ["vda", "vdb"][index % 2];
+        moves(&bed, "a", &to(target, directory.join(name)));
+    }
+    moves(&bed, "a", &to("vda", bed.path("even-1")));
+    moves(&bed, "a", &mirroring("vdb", directory.join(names[0]), "raw"));
+    moves(&bed, "a", &to("vdb", bed.path("even-2")));
+}
+
+#[test]
+fn dry_run_changes_nothing() {
+    let bed = bed();
+    for (method, word) in [
+        (Method::Clone, "virDomainSnapshotCreateXML"),
+        (Method::Mirror, "virDomainBlockCopy"),
+    ] {
+        let before = home(&bed, "a", "vda");
+        let options = MigrateOptions {
+            method,
+            dry_run: true,
+            ..to("vda", bed.path("never"))
+        };
+        let operation = bed.connection.migrate_disk("a", &options).unwrap();
+        let plan = operation.plan();
+        println!("{plan:#?}");
+        assert!(plan.iter().any(|step| step.contains(word)));
+        assert_eq!(operation.finish(None).unwrap().method, method);
+        before.must_be_as_before();
+    }
+}
+
+#[test]
+fn refused_destinations_and_disks() {
+    let bed = bed();
+    let image = home(&bed, "a", "vda").chain[0].clone();
+    let existing = bed.path("existing");
+    fs::write(&existing, "somebody's").unwrap();
+    let link = bed.path("link");
+    std::os::unix::fs::symlink(bed.path("nowhere"), &link).unwrap();
+    let refused = |domain: &str, options: &MigrateOptions, code, parts: &[&str]| {
+        let error = bed.connection.migrate_disk(domain, options).err().unwrap();
+        println!("{error}");
+        must_tell(&error, code, parts);
+    };
+    let before = home(&bed, "a", "vda");
+    for destination in [
+        existing.clone(),
+        link.clone(),
+        PathBuf::from(&image),
+        bed.path("no-such-directory/x"),
+        bed.dir.clone(),
+    ] {
+        for method in [Method::Clone, Method::Mirror] {
+            let options = MigrateOptions {
+                method,
+                ..to("vda", &destination)
+            };
+            refused("a", &options, ErrorCode::Destination, &[shown(&destination)]);
+        }
+    }
+    before.must_be_as_before();
+    assert_eq!(fs::read(&existing).unwrap(), b"somebody's");
+    fs::remove_file(existing).unwrap();
+    fs::remove_file(link).unwrap();
+
+    let free = to("vdz", bed.path("free"));
+    refused("a", &free, ErrorCode::NoDisk, &["'a'", "'vdz'"]);
+    refused("nobody", &free, ErrorCode::NoDomain, &["'nobody'"]);
+    for method in [Method::Backup, Method::Rebase] {
+        let options = MigrateOptions {
+            method,
+            ..to("vda", bed.path("free"))
+        };
+        refused("a", &options, ErrorCode::InvalidArgument, &["CLONE", "MIRROR"]);
+    }
+    let options = MigrateOptions {
+        clone: CloneMethod::Callback,
+        ..to("vda", bed.path("free"))
+    };
+    refused("a", &options, ErrorCode::InvalidArgument, &["CALLBACK"]);
+    let options = MigrateOptions {
+        format: Some("vmdk".into()),
+        ..to("vda", bed.path("free"))
+    };
+    refused("a", &options, ErrorCode::Unsupported, &["vmdk"]);
+    let options = MigrateOptions {
+        method: Method::Clone,
+        format: Some("raw".into()),
+        ..to("vda", bed.path("free"))
+    };
+    refused("a", &options, ErrorCode::Unsupported, &["'vda'", "MIRROR"]);
+}
+
+#[test]
+fn snapshot_metadata_is_in_the_way() {
+    let bed = bed();
+    let bare = bed.bare("kept", &[Bare::RAW]);
+    let file = format!("vda,file={}", shown(&bed.path("kept-overlay")));
+    bed.virsh(&[
+        "snapshot-create-as",
+        "kept",
+        "s",
+        "--disk-only",
+        "--diskspec",
+        &file,
+        "--diskspec",
+        "sda,snapshot=no",
+    ]);
+    fails(
+        &bed,
+        "kept",
+        &to("vda", bed.path("never")),
+        ErrorCode::Busy,
+        &["'kept'", "1 snapshots", "snapshot-delete"],
+    );
+    bed.virsh(&["snapshot-delete", "kept", "s", "--metadata"]);
+    drop(bare);
+    fs::remove_file(bed.path("kept-overlay")).unwrap();
+}
+
+#[test]
+fn another_job_is_in_the_way() {
+    let bed = bed();
+    let before = home(&bed, "a", "vdb");
+    println!("a job of somebody else");
+    let mine = bed.path("mine");
+    let copy = [
+        "blockcopy",
+        "a",
+        "vdb",
+        shown(&mine),
+        "--transient-job",
+        "--bytes",
+        "1000000",
+    ];
+    bed.virsh(&copy);
+    let options = to("vdb", bed.path("never"));
+    let error = bed.connection.migrate_disk("a", &options).err().unwrap();
+    println!("{error}");
+    must_tell(&error, ErrorCode::Busy, &["'a'", "'vdb'"]);
+    bed.virsh(&["blockjob", "a", "vdb", "--abort"]);
+    fs::remove_file(mine).unwrap();
+    before.must_be_as_before();
+
+    println!("a migration of the same disk");
+    let slow = MigrateOptions {
+        bandwidth: MIB,
+        ..copying("vdb", bed.path("slow"))
+    };
+    let first = bed.connection.migrate_disk("a", &slow).unwrap();
+    await_copying(&first);
+    let error = bed.connection.migrate_disk("a", &options).err().unwrap();
+    println!("{error}");
+    must_tell(&error, ErrorCode::Busy, &["'a'"]);
+    first.cancel().unwrap();
+    before.must_be_as_before();
+}
+
+#[test]
+fn file_system_full() {
+    let bed = bed();
+    let Some(SmallFileSystem(small)) = &bed.small else {
+        println!("skipped: to mount a small file system takes root and a bed of one's own");
+        return;
+    };
+    for (domain, method) in [("a", Method::Clone), ("b", Method::Clone), ("a", Method::Mirror)] {
+        let options = MigrateOptions {
+            method,
+            ..to("vdb", small.join("out"))
+        };
+        fails(
+            &bed,
+            domain,
+            &options,
+            ErrorCode::NoSpace,
+            &["No space left on device", "/out"],
+        );
+        assert_eq!(fs::read_dir(small).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn libvirtd_restarted_in_mid_copy() {
+    let bed = bed();
+    for (index, (method, kill)) in [
+        (Method::Clone, true),
+        (Method::Clone, false),
+        (Method::Mirror, true),
+        (Method::Mirror, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        println!("{method:?}, SIGKILL: {kill}");
+        let before = home(&bed, "a", "vdb");
+        let acknowledged = before.acknowledged();
+        let options = MigrateOptions {
+            method,
+            clone: CloneMethod::Copy,
+            bandwidth: 4 * MIB,
+            auto_finish: true,
+            ..to("vdb", bed.path(&format!("restarted-{index}")))
+        };
+        let operation = bed.connection.migrate_disk("a", &options).unwrap();
+        await_copying(&operation);
+        bed.restart_daemon(kill);
+        assert_eq!(operation.finish(Some(PATIENCE)).unwrap().method, method);
+        before.must_have_moved(&options, &[], acknowledged);
+        fs::remove_file(&before.chain[0]).unwrap();
+    }
+}

@@ -52,8 +52,12 @@ impl Window<'_> {
         }
         let guard = Guard::arm(self)?;
         let result = self.run_guarded(&guard, fix);
+        let undo = Arc::clone(&guard.undo);
         drop(guard);
-        if self.freeze {
+        // A thaw that is being repeated has a timeout of its own: to reset it would wait for the attempt under way, and
+        // leave the next one without any.
+        let thawing = undo.thaw.get().is_some_and(|thaw| thaw.count.is_none());
+        if self.freeze && !thawing {
             // libvirt's default; there is no call that tells what it was before.
             if let Err(error) = self.guest.set_agent_timeout(None) {
                 log::warn!("{error}");

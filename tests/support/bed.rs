@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A test bed for all tests of a binary: up with the first, down with the last, also when one panics.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+
+use livedisk::{Connection, EventLoop};
+
+static CURRENT: Mutex<Weak<Bed>> = Mutex::new(Weak::new());
+static TURN: Mutex<()> = Mutex::new(());
+
+/// The bed, for one test alone.
+pub struct Turn {
+    bed: Arc<Bed>,
+    // Behind the bed, so that the next test waits until it is down.
+    _turn: MutexGuard<'static, ()>,
+}
+
+pub struct Bed {
+    pub connection: Connection,
+    pub uri: String,
+    /// Where images may be put: QEMU's user gets there.
+    pub dir: PathBuf,
+    lines: HashMap<String, String>,
+    /// A small file system, where root runs the tests.
+    pub small: Option<SmallFileSystem>,
+    /// It was up before and stays up.
+    kept: bool,
+    /// A test failed and may have left the guests in any state.
+    spoiled: AtomicBool,
+}
+
+/// Waits for this test's turn. `guests` are the SPECs of `tests/bed`, the same for all tests of a binary.
+///
+/// With LIVEDISK_TEST_DIR a bed with such guests that is up already is taken and left up, which is quicker for one test.
+pub fn turn(event_loop: EventLoop, guests: &[&str]) -> Turn {
+    // Held while waiting: so the bed of the test before is kept up.
+    let waiting = CURRENT.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let bed = match waiting {
+        Some(bed) if !bed.spoiled.load(Ordering::SeqCst) => bed,
+        spoiled => {
+            drop(spoiled);
+            current(event_loop, guests)
+        }
+    };
+    Turn { bed, _turn: turn }
+}
+
+fn current(event_loop: EventLoop, guests: &[&str]) -> Arc<Bed> {
+    let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(bed) = current.upgrade()
+        && !bed.spoiled.load(Ordering::SeqCst)
+    {
+        return bed;
+    }
+    let bed = Arc::new(Bed::up(event_loop, guests));
+    *current = Arc::downgrade(&bed);
+    bed
+}
+
+impl std::ops::Deref for Turn {
+    type Target = Bed;
+
+    fn deref(&self) -> &Bed {
+        &self.bed
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.bed.spoiled.store(true, Ordering::SeqCst);
+            let log = fs::read_to_string(self.bed.value("DAEMON_LOG")).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!(
+                "the end of libvirtd's log:\n{}",
+                lines[lines.len().saturating_sub(20)..].join("\n")
+            );
+        }
+    }
+}
+
+pub fn is_root() -> bool {
+    std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0
+}
+
+/// Runs a program to its end and returns its output; it must succeed.
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn script(arguments: &[&str]) -> String {
+    run(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bed"), arguments)
+}
+
+impl Bed {
+    fn up(event_loop: EventLoop, guests: &[&str]) -> Self {
+        let kept = std::env::var("LIVEDISK_TEST_DIR");
+        let small = (is_root() && kept.is_err()).then(SmallFileSystem::mount);
+        let arguments = match &kept {
+            Ok(dir) => vec!["env", "--dir", dir],
+            Err(_) => ["up"]
+                .into_iter()
+                .chain(guests.iter().flat_map(|guest| ["--guest", guest]))
+                .collect(),
+        };
+        let lines: HashMap<_, _> = script(&arguments)
+            .lines()
+            .filter_map(|line| line.strip_prefix("LIVEDISK_TEST_")?.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let uri = lines["URI"].clone();
+        let connection = match Connection::open(Some(&uri), event_loop) {
+            Ok(connection) => connection,
+            Err(error) => {
+                if kept.is_err() {
+                    script(&["down", "--dir", &lines["DIR"]]);
+                }
+                panic!("{error}");
+            }
+        };
+        Self {
+            connection,
+            uri,
+            dir: PathBuf::from(&lines["DIR"]),
+            lines,
+            small,
+            kept: kept.is_ok(),
+            spoiled: AtomicBool::new(false),
+        }
+    }
+
+    /// What the bed told as `LIVEDISK_TEST_<name>`.
+    pub fn value(&self, name: &str) -> &str {
+        &self.lines[name]
+    }
+
+    /// The number of a guest of the bed, if it is one.
+    pub fn number(&self, domain: &str) -> Option<usize> {
+        (1..=9).find(|number| {
+            self.lines
+                .get(&format!("DOMAIN_{number}"))
+                .is_some_and(|name| name == domain)
+        })
+    }
+
+    /// A line of what the bed told of one guest.
+    pub fn of_guest(&self, domain: &str, name: &str) -> &str {
+        let number = self.number(domain).unwrap();
+        let (name, target) = name.split_once(' ').unwrap_or((name, ""));
+        match target {
+            "" => self.value(&format!("{name}_{number}")),
+            target => self.value(&format!("{name}_{number}_{}", target.to_uppercase())),
+        }
+    }
+
+    /// A name in the bed's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    pub fn ctl(&self, domain: &str, words: &[&str]) -> String {
+        let dir = self.dir.to_str().unwrap();
+        let arguments: Vec<_> = ["ctl", "--dir", dir, domain].iter().chain(words).copied().collect();
+        script(&arguments)
+    }
+
+    /// With SIGKILL or SIGTERM; it is back when this returns.
+    pub fn restart_daemon(&self, kill: bool) {
+        let dir = self.dir.to_str().unwrap();
+        let mut arguments = vec!["restart-daemon", "--dir", dir];
+        arguments.extend(kill.then_some("--kill"));
+        script(&arguments);
+    }
+
+    /// virsh on the bed's daemon: its standard output, or its error.
+    pub fn try_virsh(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = Command::new("virsh")
+            .args(["-q", "-c", &self.uri])
+            .args(arguments)
+            .env("XDG_CACHE_HOME", self.dir.join("c"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(text(&output.stderr))
+        }
+    }
+
+    pub fn virsh(&self, arguments: &[&str]) -> String {
+        self.try_virsh(arguments)
+            .unwrap_or_else(|error| panic!("virsh {arguments:?}: {error}"))
+    }
+
+    pub fn qemu_pid(&self, domain: &str) -> i32 {
+        let directory = Path::new(self.value("PIDFILE_1")).parent().unwrap();
+        let pid = fs::read_to_string(directory.join(format!("{domain}.pid"))).unwrap();
+        pid.trim().parse().unwrap()
+    }
+
+    /// A domain without an operating system, which boots in no time: for what needs no file system.
+    pub fn bare(&self, name: &str, disks: &[Bare]) -> BareDomain<'_> {
+        let mut files = Vec::new();
+        let mut xml = String::new();
+        for (index, disk) in disks.iter().enumerate() {
+            let target = format!("vd{}", char::from(b'a' + index as u8));
+            let path = self.path(&format!("{name}-{target}.img"));
+            (disk.make)(&path);
+            let (format, extra, path_shown) = (disk.format, disk.extra, path.display());
+            xml += &format!(
+                "<disk type='file' device='disk'><driver name='qemu' type='{format}'/><source file='{path_shown}'>{}</source>\
+                 <backingStore/><target dev='{target}' bus='virtio'/>{extra}</disk>",
+                disk.in_source
+            );
+            files.push(path);
+        }
+        let definition = self.path(&format!("{name}.xml"));
+        fs::write(
+            &definition,
+            format!(
+                "<domain type='qemu'><name>{name}</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>\
+                 <os><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features>\
+                 <devices>{xml}<disk type='file' device='cdrom'><target dev='sda' bus='sata'/><readonly/></disk>\
+                 <controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"
+            ),
+        )
+        .unwrap();
+        let bare = BareDomain {
+            bed: self,
+            name: name.to_owned(),
+            files,
+        };
+        self.virsh(&["define", definition.to_str().unwrap()]);
+        fs::remove_file(definition).unwrap();
+        self.virsh(&["start", name]);
+        bare
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        let down = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bed"))
+            .args(["down", "--dir", self.dir.to_str().unwrap()])
+            .status();
+        // A panic in a drop would hide the one before.
+        if !down.is_ok_and(|status| status.success()) {
+            eprintln!("the bed in {} is not down", self.dir.display());
+        }
+    }
+}
+
+/// Of 6 MiB. Mounted before the daemon starts, which sees no later mounts where the host's are private.
+pub struct SmallFileSystem(pub PathBuf);
+
+impl SmallFileSystem {
+    fn mount() -> Self {
+        let template = std::env::temp_dir().join("livedisk-small.XXXXXX");
+        let path = PathBuf::from(run("mktemp", &["-d", template.to_str().unwrap()]).trim());
+        let small = Self(path);
+        let shown = small.0.to_str().unwrap();
+        run("mount", &["-t", "tmpfs", "-o", "size=6M,mode=755", "tmpfs", shown]);
+        small
+    }
+}
+
+impl Drop for SmallFileSystem {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// A disk of a bare domain.
+pub struct Bare {
+    pub format: &'static str,
+    /// Further elements of the disk and of its source.
+    pub extra: &'static str,
+    pub in_source: &'static str,
+    pub make: fn(&Path),
+}
+
+impl Bare {
+    pub const RAW: Self = Self {
+        format: "raw",
+        extra: "",
+        in_source: "",
+        make: |path| fill(path, 4 << 20),
+    };
+    /// With enough in it for a copy to be caught in the middle.
+    pub const BIG: Self = Self {
+        make: |path| fill(path, 32 << 20),
+        ..Self::RAW
+    };
+}
+
+/// Incompressible content, and so everything has to be copied.
+pub fn fill(path: &Path, size: u64) {
+    let mut random = std::io::Read::take(fs::File::open("/dev/urandom").unwrap(), size);
+    std::io::copy(&mut random, &mut fs::File::create(path).unwrap()).unwrap();
+}
+
+/// Gone with its files at the end.
+pub struct BareDomain<'a> {
+    bed: &'a Bed,
+    pub name: String,
+    pub files: Vec<PathBuf>,
+}
+
+impl Drop for BareDomain<'_> {
+    fn drop(&mut self) {
+        // It may be off already.
+        let _ = self.bed.try_virsh(&["destroy", &self.name]);
+        let _ = self.bed.try_virsh(&["undefine", &self.name]);
+        for file in &self.files {
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
+/// A program of the test's own, ended with it.
+pub struct Server(Child);
+
+impl Server {
+    pub fn start(program: &str, arguments: &[&str]) -> Self {
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program}: {error}"));
+        Self(child)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the tests on real guests share. Each test binary uses a part of it.
+#![allow(dead_code)]
+
+pub mod bed;
+pub mod image;
+pub mod scenario;
+pub mod watch;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use livedisk::{Error, ErrorCode, Operation, Phase, SnapshotDisk, SnapshotOptions};
+
+/// Longer than anything here takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One disk to one destination.
+pub fn disk(target: &str, destination: impl AsRef<Path>, format: &str) -> SnapshotDisk {
+    SnapshotDisk {
+        target: target.into(),
+        destination: destination.as_ref().to_str().unwrap().into(),
+        format: Some(format.into()),
+        ..SnapshotDisk::default()
+    }
+}
+
+pub fn snapshot(disks: Vec<SnapshotDisk>) -> SnapshotOptions {
+    SnapshotOptions {
+        disks,
+        ..SnapshotOptions::default()
+    }
+}
+
+/// Asks again and again until it is so.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < PATIENCE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Polls until the phase is reached; an operation that ends before that is a failure.
+pub fn await_phase(operation: &Operation, phase: Phase) {
+    until(&format!("{phase:?}"), || {
+        let now = operation.poll(Some(Duration::from_millis(100))).phase;
+        assert!(
+            now == phase || !now.is_final(),
+            "{now:?} instead of {phase:?}: {:?}",
+            operation.finish(Some(Duration::ZERO))
+        );
+        now == phase
+    });
+}
+
+/// Polls until something was copied.
+pub fn await_copying(operation: &Operation) {
+    until("something is copied", || {
+        let progress = operation.poll(Some(Duration::from_millis(100)));
+        assert!(
+            !progress.phase.is_final(),
+            "{progress:?}: {:?}",
+            operation.finish(Some(Duration::ZERO))
+        );
+        assert_ne!(progress.phase, Phase::Ready, "it was too quick: {progress:?}");
+        progress.phase == Phase::Copying && progress.bytes_done > 0
+    });
+}
+
+/// The error has this code and tells all of these.
+pub fn must_tell(error: &Error, code: ErrorCode, parts: &[&str]) {
+    assert_eq!(error.code(), code, "{error}");
+    for part in parts {
+        assert!(
+            error.message().contains(part),
+            "'{part}' is not in the message: {}",
+            error.message()
+        );
+    }
+    let message = error.message();
+    assert!(!message.chars().any(char::is_control), "{message:?}");
+}

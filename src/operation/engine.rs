@@ -366,6 +366,13 @@ impl Engine {
     }
 
     fn remove_record(&mut self) -> Result<()> {
+        let failed = self.jobs.iter().any(|job| job.failure.is_some());
+        if self.plan.method == Method::Backup && !self.plan.paused && failed {
+            match self.plan.guest.resume_after_io_error() {
+                Err(error) if error.code() != ErrorCode::NoDomain => log::error!("{error}"),
+                _ => {}
+            }
+        }
         let gone = self.plan.guest.set_metadata(&self.record.namespace(), None);
         match gone {
             // A transient domain takes its metadata with it.
@@ -409,13 +416,14 @@ impl Engine {
         let xml = copy_destination(&disk.libvirt_target(), &disk.format).map_err(internal)?;
         let write_blocking = self.jobs[index].write_blocking;
         self.shared.facts(|facts| facts.forget(&disk.target));
-        let started = self.device(index).copy(&Copy {
+        let copy = Copy {
             target: &disk.target,
             destination_xml: &xml,
             bandwidth: if self.limited { self.plan.bandwidth } else { 0 },
             shallow: self.plan.shallow,
             synchronous_writes: write_blocking,
-        });
+        };
+        let started = self.device(index).copy(&copy, &disk.destination.shown());
         // A call that was cut off may have begun the job all the same; the record says that it is ours.
         let cut_off = matches!(&started, Err(error) if error.code() == ErrorCode::NoConnection);
         self.jobs[index].started = started.is_ok() || cut_off;

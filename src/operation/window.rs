@@ -270,9 +270,13 @@ fn log_failure(result: Result<()>) {
 
 /// A guest whose agent hangs may freeze when it wakes, long after the request: only a thaw that was answered is certain.
 fn keep_thawing(guest: &Arc<Guest>) {
-    let guest = Arc::clone(guest);
+    let shared = Arc::clone(guest);
     let spawned = thread::Builder::new().name("livedisk-thaw".into()).spawn(move || {
         let _quiet = Quiet::new();
+        let guest = shared.apart().map(Arc::new).unwrap_or_else(|error| {
+            log::debug!("{error}; thawing over the shared connection");
+            shared
+        });
         loop {
             if matches!(guest.get_power_state(), Ok(State::Off)) {
                 return;

@@ -616,7 +616,7 @@ fn a_finish_in_a_hurry() {
     let before = bed.watch("slow");
     let options = SnapshotOptions {
         method: Method::Backup,
-        bandwidth: 16 << 20,
+        bandwidth: 64 << 20,
         ..one(bed.path("out"))
     };
     let operation = bed.connection.start_live_snapshot("slow", &options).unwrap();

@@ -253,25 +253,20 @@ fn the_bandwidth_limit_is_kept() {
     let _bare = bed.bare("limited", &[Bare::BIG]);
     for method in METHODS {
         let before = bed.watch("limited");
-        let mut took = Vec::new();
-        for bandwidth in [0, 8 << 20] {
-            let options = SnapshotOptions {
-                method,
-                bandwidth,
-                ..snapshot(vec![disk("vda", bed.path("out"), "qcow2")])
-            };
-            let began = Instant::now();
-            let operation = bed.connection.start_live_snapshot("limited", &options).unwrap();
-            await_phase(&operation, Phase::Ready);
-            took.push(began.elapsed());
-            operation.finish(Some(PATIENCE)).unwrap();
-            before.must_be_as_before(&["out"]);
-        }
+        let options = SnapshotOptions {
+            method,
+            bandwidth: 32 << 20,
+            ..snapshot(vec![disk("vda", bed.path("out"), "qcow2")])
+        };
+        let began = Instant::now();
+        let operation = bed.connection.start_live_snapshot("limited", &options).unwrap();
+        await_phase(&operation, Phase::Ready);
+        let took = began.elapsed();
+        operation.finish(Some(PATIENCE)).unwrap();
+        before.must_be_as_before(&["out"]);
         println!("{method:?}: {took:?}");
-        assert!(
-            took[1] > took[0] * 2 && took[1] > Duration::from_secs(1),
-            "{method:?}: {took:?}"
-        );
+        // 256 MiB take 8 s; the first part of a backup is not limited yet.
+        assert!(took > Duration::from_secs(4), "{method:?}: {took:?}");
     }
 }
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The one door: make demo, make test.
 .PHONY: help setup build bench demo test clean
+target = $(or $(CARGO_TARGET_DIR),target)
 
 help:
 	@echo "make demo    set up, build, and take a live snapshot of a small real guest (five minutes at most)"
 	@echo "make test    set up and run every test"
-	@echo "make build   target/release/liblivedisk.so and target/release/livedisk"
+	@echo "make build   $(target)/release/liblivedisk.so and $(target)/release/livedisk"
 	@echo "make bench   measure the freeze window against a bare freeze and thaw"
 	@echo "make setup   install the packages that are missing (root or sudo) and build the test guest"
 	@echo "make clean   remove what was built here"
@@ -19,7 +20,7 @@ bench: setup
 
 build: setup
 	cargo build --release --package livedisk --package livedisk-cli
-	target/release/livedisk man --dir target/man
+	$(target)/release/livedisk man --dir $(target)/man
 
 demo: build
 	@tests/demo

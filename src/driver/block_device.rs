@@ -21,9 +21,12 @@ impl<'a> BlockDevice<'a> {
     }
 
     /// Starts a mirror onto an image that exists (virDomainBlockCopy).
-    pub(crate) fn copy(&self, copy: &Copy<'_>) -> Result<()> {
-        self.guest
-            .call(&self.what("cannot start the copy of"), |domain| domain.block_copy(copy))
+    /// `shown` is the destination's name.
+    pub(crate) fn copy(&self, copy: &Copy<'_>, shown: &str) -> Result<()> {
+        self.guest.call(
+            &self.what(&format!("cannot start the copy to '{shown}' of")),
+            |domain| domain.block_copy(copy),
+        )
     }
 
     /// Asks the job to end (virDomainBlockJobAbort, ASYNC). A READY mirror ends whole, any other job is dropped.

@@ -3,6 +3,8 @@
 
 use std::ffi::CStr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::block_device::BlockDevice;
 use super::host::Host;
@@ -12,6 +14,10 @@ use crate::libvirt::{self, BackupEnd, Domain, Event, JobStats, State, Subscripti
 
 /// How long the agent is given for a plain question, in seconds.
 const AGENT_PATIENCE: u32 = 5;
+
+/// How long a daemon that was restarted is given to take up its domains.
+const TAKING_UP: Duration = Duration::from_secs(10);
+const TAKING_UP_AGAIN: Duration = Duration::from_millis(100);
 
 /// What the guest agent says of the file systems.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,14 +77,26 @@ impl Guest {
         format!("{what} domain '{}'", self.name)
     }
 
-    /// Takes the guest up again over a new connection, where the old one died.
+    /// Takes the guest up again over a new connection, where the old one died. A daemon that has just started may not
+    /// have taken up its running domains yet, so a guest that seems to be off is given some time.
     pub(crate) fn reconnect(&self) -> Result<()> {
         let connection = self.host.reconnect()?;
-        let domain = connection
-            .lookup_uuid(&self.uuid)
-            .map_err(|error| self.host.failed(&error, &self.what("cannot find")))?;
-        *self.domain.lock().unwrap_or_else(PoisonError::into_inner) = domain;
-        Ok(())
+        let deadline = Instant::now() + TAKING_UP;
+        loop {
+            let domain = connection
+                .lookup_uuid(&self.uuid)
+                .map_err(|error| self.host.failed(&error, &self.what("cannot find")))?;
+            if domain.id() == self.id || Instant::now() >= deadline {
+                *self.domain.lock().unwrap_or_else(PoisonError::into_inner) = domain;
+                return Ok(());
+            }
+            thread::sleep(TAKING_UP_AGAIN);
+        }
+    }
+
+    /// The same guest over a connection of its own, for a call that may take long: on a shared one others wait for it.
+    pub(crate) fn apart(&self) -> Result<Self> {
+        self.host.apart()?.get_guest(&self.uuid)
     }
 
     /// Events go to `sink` as long as the subscription lives; `None` without an event loop.
@@ -135,6 +153,16 @@ impl Guest {
 
     pub(crate) fn resume(&self) -> Result<()> {
         self.call(&self.what("cannot resume"), Domain::resume)
+    }
+
+    /// After a backup that failed: a write that had to wait for the destination fails with it (ENOSPC), and then QEMU
+    /// stops the guest. Without the backup the write goes through.
+    pub(crate) fn resume_after_io_error(&self) -> Result<()> {
+        if self.call(&self.what("cannot read the state of"), Domain::is_paused_by_io_error)? {
+            log::warn!("domain '{}' was stopped by the failed backup; resuming it", self.name);
+            self.resume()?;
+        }
+        Ok(())
     }
 
     /// virDomainFSFreeze of all file systems; how many were frozen.

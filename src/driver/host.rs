@@ -110,6 +110,11 @@ impl Host {
         }
     }
 
+    /// The same host over another connection.
+    pub(super) fn apart(&self) -> Result<Arc<Self>> {
+        Self::open(Some(&self.uri), self.event_loop)
+    }
+
     /// Connects anew if the connection is dead. Several guests may ask at once; one of them does it.
     pub(super) fn reconnect(&self) -> Result<Connection> {
         let mut connection = self.lock();

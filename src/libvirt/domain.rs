@@ -6,6 +6,8 @@ use std::mem::MaybeUninit;
 use std::os::raw::c_char;
 use std::ptr;
 
+use virt::domain::{DomainPausedReason, DomainStateReason};
+use virt::enumutil::Enum;
 use virt::error::Error;
 use virt_sys as sys;
 
@@ -100,6 +102,15 @@ impl Domain {
             sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED => State::Paused,
             _ => State::Off,
         })
+    }
+
+    /// Its disk's error policy stopped it: the write is tried again when the domain is resumed.
+    pub(crate) fn is_paused_by_io_error(&self) -> Result<bool, Error> {
+        let (_, reason) = self.inner.state()?;
+        Ok(matches!(
+            reason,
+            Enum::Known(DomainStateReason::Paused(Enum::Known(DomainPausedReason::IOError)))
+        ))
     }
 
     /// The live definition, or the inactive one. Never with secrets.

@@ -52,8 +52,12 @@ impl Window<'_> {
         }
         let guard = Guard::arm(self)?;
         let result = self.run_guarded(&guard, fix);
+        let undo = Arc::clone(&guard.undo);
         drop(guard);
-        if self.freeze {
+        // A thaw that is being repeated has a timeout of its own: to reset it would wait for the attempt under way, and
+        // leave the next one without any.
+        let thawing = undo.thaw.get().is_some_and(|thaw| thaw.count.is_none());
+        if self.freeze && !thawing {
             // libvirt's default; there is no call that tells what it was before.
             if let Err(error) = self.guest.set_agent_timeout(None) {
                 log::warn!("{error}");
@@ -266,9 +270,13 @@ fn log_failure(result: Result<()>) {
 
 /// A guest whose agent hangs may freeze when it wakes, long after the request: only a thaw that was answered is certain.
 fn keep_thawing(guest: &Arc<Guest>) {
-    let guest = Arc::clone(guest);
+    let shared = Arc::clone(guest);
     let spawned = thread::Builder::new().name("livedisk-thaw".into()).spawn(move || {
         let _quiet = Quiet::new();
+        let guest = shared.apart().map(Arc::new).unwrap_or_else(|error| {
+            log::debug!("{error}; thawing over the shared connection");
+            shared
+        });
         loop {
             if matches!(guest.get_power_state(), Ok(State::Off)) {
                 return;

@@ -308,9 +308,10 @@ impl Bare {
         in_source: "",
         make: |path| fill(path, 4 << 20),
     };
-    /// With enough in it for a copy to be caught in the middle.
+    /// With enough in it for a copy to be caught in the middle, though a backup is limited only once it runs, and
+    /// `/tmp` may be memory.
     pub const BIG: Self = Self {
-        make: |path| fill(path, 32 << 20),
+        make: |path| fill(path, 256 << 20),
         ..Self::RAW
     };
 }

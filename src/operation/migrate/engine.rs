@@ -498,14 +498,15 @@ impl Engine {
         };
         let xml = xml.map_err(internal)?;
         self.shared.facts(|facts| facts.forget(&plan.target));
-        let started = self.device().copy(&Copy {
+        let copy = Copy {
             target: &plan.target,
             destination_xml: &xml,
             bandwidth: if self.limited { plan.bandwidth } else { 0 },
             shallow: clone,
             reuse: !clone,
             synchronous_writes: self.write_blocking,
-        });
+        };
+        let started = self.device().copy(&copy, &plan.destination.shown());
         let cut_off = matches!(&started, Err(error) if error.code() == ErrorCode::NoConnection);
         self.copy = Tracked {
             started: started.is_ok() || cut_off,

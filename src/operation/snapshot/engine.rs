@@ -362,6 +362,13 @@ impl Engine {
     }
 
     fn remove_record(&mut self) -> Result<()> {
+        let failed = self.jobs.iter().any(|job| job.failure.is_some());
+        if self.plan.method == Method::Backup && !self.plan.paused && failed {
+            match self.plan.guest.resume_after_io_error() {
+                Err(error) if error.code() != ErrorCode::NoDomain => log::error!("{error}"),
+                _ => {}
+            }
+        }
         self.plan
             .guest
             .remove_metadata(&self.record.namespace(), self.record.had_metadata)?;
@@ -396,14 +403,15 @@ impl Engine {
         let xml = copy_destination(&disk.libvirt_target(), &disk.format).map_err(internal)?;
         let write_blocking = self.jobs[index].write_blocking;
         self.shared.facts(|facts| facts.forget(&disk.target));
-        let started = self.device(index).copy(&Copy {
+        let copy = Copy {
             target: &disk.target,
             destination_xml: &xml,
             bandwidth: if self.limited { self.plan.bandwidth } else { 0 },
             shallow: self.plan.shallow,
             reuse: true,
             synchronous_writes: write_blocking,
-        });
+        };
+        let started = self.device(index).copy(&copy, &disk.destination.shown());
         // A call that was cut off may have begun the job all the same; the record says that it is ours.
         let cut_off = matches!(&started, Err(error) if error.code() == ErrorCode::NoConnection);
         self.jobs[index].started = started.is_ok() || cut_off;

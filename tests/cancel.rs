@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Cancel in each phase takes everything back; to drop an operation takes nothing back.
+
+mod support;
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use livedisk::{ErrorCode, EventLoop, Method, Phase, SnapshotOptions};
+use support::bed::{Bare, Turn};
+use support::scenario::{self, METHODS};
+use support::{PATIENCE, await_copying, await_phase, disk, must_tell, snapshot, until};
+
+fn bed() -> Turn {
+    support::bed::turn(EventLoop::Own, &["name=a,disks=qcow2-backed:64M+raw:64M,data=8M"])
+}
+
+#[test]
+fn while_finish_waits() {
+    let bed = bed();
+    METHODS
+        .into_iter()
+        .for_each(|method| scenario::cancel_while_finish_waits(&bed, method));
+}
+
+#[test]
+fn in_each_phase() {
+    let bed = bed();
+    let before = bed.watch("a");
+    for method in METHODS {
+        for phase in [Phase::Preparing, Phase::Copying, Phase::Ready] {
+            println!("{method:?} {phase:?}");
+            let options = SnapshotOptions {
+                method,
+                bandwidth: if phase == Phase::Copying { 1 << 20 } else { 0 },
+                ..snapshot(vec![
+                    disk("vda", bed.path("one"), "raw"),
+                    disk("vdb", bed.path("two"), "qcow2"),
+                ])
+            };
+            let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
+            match phase {
+                Phase::Copying => await_copying(&operation),
+                Phase::Ready => await_phase(&operation, phase),
+                _ => {}
+            }
+            operation.cancel().unwrap();
+            assert_eq!(operation.poll(None).phase, Phase::Cancelled);
+            let error = operation.finish(None).unwrap_err();
+            must_tell(&error, ErrorCode::Cancelled, &["'a'"]);
+            before.must_be_as_before(&[]);
+        }
+    }
+}
+
+/// Whoever wins: either the images are there and whole, or all is taken back.
+#[test]
+fn racing_finish() {
+    let bed = bed();
+    let before = bed.watch("a");
+    let mut outcomes = Vec::new();
+    for (index, delay) in [0, 2, 5, 10, 20, 40, 80, 160, 320, 640].into_iter().enumerate() {
+        let options = SnapshotOptions {
+            method: METHODS[index % 2],
+            ..snapshot(vec![
+                disk("vda", bed.path("one"), "qcow2"),
+                disk("vdb", bed.path("two"), "qcow2"),
+            ])
+        };
+        let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
+        await_phase(&operation, Phase::Ready);
+        let (finished, cancelled) = thread::scope(|scope| {
+            let finishing = scope.spawn(|| operation.finish(Some(PATIENCE)));
+            thread::sleep(Duration::from_millis(delay));
+            let cancelled = operation.cancel();
+            (finishing.join().unwrap(), cancelled)
+        });
+        outcomes.push((delay, finished.is_ok()));
+        match finished {
+            Ok(_) => {
+                must_tell(&cancelled.unwrap_err(), ErrorCode::NoOperation, &[]);
+                for image in ["one", "two"] {
+                    support::bed::run(
+                        "qemu-img",
+                        &["check", "-q", "-f", "qcow2", bed.path(image).to_str().unwrap()],
+                    );
+                }
+                before.must_be_as_before(&["one", "two"]);
+            }
+            Err(error) => {
+                must_tell(&error, ErrorCode::Cancelled, &["'a'"]);
+                cancelled.unwrap();
+                before.must_be_as_before(&[]);
+            }
+        }
+    }
+    println!("{outcomes:?}");
+}
+
+#[test]
+fn a_dropped_operation_goes_on_and_can_be_found() {
+    let bed = bed();
+    let bare = bed.bare("left", &[Bare::BIG]);
+    for method in METHODS {
+        println!("{method:?}");
+        let before = bed.watch("left");
+        let out = bed.path("out");
+        let options = SnapshotOptions {
+            method,
+            bandwidth: 1 << 20,
+            ..snapshot(vec![disk("vda", &out, "raw")])
+        };
+        let operation = bed.connection.start_live_snapshot("left", &options).unwrap();
+        await_copying(&operation);
+        drop(operation);
+
+        let known = bed.connection.operations(Some("left")).unwrap();
+        assert_eq!(known.len(), 1);
+        let known = &known[0];
+        assert_eq!((known.domain.as_str(), known.method), ("left", method));
+        assert_eq!(known.owner_process, std::process::id());
+        assert!(!known.orphaned, "its process lives");
+        assert_eq!(known.disks[0].destination, out.to_str().unwrap());
+        assert!(out.exists());
+        let error = bed.connection.start_live_snapshot("left", &options).unwrap_err();
+        must_tell(&error, ErrorCode::Busy, &["'left'", &known.id]);
+
+        if method == Method::Mirror {
+            assert!(known.disks[0].progress.is_some());
+            bed.virsh(&["blockjob", "left", "vda", "--abort"]);
+        } else {
+            bed.virsh(&["domjobabort", "left"]);
+        }
+        let namespace = format!("urn:livedisk:operation:{}", known.id);
+        bed.virsh(&[
+            "metadata", "left", "--uri", &namespace, "--live", "--config", "--remove",
+        ]);
+        until("the job is gone", || {
+            bed.virsh(&["domjobinfo", "left"]).contains("None")
+        });
+        // libvirt removes the target of a backup that was aborted; a mirror's it leaves.
+        if out.exists() {
+            fs::remove_file(&out).unwrap();
+        }
+        // The empty <metadata/> in the definition is libvirt's.
+        let inactive = bed
+            .virsh(&["dumpxml", "--inactive", "left"])
+            .replace("  <metadata/>\n", "");
+        let definition = bed.path("left.xml");
+        fs::write(&definition, inactive).unwrap();
+        bed.virsh(&["define", definition.to_str().unwrap()]);
+        fs::remove_file(definition).unwrap();
+        before.must_be_as_before(&[]);
+    }
+    drop(bare);
+}

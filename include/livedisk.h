@@ -154,7 +154,8 @@
 #define LIVEDISK_METHOD_REBASE 3
 
 /**
- * External snapshot, clone of the quiet base, active commit: content as of the start. Not supported yet.
+ * External snapshot, clone of the quiet base, active commit. In a migration the five-step procedure; for a snapshot not
+ * supported yet.
  */
 #define LIVEDISK_METHOD_CLONE 4
 
@@ -189,7 +190,7 @@
 #define LIVEDISK_CLONE_COPY 2
 
 /**
- * libvirt storage volumes.
+ * libvirt storage volumes. Not supported yet.
  */
 #define LIVEDISK_CLONE_VOLUME 3
 

@@ -57,7 +57,8 @@ pub const LIVEDISK_METHOD_BACKUP: i32 = 1;
 pub const LIVEDISK_METHOD_MIRROR: i32 = 2;
 /// As MIRROR by virDomainBlockRebase, for old hosts. Not supported yet.
 pub const LIVEDISK_METHOD_REBASE: i32 = 3;
-/// External snapshot, clone of the quiet base, active commit: content as of the start. Not supported yet.
+/// External snapshot, clone of the quiet base, active commit. In a migration the five-step procedure; for a snapshot not
+/// supported yet.
 pub const LIVEDISK_METHOD_CLONE: i32 = 4;
 
 /// Freeze if a guest agent answers, else be crash-consistent and say so in the report.
@@ -73,7 +74,7 @@ pub const LIVEDISK_CLONE_AUTO: i32 = 0;
 pub const LIVEDISK_CLONE_REFLINK: i32 = 1;
 /// Copy, with holes kept.
 pub const LIVEDISK_CLONE_COPY: i32 = 2;
-/// libvirt storage volumes.
+/// libvirt storage volumes. Not supported yet.
 pub const LIVEDISK_CLONE_VOLUME: i32 = 3;
 /// The caller's own function.
 pub const LIVEDISK_CLONE_CALLBACK: i32 = 4;

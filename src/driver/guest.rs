@@ -19,6 +19,10 @@ const AGENT_PATIENCE: u32 = 5;
 const TAKING_UP: Duration = Duration::from_secs(10);
 const TAKING_UP_AGAIN: Duration = Duration::from_millis(100);
 
+/// How long libvirt is given to notice that QEMU is gone.
+const NOTICING: Duration = Duration::from_secs(2);
+const NOTICING_AGAIN: Duration = Duration::from_millis(50);
+
 /// What the guest agent says of the file systems.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AgentStatus {
@@ -122,6 +126,20 @@ impl Guest {
         match state {
             Err(error) if error.code().to_raw() as i32 == libvirt::code::NO_DOMAIN => Ok(State::Off),
             other => other.map_err(|error| self.host.failed(&error, &self.what("cannot read the state of"))),
+        }
+    }
+
+    /// Whether the guest is about to be seen as gone: between QEMU's death and libvirt's noticing it calls fail oddly.
+    pub(crate) fn goes_away(&self) -> bool {
+        let deadline = Instant::now() + NOTICING;
+        loop {
+            if matches!(self.get_power_state(), Ok(State::Off)) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(NOTICING_AGAIN);
         }
     }
 

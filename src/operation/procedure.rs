@@ -3,6 +3,7 @@
 
 use super::state::Goal;
 use super::types::{Phase, Report};
+use crate::driver::Guest;
 use crate::error::{Error, Result};
 
 /// What the loop has to do next.
@@ -46,6 +47,5 @@ pub(super) trait Procedure: Send {
 
     fn has_events(&self) -> bool;
 
-    /// The domain's name.
-    fn domain(&self) -> &str;
+    fn guest(&self) -> &Guest;
 }

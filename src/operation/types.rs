@@ -21,7 +21,8 @@ pub enum Method {
     Mirror = 2,
     /// As [`Method::Mirror`] by virDomainBlockRebase, for hosts without the newer call. Not supported yet.
     Rebase = 3,
-    /// External snapshot, clone of the quiet base, active commit: content as of the start. Not supported yet.
+    /// External snapshot, clone of the quiet base, active commit. In a migration the five-step procedure; for a snapshot
+    /// not supported yet.
     Clone = 4,
 }
 

@@ -105,10 +105,11 @@ impl Worker {
         }
         match goal {
             Goal::Forward if !self.procedure.passed_no_return() => {
+                let error = self.or_domain_gone(error);
                 log::info!("turning back: {error}");
                 // A cancel that made a step fail is a cancel.
                 if error.code() != ErrorCode::Cancelled {
-                    self.failure = Some(error.clone());
+                    self.failure = Some(error);
                 }
                 true
             }
@@ -123,6 +124,23 @@ impl Worker {
         }
     }
 
+    /// A call that failed because QEMU died under it says anything but that.
+    fn or_domain_gone(&self, error: &Error) -> Error {
+        let guest = self.procedure.guest();
+        if error.code() != ErrorCode::Libvirt || !guest.goes_away() {
+            return error.clone();
+        }
+        Error::new(
+            ErrorCode::DomainState,
+            format!(
+                "domain '{}' was shut off, destroyed or restarted during the operation ({}); start again when it runs",
+                guest.name(),
+                error.message()
+            ),
+        )
+        .with_libvirt_code(error.libvirt_code())
+    }
+
     fn waited_enough(&mut self) -> bool {
         self.back_waits.get_or_insert_with(Instant::now).elapsed() > BACK_PATIENCE
     }
@@ -133,7 +151,7 @@ impl Worker {
             format!(
                 "QEMU has been asked to end the block job of domain '{}' and has not for {BACK_PATIENCE:?}; \
                  its destination hangs; mend the storage, and the job will end by itself",
-                self.procedure.domain()
+                self.procedure.guest().name()
             ),
         )
     }
@@ -199,7 +217,7 @@ impl Worker {
             )),
             (Goal::Back, Some(error), _) => failed(error),
             (Goal::Back, None, _) => {
-                let name = self.procedure.domain();
+                let name = self.procedure.guest().name();
                 let message = format!("the operation on domain '{name}' was cancelled and taken back");
                 (Phase::Cancelled, Err(Error::new(ErrorCode::Cancelled, message)))
             }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::plan::{Plan, beside};
 use super::{Chain, Failure, Observed, Step, model, next, phase};
-use crate::driver::{BlockDevice, code_of_reason};
+use crate::driver::{BlockDevice, Guest, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Cloned, Destination, Identity, Made, Output, Place};
 use crate::libvirt::xml::{Disk, Target, copy_destination, external_snapshot, overlay_destination};
@@ -725,7 +725,7 @@ impl Procedure for Engine {
         self.subscription.is_some()
     }
 
-    fn domain(&self) -> &str {
-        self.plan.guest.name()
+    fn guest(&self) -> &Guest {
+        &self.plan.guest
     }
 }

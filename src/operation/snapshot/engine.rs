@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::plan::{Plan, PlannedDisk};
 use super::{Failure, Observed, Step, model, next, phase};
-use crate::driver::{BlockDevice, code_of_reason};
+use crate::driver::{BlockDevice, Guest, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Output};
 use crate::libvirt::xml::{BackupDisk, DomainXml, backup, copy_destination};
@@ -739,8 +739,8 @@ impl Procedure for Engine {
         self.subscription.is_some()
     }
 
-    fn domain(&self) -> &str {
-        self.plan.guest.name()
+    fn guest(&self) -> &Guest {
+        &self.plan.guest
     }
 }
 

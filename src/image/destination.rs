@@ -109,6 +109,14 @@ impl Destination {
         }
     }
 
+    /// As the caller wrote it.
+    pub(crate) fn as_written(&self) -> &str {
+        match self {
+            Self::Path(path) => path,
+            Self::Nbd { uri, .. } => uri,
+        }
+    }
+
     /// As the caller wrote it, fit for a message.
     pub(crate) fn shown(&self) -> String {
         match self {

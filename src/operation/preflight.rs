@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use super::record::Record;
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{Destination, Server};
+use crate::image::{Destination, Identity, Server};
 use crate::libvirt::JobStats;
 use crate::libvirt::xml::{Device, Disk, DomainXml, NbdServer, Source, Target};
 
@@ -45,6 +45,40 @@ pub(super) fn must_be_free(guest: &Guest, config: &DomainXml) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The images that the guest itself uses, whole chains included: no destination may be one of them.
+pub(super) fn images_in_use(config: &DomainXml) -> Vec<Identity> {
+    let layers = config.disks.iter().flat_map(|disk| &disk.chain);
+    layers
+        .filter_map(|layer| Identity::of_path(layer.source.path()?))
+        .collect()
+}
+
+pub(super) fn find_disk<'a>(guest: &Guest, config: &'a DomainXml, target: &str) -> Result<&'a Disk> {
+    let name = guest.name();
+    config.disk(target).ok_or_else(|| {
+        error(
+            ErrorCode::NoDisk,
+            format!(
+                "domain '{name}' has no disk '{}'; see 'virsh domblklist {name}'",
+                target.escape_debug()
+            ),
+        )
+    })
+}
+
+pub(super) fn must_be_known_format(format: String, what: &str) -> Result<String> {
+    if format == "qcow2" || format == "raw" {
+        return Ok(format);
+    }
+    Err(error(
+        ErrorCode::Unsupported,
+        format!(
+            "{what}: format '{}' is not supported; use qcow2 or raw",
+            format.escape_debug()
+        ),
+    ))
 }
 
 pub(super) fn must_have_no_job(guest: &Guest, disk: &Disk, what: &str) -> Result<()> {

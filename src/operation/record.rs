@@ -90,8 +90,22 @@ fn process_start(process: u32) -> Option<u64> {
 }
 
 impl Record {
+    /// The record of an operation that this process begins.
+    pub(crate) fn new(kind: Kind, method: Method, had_metadata: bool, disks: Vec<RecordedDisk>) -> Result<Self> {
+        Ok(Self {
+            id: Self::new_id()?,
+            kind,
+            method,
+            mark: Mark::Absent,
+            started: SystemTime::now(),
+            owner: Owner::this(),
+            had_metadata,
+            disks,
+        })
+    }
+
     /// A fresh id from the kernel.
-    pub(crate) fn new_id() -> Result<String> {
+    fn new_id() -> Result<String> {
         let path = "/proc/sys/kernel/random/uuid";
         std::fs::read_to_string(path)
             .map(|id| id.trim().to_owned())

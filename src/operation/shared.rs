@@ -3,14 +3,15 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::types::{Phase, Progress, Report};
+use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
-use crate::libvirt::{BackupEnd, BlockJobStatus, Event};
+use crate::libvirt::{BackupEnd, BlockJobStatus, Event, Subscription};
 
 /// What events have told, kept until the worker asks.
 #[derive(Debug, Default)]
@@ -146,6 +147,12 @@ impl Shared {
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// The guest's events come here as long as the subscription lives; `None` without an event loop.
+    pub(super) fn subscribe(self: &Arc<Self>, guest: &Guest) -> Result<Option<Subscription>> {
+        let shared = Arc::clone(self);
+        guest.subscribe(Arc::new(move |event| shared.deliver(event)))
     }
 
     // From the event loop and the caller.

@@ -9,13 +9,13 @@ use super::plan::{Plan, beside};
 use super::{Chain, Failure, Observed, Step, model, next, phase};
 use crate::driver::{BlockDevice, Guest, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{self, Cloned, Destination, Identity, Made, Output, Place};
+use crate::image::{self, Cloned, Identity, Made, Output, Place};
 use crate::libvirt::xml::{Disk, Target, copy_destination, external_snapshot, overlay_destination};
 use crate::libvirt::{BlockJobType, Copy, State, Subscription};
 use crate::operation::convergence::{Convergence, Rates, Sample};
 use crate::operation::preflight::libvirt_target;
 use crate::operation::procedure::{Procedure, Turn};
-use crate::operation::record::{Kind, Owner, Record, RecordedDisk};
+use crate::operation::record::{Kind, Record, RecordedDisk};
 use crate::operation::shared::Shared;
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
 use crate::operation::types::{CloneMethod, Consistency, Method, Phase, Report};
@@ -91,26 +91,13 @@ pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
 
 impl Engine {
     pub(in crate::operation) fn new(plan: Plan, shared: Arc<Shared>) -> Result<Self> {
-        let id = Record::new_id()?;
-        let destination = match &plan.destination {
-            Destination::Path(path) => path.clone(),
-            Destination::Nbd { uri, .. } => uri.clone(),
+        let disk = RecordedDisk {
+            target: plan.target.clone(),
+            destination: plan.destination.as_written().to_owned(),
+            format: plan.format.clone(),
+            made: None,
         };
-        let record = Record {
-            kind: Kind::Migration,
-            method: plan.method,
-            mark: Mark::Absent,
-            started: SystemTime::now(),
-            owner: Owner::this(),
-            had_metadata: plan.had_metadata,
-            disks: vec![RecordedDisk {
-                target: plan.target.clone(),
-                destination,
-                format: plan.format.clone(),
-                made: None,
-            }],
-            id,
-        };
+        let record = Record::new(Kind::Migration, plan.method, plan.had_metadata, vec![disk])?;
         let mut engine = Self {
             overlay_path: beside(&plan.source.0, &record.id, "source"),
             destination_overlay_path: beside(plan.destination_path(), &record.id, "destination"),
@@ -140,12 +127,9 @@ impl Engine {
     }
 
     fn subscribe(&mut self) -> Result<()> {
-        let shared = Arc::clone(&self.shared);
+        // Dropped first: the callbacks of a dead connection must not outlive it.
         self.subscription = None;
-        self.subscription = self
-            .plan
-            .guest
-            .subscribe(Arc::new(move |event| shared.deliver(event)))?;
+        self.subscription = self.shared.subscribe(&self.plan.guest)?;
         Ok(())
     }
 

@@ -9,7 +9,9 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::image::{Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Device, Disk, Source};
-use crate::operation::preflight::{must_be_copyable, must_be_free, must_have_no_job};
+use crate::operation::preflight::{
+    find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
+};
 use crate::operation::types::{CloneMethod, Method, MigrateOptions};
 
 /// A migration that may be started.
@@ -56,15 +58,7 @@ impl Plan {
         must_be_free(&guest, &config)?;
         let target = options.target.as_str();
         let what = format!("disk '{}' of domain '{name}'", target.escape_debug());
-        let disk = config.disk(target).ok_or_else(|| {
-            error(
-                ErrorCode::NoDisk,
-                format!(
-                    "domain '{name}' has no disk '{}'; see 'virsh domblklist {name}'",
-                    target.escape_debug()
-                ),
-            )
-        })?;
+        let disk = find_disk(&guest, &config, target)?;
         must_be_copyable(disk, &what)?;
         if disk.device != Device::Disk {
             return Err(error(
@@ -74,12 +68,7 @@ impl Plan {
         }
         must_have_no_job(&guest, disk, &what)?;
         must_have_no_snapshots(&guest, &what)?;
-        let in_use: Vec<Identity> = config
-            .disks
-            .iter()
-            .flat_map(|disk| &disk.chain)
-            .filter_map(|layer| Identity::of_path(layer.source.path()?))
-            .collect();
+        let in_use = images_in_use(&config);
         let destination = Destination::parse(&options.destination)?;
         let place = destination.look(false, &in_use)?;
         let source = disk
@@ -99,13 +88,7 @@ impl Plan {
             (None, Place::Free | Place::File) => source.1.clone(),
             (None, Place::Device | Place::Export) => "raw".to_owned(),
         };
-        if format != "qcow2" && format != "raw" {
-            let shown = format.escape_debug();
-            return Err(error(
-                ErrorCode::Unsupported,
-                format!("{what}: format '{shown}' is not supported; use qcow2 or raw"),
-            ));
-        }
+        let format = must_be_known_format(format, &what)?;
         let method = choose_method(&guest, options, disk, &place, &format, &what)?;
         if disk.encrypted && !options.allow_plaintext {
             return Err(error(

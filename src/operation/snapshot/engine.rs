@@ -14,7 +14,7 @@ use crate::libvirt::xml::{BackupDisk, DomainXml, backup, copy_destination};
 use crate::libvirt::{BlockJobStatus, Copy, JobStats, State, Subscription};
 use crate::operation::convergence::{Convergence, Rates, Sample};
 use crate::operation::procedure::{Procedure, Turn};
-use crate::operation::record::{Kind, Owner, Record, RecordedDisk};
+use crate::operation::record::{Kind, Record, RecordedDisk};
 use crate::operation::shared::{Facts, Shared};
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
 use crate::operation::types::{Consistency, Method, Phase, Report};
@@ -93,28 +93,13 @@ fn job_count(plan: &Plan) -> usize {
 
 impl Engine {
     pub(in crate::operation) fn new(plan: Plan, shared: Arc<Shared>) -> Result<Self> {
-        let record = Record {
-            id: Record::new_id()?,
-            kind: Kind::Snapshot,
-            method: plan.method,
-            mark: Mark::Absent,
-            started: std::time::SystemTime::now(),
-            owner: Owner::this(),
-            had_metadata: plan.had_metadata,
-            disks: plan
-                .disks
-                .iter()
-                .map(|disk| RecordedDisk {
-                    target: disk.target.clone(),
-                    destination: match &disk.destination {
-                        Destination::Path(path) => path.clone(),
-                        Destination::Nbd { uri, .. } => uri.clone(),
-                    },
-                    format: disk.format.clone(),
-                    made: None,
-                })
-                .collect(),
-        };
+        let disks = plan.disks.iter().map(|disk| RecordedDisk {
+            target: disk.target.clone(),
+            destination: disk.destination.as_written().to_owned(),
+            format: disk.format.clone(),
+            made: None,
+        });
+        let record = Record::new(Kind::Snapshot, plan.method, plan.had_metadata, disks.collect())?;
         let mut engine = Self {
             seen: at_start(&plan),
             goal: Goal::Forward,
@@ -135,13 +120,9 @@ impl Engine {
     }
 
     fn subscribe(&mut self) -> Result<()> {
-        let shared = Arc::clone(&self.shared);
         // Dropped first: the callbacks of a dead connection must not outlive it.
         self.subscription = None;
-        self.subscription = self
-            .plan
-            .guest
-            .subscribe(Arc::new(move |event| shared.deliver(event)))?;
+        self.subscription = self.shared.subscribe(&self.plan.guest)?;
         Ok(())
     }
 

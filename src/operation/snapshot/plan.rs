@@ -10,7 +10,9 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::image::{Backing, Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Disk, DomainXml, Source, Target};
-use crate::operation::preflight::{libvirt_target, must_be_copyable, must_be_free, must_have_no_job};
+use crate::operation::preflight::{
+    find_disk, images_in_use, libvirt_target, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
+};
 use crate::operation::types::{Method, Quiesce, SnapshotDisk, SnapshotOptions};
 
 const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);
@@ -89,12 +91,7 @@ impl Plan {
                 format!("this libvirt and QEMU offer no backup for domain '{name}'; use MIRROR"),
             ));
         }
-        let in_use: Vec<Identity> = config
-            .disks
-            .iter()
-            .flat_map(|disk| &disk.chain)
-            .filter_map(|layer| Identity::of_path(layer.source.path()?))
-            .collect();
+        let in_use = images_in_use(&config);
         let disks = options
             .disks
             .iter()
@@ -204,15 +201,7 @@ fn plan_disk(
 ) -> Result<PlannedDisk> {
     let (name, target) = (guest.name(), wanted.target.as_str());
     let what = format!("disk '{}' of domain '{name}'", target.escape_debug());
-    let disk = config.disk(target).ok_or_else(|| {
-        error(
-            ErrorCode::NoDisk,
-            format!(
-                "domain '{name}' has no disk '{}'; see 'virsh domblklist {name}'",
-                target.escape_debug()
-            ),
-        )
-    })?;
+    let disk = find_disk(guest, config, target)?;
     must_be_copyable(disk, &what)?;
     let destination = Destination::parse(&wanted.destination)?;
     if !guest.host().is_local() && !matches!(destination, Destination::Nbd { .. }) {
@@ -284,16 +273,7 @@ fn choose_format(wanted: &SnapshotDisk, disk: &Disk, place: &Place, what: &str) 
             )
         })?,
     };
-    if format == "qcow2" || format == "raw" {
-        return Ok(format);
-    }
-    Err(error(
-        ErrorCode::Unsupported,
-        format!(
-            "{what}: format '{}' is not supported; use qcow2 or raw",
-            format.escape_debug()
-        ),
-    ))
+    must_be_known_format(format, what)
 }
 
 fn shallow_backing(disk: &Disk, format: &str, what: &str) -> Result<Option<Backing>> {

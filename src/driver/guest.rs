@@ -275,7 +275,7 @@ impl Guest {
         }
     }
 
-    /// An external snapshot without metadata (virDomainSnapshotCreateXML).
+    /// An external snapshot onto overlays that exist, without metadata (virDomainSnapshotCreateXML).
     pub(crate) fn snapshot(&self, snapshot_xml: &CStr) -> Result<()> {
         self.call(&self.what("cannot take the external snapshot of"), |domain| {
             domain.external_snapshot(snapshot_xml)

@@ -8,7 +8,7 @@ mod nbd;
 mod output;
 mod qemu_img;
 
-pub(crate) use clone::{Cloned, copy, reflink};
+pub(crate) use clone::{Cloned, Watch, copy, reflink};
 pub(crate) use destination::{Destination, Place};
 pub(crate) use nbd::Server;
 pub(crate) use output::{Backing, Made, Output};
@@ -17,6 +17,18 @@ pub(crate) use qemu_img::{check, compare_with_live, rebase_relative};
 /// A clone that failed, and why.
 pub(crate) fn failed_clone(shown: &str, error: std::io::Error) -> crate::error::Error {
     output::cannot(shown, "clone to", error)
+}
+
+/// Makes an empty qcow2 overlay on `backing` (path, format), where nothing is. It is in `made` also when only half made.
+pub(crate) fn make_overlay(
+    path: &str,
+    size: u64,
+    backing: (&str, &str),
+    made: &mut Option<Made>,
+) -> crate::error::Result<()> {
+    let (overlay, file) = Made::create(path)?;
+    *made = Some(overlay);
+    qemu_img::create_qcow2(&file, size, Some(backing), &path.escape_debug().to_string())
 }
 
 /// Removes a disk's old image.

@@ -192,10 +192,11 @@ impl Domain {
             .map(drop)
     }
 
-    /// virDomainSnapshotCreateXML: disks only, all or none, and no snapshot metadata.
+    /// virDomainSnapshotCreateXML: disks only, all or none, onto overlays that exist, and no snapshot metadata.
     pub(crate) fn external_snapshot(&self, snapshot_xml: &CStr) -> Result<(), Error> {
         let flags = sys::VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
             | sys::VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+            | sys::VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
             | sys::VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA;
         // SAFETY: the string lives until the call returns; the object that comes back is released at once.
         unsafe {

@@ -5,6 +5,7 @@
 //! the hands, [`worker`] for the loop.
 #![forbid(unsafe_code)]
 
+mod cloning;
 mod convergence;
 mod migrate;
 mod preflight;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What every operation asks before it begins.
 
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use super::record::Record;
@@ -136,4 +137,13 @@ pub(super) fn libvirt_target(destination: &Destination, is_device: bool) -> Targ
             },
         },
     }
+}
+
+/// A file name beside `path` that belongs to this operation.
+pub(super) fn beside(path: &str, id: &str, role: &str) -> String {
+    let directory = Path::new(path).parent().unwrap_or(Path::new("/"));
+    directory
+        .join(format!(".livedisk-{id}-{role}.qcow2"))
+        .to_string_lossy()
+        .into_owned()
 }

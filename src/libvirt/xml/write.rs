@@ -94,20 +94,22 @@ pub(crate) fn overlay_destination(path: &str, backing: &[(String, String)]) -> R
     ))
 }
 
-/// The `<domainsnapshot>` of an external snapshot of one disk; the others are left out by name.
-pub(crate) fn external_snapshot(target: &str, overlay: &str, others: &[String]) -> Result<String, String> {
-    let source = element("source", &[("file", overlay)], vec![]);
-    let driver = element("driver", &[("type", "qcow2")], vec![]);
-    let mut disks = vec![element(
-        "disk",
-        &[("name", target), ("snapshot", "external"), ("type", "file")],
-        vec![driver, source],
-    )];
-    disks.extend(
-        others
-            .iter()
-            .map(|other| element("disk", &[("name", other), ("snapshot", "no")], vec![])),
-    );
+/// The `<domainsnapshot>` of an external snapshot of some disks (target, overlay); the others are left out by name.
+pub(crate) fn external_snapshot(overlays: &[(&str, &str)], others: &[String]) -> Result<String, String> {
+    let chosen = overlays.iter().map(|(target, overlay)| {
+        element(
+            "disk",
+            &[("name", target), ("snapshot", "external"), ("type", "file")],
+            vec![
+                element("driver", &[("type", "qcow2")], vec![]),
+                element("source", &[("file", overlay)], vec![]),
+            ],
+        )
+    });
+    let left_out = others
+        .iter()
+        .map(|other| element("disk", &[("name", other), ("snapshot", "no")], vec![]));
+    let disks = chosen.chain(left_out).collect();
     to_text(&element("domainsnapshot", &[], vec![element("disks", &[], disks)]))
 }
 

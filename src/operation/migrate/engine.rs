@@ -5,15 +5,16 @@ use std::ffi::CString;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::plan::{Plan, beside};
+use super::plan::Plan;
 use super::{Chain, Failure, Observed, Step, model, next, phase};
 use crate::driver::{BlockDevice, Guest, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{self, Cloned, Identity, Made, Output, Place};
+use crate::image::{self, Identity, Made, Output, Place};
 use crate::libvirt::xml::{Disk, Target, copy_destination, external_snapshot, overlay_destination};
 use crate::libvirt::{BlockJobType, Copy, State, Subscription};
+use crate::operation::cloning;
 use crate::operation::convergence::{Convergence, Rates, Sample};
-use crate::operation::preflight::libvirt_target;
+use crate::operation::preflight::{beside, libvirt_target};
 use crate::operation::procedure::{Procedure, Turn};
 use crate::operation::record::{Kind, Record, RecordedDisk};
 use crate::operation::shared::Shared;
@@ -288,8 +289,8 @@ impl Engine {
         match step {
             Step::WriteRecord(mark) => self.write_record(mark),
             Step::MakeOverlay => {
-                self.overlay = Some(Made::create(&self.overlay_path)?.0);
-                Ok(())
+                let (source, format) = &self.plan.source;
+                image::make_overlay(&self.overlay_path, self.plan.size, (source, format), &mut self.overlay)
             }
             Step::TakeSnapshot => self.take_snapshot(),
             Step::Clone => self.clone_base(),
@@ -360,7 +361,8 @@ impl Engine {
     }
 
     fn take_snapshot(&mut self) -> Result<()> {
-        let xml = external_snapshot(&self.plan.target, &self.overlay_path, &self.plan.other_disks).map_err(internal)?;
+        let overlay = [(self.plan.target.as_str(), self.overlay_path.as_str())];
+        let xml = external_snapshot(&overlay, &self.plan.other_disks).map_err(internal)?;
         let xml = CString::new(xml).map_err(|error| internal(error.to_string()))?;
         self.plan.guest.snapshot(&xml)
     }
@@ -369,12 +371,14 @@ impl Engine {
         remove(&mut self.clone)?;
         let path = self.plan.destination_path().to_owned();
         let shown = self.plan.destination.shown();
-        let file = if self.plan.clone == CloneMethod::Callback {
-            self.call_back(&path)?
+        let (how, source) = (self.plan.clone, self.plan.source.0.as_str());
+        let file = if how == CloneMethod::Callback {
+            cloning::call_back(self.plan.clone_callback.as_ref(), source, &path, &mut self.clone)?
         } else {
             let (made, file) = Made::create(&path)?;
             self.clone = Some(made);
-            self.clone_into(&file, &shown)?;
+            let mut watch = cloning::watch(&self.shared, (0, 0), &mut self.clone_progress);
+            cloning::clone_into(how, source, &file, &shown, self.plan.bandwidth, &mut watch)?;
             file
         };
         if let (Some((backing, format)), "qcow2") = (self.plan.below.first(), self.plan.format.as_str()) {
@@ -385,59 +389,6 @@ impl Engine {
         }
         self.cloned = true;
         Ok(())
-    }
-
-    fn clone_into(&mut self, file: &std::fs::File, shown: &str) -> Result<()> {
-        let source = image::open_source(&self.plan.source.0)?;
-        let failed = |error: std::io::Error| image::failed_clone(shown, error);
-        if self.plan.clone != CloneMethod::Copy && image::reflink(&source, file).map_err(failed)? {
-            log::info!("'{shown}' shares its blocks with the source");
-            return Ok(());
-        }
-        if self.plan.clone == CloneMethod::Reflink {
-            return Err(Error::new(
-                ErrorCode::Unsupported,
-                format!(
-                    "'{shown}' cannot share blocks with its source: not one file system, or one that cannot; use AUTO or COPY"
-                ),
-            ));
-        }
-        let (shared, progress) = (Arc::clone(&self.shared), &mut self.clone_progress);
-        let watch = &mut |done, total| {
-            *progress = (done, total);
-            shared.publish(|progress| (progress.bytes_done, progress.bytes_total) = (done, total));
-            let requests = shared.requests();
-            !(requests.cancel || requests.detach)
-        };
-        match image::copy(&source, file, self.plan.bandwidth, watch).map_err(failed)? {
-            Cloned::Whole => Ok(()),
-            Cloned::Cancelled => Err(Error::new(ErrorCode::Cancelled, "cancelled")),
-        }
-    }
-
-    fn call_back(&mut self, path: &str) -> Result<std::fs::File> {
-        let shown = self.plan.destination.shown();
-        let callback = self.plan.clone_callback.clone();
-        let result = callback.map(|callback| callback(&self.plan.source.0, path));
-        // Whatever it left is ours to take back, also after a failure.
-        let adopted = Made::adopt(path);
-        if let Ok((made, _)) = &adopted {
-            self.clone = Some(made.clone());
-        }
-        match (result, adopted) {
-            (Some(0), Ok((_, file))) => Ok(file),
-            (Some(0), Err(error)) => Err(Error::new(
-                ErrorCode::JobFailed,
-                format!(
-                    "the caller's clone of '{shown}' says it succeeded, but: {}",
-                    error.message()
-                ),
-            )),
-            (result, _) => Err(Error::new(
-                ErrorCode::JobFailed,
-                format!("the caller's clone of '{shown}' failed with {}", result.unwrap_or(-1)),
-            )),
-        }
     }
 
     fn verify(&mut self) -> Result<()> {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Everything about a migration that can be found out and refused before the first side effect.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::driver::Guest;
@@ -207,13 +206,4 @@ fn choose_method(
         ));
     }
     Ok(Method::Clone)
-}
-
-/// A file name beside `path` that belongs to this operation.
-pub(crate) fn beside(path: &str, id: &str, role: &str) -> String {
-    let directory = Path::new(path).parent().unwrap_or(Path::new("/"));
-    directory
-        .join(format!(".livedisk-{id}-{role}.qcow2"))
-        .to_string_lossy()
-        .into_owned()
 }

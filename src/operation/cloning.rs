@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The clone of a quiet image's file, as the caller wants it made.
+
+use std::fs::File;
+
+use super::shared::Shared;
+use super::types::{CloneCallback, CloneMethod};
+use crate::error::{Error, ErrorCode, Result};
+use crate::image::{self, Cloned, Made};
+
+/// Told how much was copied of how much; false ends the copy, because somebody wants it so.
+pub(super) fn watch<'a>(
+    shared: &'a Shared,
+    before: (u64, u64),
+    progress: &'a mut (u64, u64),
+) -> impl FnMut(u64, u64) -> bool + 'a {
+    move |done, total| {
+        *progress = (done, total);
+        shared.publish(|progress| {
+            (progress.bytes_done, progress.bytes_total) = (before.0 + done, before.1 + total);
+        });
+        let requests = shared.requests();
+        !(requests.cancel || requests.detach)
+    }
+}
+
+/// Fills an empty file with what `source` holds: REFLINK, COPY, or AUTO, which is the cheaper of the two that works.
+pub(super) fn clone_into(
+    how: CloneMethod,
+    source: &str,
+    file: &File,
+    shown: &str,
+    bandwidth: u64,
+    watch: image::Watch<'_>,
+) -> Result<()> {
+    let source = image::open_source(source)?;
+    let failed = |error: std::io::Error| image::failed_clone(shown, error);
+    if how != CloneMethod::Copy && image::reflink(&source, file).map_err(failed)? {
+        log::info!("'{shown}' shares its blocks with the source");
+        return Ok(());
+    }
+    if how == CloneMethod::Reflink {
+        return Err(Error::new(
+            ErrorCode::Unsupported,
+            format!(
+                "'{shown}' cannot share blocks with its source: not one file system, or one that cannot; use AUTO or COPY"
+            ),
+        ));
+    }
+    finished(image::copy(&source, file, bandwidth, watch).map_err(failed)?)
+}
+
+/// A copy that its watch ended is a cancel.
+fn finished(cloned: Cloned) -> Result<()> {
+    match cloned {
+        Cloned::Whole => Ok(()),
+        Cloned::Cancelled => Err(Error::new(ErrorCode::Cancelled, "cancelled")),
+    }
+}
+
+/// Has the caller's function clone `source` to `destination`, where there is nothing yet. Whatever it left is ours to
+/// take back, also after a failure, and so is put into `made`.
+pub(super) fn call_back(
+    callback: Option<&CloneCallback>,
+    source: &str,
+    destination: &str,
+    made: &mut Option<Made>,
+) -> Result<File> {
+    let result = callback.map(|callback| callback(source, destination));
+    let adopted = Made::adopt(destination);
+    if let Ok((left, _)) = &adopted {
+        *made = Some(left.clone());
+    }
+    let shown = destination.escape_debug();
+    match (must_say_success(result, destination), adopted) {
+        (Err(error), _) => Err(error),
+        (Ok(()), Ok((_, file))) => Ok(file),
+        (Ok(()), Err(error)) => Err(Error::new(
+            ErrorCode::JobFailed,
+            format!(
+                "the caller's clone of '{shown}' says it succeeded, but: {}",
+                error.message()
+            ),
+        )),
+    }
+}
+
+fn must_say_success(result: Option<i32>, destination: &str) -> Result<()> {
+    match result {
+        Some(0) => Ok(()),
+        result => Err(Error::new(
+            ErrorCode::JobFailed,
+            format!(
+                "the caller's clone of '{}' failed with {}",
+                destination.escape_debug(),
+                result.unwrap_or(-1)
+            ),
+        )),
+    }
+}

@@ -10,7 +10,7 @@ use super::block_device::BlockDevice;
 use super::host::Host;
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::xml::{DomainXml, without_empty_metadata};
-use crate::libvirt::{self, BackupEnd, Domain, Event, JobStats, State, Subscription};
+use crate::libvirt::{self, Domain, Event, JobStats, State, Subscription};
 
 /// How long the agent is given for a plain question, in seconds.
 const AGENT_PATIENCE: u32 = 5;
@@ -77,7 +77,7 @@ impl Guest {
         call(&self.domain()).map_err(|error| self.host.failed(&error, what))
     }
 
-    fn what(&self, what: &str) -> String {
+    pub(super) fn what(&self, what: &str) -> String {
         format!("{what} domain '{}'", self.name)
     }
 
@@ -173,16 +173,6 @@ impl Guest {
         self.call(&self.what("cannot resume"), Domain::resume)
     }
 
-    /// After a backup that failed: a write that had to wait for the destination fails with it (ENOSPC), and then QEMU
-    /// stops the guest. Without the backup the write goes through.
-    pub(crate) fn resume_after_io_error(&self) -> Result<()> {
-        if self.call(&self.what("cannot read the state of"), Domain::is_paused_by_io_error)? {
-            log::warn!("domain '{}' was stopped by the failed backup; resuming it", self.name);
-            self.resume()?;
-        }
-        Ok(())
-    }
-
     /// virDomainFSFreeze of all file systems; how many were frozen.
     pub(crate) fn freeze_filesystems(&self) -> Result<u32> {
         self.call(&self.what("cannot freeze the file systems of"), Domain::fs_freeze)
@@ -216,36 +206,9 @@ impl Guest {
         }
     }
 
-    /// virDomainBackupBegin onto images that exist.
-    pub(crate) fn begin_backup(&self, backup_xml: &CStr) -> Result<()> {
-        self.call(&self.what("cannot begin the backup of"), |domain| {
-            domain.backup_begin(backup_xml)
-        })
-    }
-
     /// The domain's own job: backup, migration, save.
     pub(crate) fn get_job_stats(&self) -> Result<JobStats> {
         self.call(&self.what("cannot ask for the job of"), Domain::job_stats)
-    }
-
-    /// How the last backup ended, as long as libvirt knows.
-    pub(crate) fn get_last_backup(&self) -> Result<Option<BackupEnd>> {
-        self.call(&self.what("cannot ask for the last backup of"), Domain::last_backup)
-    }
-
-    pub(crate) fn abort_backup(&self) -> Result<()> {
-        self.call(&self.what("cannot end the backup of"), Domain::abort_job)
-    }
-
-    /// A QMP command (virDomainQemuMonitorCommand), for what libvirt has no call for.
-    pub(crate) fn monitor_command(&self, command: &str) -> Result<serde_json::Value> {
-        let text = self.call(&self.what("QMP failed on"), |domain| domain.monitor_command(command))?;
-        serde_json::from_str(&text).map_err(|error| {
-            Error::new(
-                ErrorCode::Internal,
-                format!("QEMU's answer on domain '{}' is no JSON: {error}", self.name),
-            )
-        })
     }
 
     /// Sets or (`None`) removes the metadata element of this namespace, live and, if persistent, in the configuration.

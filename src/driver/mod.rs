@@ -3,11 +3,13 @@
 //! vanished is an error and no success; ready is the mirror's `ready='yes'` and never `cur == end`.
 #![forbid(unsafe_code)]
 
+mod backup;
 mod block_device;
 mod failure;
 mod guest;
 mod host;
 
+pub(crate) use backup::is_backup_job;
 pub(crate) use block_device::BlockDevice;
 pub(crate) use failure::code_of_reason;
 pub(crate) use guest::{AgentStatus, Guest};

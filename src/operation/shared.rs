@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::types::{Phase, Progress, Report};
-use crate::driver::Guest;
+use crate::driver::{Guest, is_backup_job};
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::{BackupEnd, BlockJobStatus, Event, Subscription};
 
@@ -21,8 +21,8 @@ pub(super) struct Facts {
     /// The last word of libvirt on each disk's job.
     block_jobs: HashMap<String, BlockJobStatus>,
     pub(super) backup_end: Option<BackupEnd>,
-    /// QEMU runs the backup's jobs, so its point in time is fixed.
-    pub(super) backup_runs: bool,
+    /// The jobs that QEMU runs for a backup: once there are any, its point in time is fixed.
+    pub(super) backup_jobs: Vec<String>,
 }
 
 impl Facts {
@@ -33,6 +33,10 @@ impl Facts {
             .iter()
             .find(|(job, _)| job.starts_with(&prefix))
             .map(|(_, end)| end)
+    }
+
+    pub(super) fn backup_failed(&self) -> bool {
+        self.backup_end.as_ref().is_some_and(|end| !end.success)
     }
 
     pub(super) fn block_job(&self, target: &str) -> Option<BlockJobStatus> {
@@ -166,7 +170,12 @@ impl Shared {
             Event::QemuJobEnded { job, error } => {
                 state.facts.qemu_ended.insert(job, error);
             }
-            Event::QemuJobRunning { job } => state.facts.backup_runs |= job.starts_with("backup-"),
+            Event::QemuJobRunning { job } => {
+                let jobs = &mut state.facts.backup_jobs;
+                if is_backup_job(&job) && !jobs.contains(&job) {
+                    jobs.push(job);
+                }
+            }
             Event::BackupEnded(end) => state.facts.backup_end = Some(end),
             Event::Lifecycle => {}
         }

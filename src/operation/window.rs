@@ -17,6 +17,9 @@ use crate::libvirt::{Quiet, State};
 const THAW_AGAIN: Duration = Duration::from_secs(1);
 /// How long the agent is given for such an attempt, in seconds.
 const THAW_PATIENCE: u32 = 5;
+/// Bytes per second of a backup's jobs while the window is open: QEMU starts up to 64 requests at once and goes on at
+/// full speed, and the thaw and the guest's first writes wait behind them.
+const HELD: u64 = 16 << 20;
 
 /// What the window is to do around the fixing call.
 pub(super) struct Window<'a> {
@@ -212,7 +215,7 @@ impl Undo {
 struct Guard {
     undo: Arc<Undo>,
     shared: Arc<Shared>,
-    watch: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Guard {
@@ -226,27 +229,13 @@ impl Guard {
             thaw: OnceLock::new(),
         });
         let shared = Arc::clone(window.shared);
-        shared.facts(|facts| facts.backup_runs = false);
-        let (watched, facts, backup) = (Arc::clone(&undo), Arc::clone(&shared), window.backup);
+        shared.facts(|facts| facts.backup_jobs.clear());
         let deadline = Instant::now() + window.limit;
-        let watch = thread::Builder::new()
-            .name("livedisk-window".into())
-            .spawn(move || {
-                let _quiet = Quiet::new();
-                let fixed = facts.await_window(deadline, |facts| {
-                    watched.closed.load(Ordering::SeqCst) || (backup && facts.backup_runs)
-                });
-                if !watched.closed.load(Ordering::SeqCst) {
-                    watched.expired.store(!fixed, Ordering::SeqCst);
-                    watched.all();
-                }
-            })
-            .map_err(|error| Error::new(ErrorCode::Io, format!("cannot start a thread: {error}")))?;
-        Ok(Self {
-            undo,
-            shared,
-            watch: Some(watch),
-        })
+        let mut threads = vec![watch(&undo, &shared, deadline, window.backup)?];
+        if window.backup {
+            threads.push(tend_backup(&undo, &shared, deadline)?);
+        }
+        Ok(Self { undo, shared, threads })
     }
 }
 
@@ -255,11 +244,64 @@ impl Drop for Guard {
         self.undo.all();
         self.undo.closed.store(true, Ordering::SeqCst);
         self.shared.look_again();
-        if let Some(watch) = self.watch.take() {
+        for thread in self.threads.drain(..) {
             // A thread that panicked has nothing left to do.
-            let _ = watch.join();
+            let _ = thread.join();
         }
     }
+}
+
+/// Undoes everything when the limit has passed, and already when a backup's point in time is fixed.
+fn watch(undo: &Arc<Undo>, shared: &Arc<Shared>, deadline: Instant, backup: bool) -> Result<JoinHandle<()>> {
+    let (undo, shared) = (Arc::clone(undo), Arc::clone(shared));
+    spawn("livedisk-window", move || {
+        let closed = || undo.closed.load(Ordering::SeqCst);
+        let fixed = shared.await_window(deadline, |facts| closed() || (backup && !facts.backup_jobs.is_empty()));
+        if !closed() {
+            undo.expired.store(!fixed, Ordering::SeqCst);
+            undo.all();
+        }
+    })
+}
+
+/// Looks after a backup while the window is open, beside the thaw: neither waits for the other. QEMU's jobs are held back
+/// as they start; the engine gives them their speed once the window is closed.
+fn tend_backup(undo: &Arc<Undo>, shared: &Arc<Shared>, deadline: Instant) -> Result<JoinHandle<()>> {
+    let (undo, shared) = (Arc::clone(undo), Arc::clone(shared));
+    spawn("livedisk-backup", move || {
+        let closed = || undo.closed.load(Ordering::SeqCst);
+        let mut held = 0;
+        loop {
+            shared.await_window(deadline, |facts| {
+                closed() || facts.backup_jobs.len() > held || facts.backup_failed()
+            });
+            if closed() || Instant::now() >= deadline {
+                return;
+            }
+            if shared.facts(|facts| facts.backup_failed()) {
+                // A guest that the failed backup stopped cannot be thawed.
+                if undo.frozen.load(Ordering::SeqCst) && undo.guest.is_stopped_by_io_error().unwrap_or(false) {
+                    log_failure(undo.guest.resume());
+                }
+                return;
+            }
+            if let Some(job) = shared.facts(|facts| facts.backup_jobs.get(held).cloned()) {
+                log_failure(undo.guest.set_backup_job_speed(&job, HELD));
+                held += 1;
+            }
+        }
+    })
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let quietly = move || {
+        let _quiet = Quiet::new();
+        work();
+    };
+    thread::Builder::new()
+        .name(name.into())
+        .spawn(quietly)
+        .map_err(|error| Error::new(ErrorCode::Io, format!("cannot start a thread: {error}")))
 }
 
 fn log_failure(result: Result<()>) {
@@ -271,8 +313,7 @@ fn log_failure(result: Result<()>) {
 /// A guest whose agent hangs may freeze when it wakes, long after the request: only a thaw that was answered is certain.
 fn keep_thawing(guest: &Arc<Guest>) {
     let shared = Arc::clone(guest);
-    let spawned = thread::Builder::new().name("livedisk-thaw".into()).spawn(move || {
-        let _quiet = Quiet::new();
+    let spawned = spawn("livedisk-thaw", move || {
         let guest = shared.apart().map(Arc::new).unwrap_or_else(|error| {
             log::debug!("{error}; thawing over the shared connection");
             shared
@@ -294,6 +335,6 @@ fn keep_thawing(guest: &Arc<Guest>) {
         }
     });
     if let Err(error) = spawned {
-        log::error!("cannot start a thread to thaw again: {error}");
+        log::error!("{error}; the guest is not thawed again");
     }
 }

@@ -159,9 +159,10 @@ impl Engine {
         Ok(Observed {
             alive,
             mark: self.record.mark,
-            // The window itself undoes both, and repeats in the background what could not be made certain.
+            // The window itself undoes its freeze and its pause, and repeats in the background what could not be made
+            // certain.
             thawed: true,
-            resumed: true,
+            resumed: !(alive && self.stopped_by_backup()?),
             fixed: self.fixed.is_some(),
             finish,
             limited: self.limited,
@@ -170,6 +171,11 @@ impl Engine {
             jobs: (0..self.jobs.len()).map(|index| self.job(index, finish)).collect(),
             ..at_start(&self.plan)
         })
+    }
+
+    fn stopped_by_backup(&self) -> Result<bool> {
+        let failed = self.plan.method == Method::Backup && self.jobs[0].failure.is_some();
+        Ok(failed && !self.plan.paused && self.plan.guest.is_stopped_by_io_error()?)
     }
 
     fn observe_jobs(&mut self) -> Result<()> {
@@ -325,7 +331,8 @@ impl Engine {
             Step::AbortJob(index) => self.abort_job(index),
             Step::RemoveImage(index) => self.remove_image(index),
             Step::RemoveRecord => self.remove_record(),
-            Step::Thaw | Step::Resume | Step::AwaitJobs | Step::AwaitFinish | Step::Fail(_) | Step::Done => Ok(()),
+            Step::Resume => self.plan.guest.resume(),
+            Step::Thaw | Step::AwaitJobs | Step::AwaitFinish | Step::Fail(_) | Step::Done => Ok(()),
         }
     }
 
@@ -343,13 +350,6 @@ impl Engine {
     }
 
     fn remove_record(&mut self) -> Result<()> {
-        let failed = self.jobs.iter().any(|job| job.failure.is_some());
-        if self.plan.method == Method::Backup && !self.plan.paused && failed {
-            match self.plan.guest.resume_after_io_error() {
-                Err(error) if error.code() != ErrorCode::NoDomain => log::error!("{error}"),
-                _ => {}
-            }
-        }
         self.plan
             .guest
             .remove_metadata(&self.record.namespace(), self.record.had_metadata)?;
@@ -462,8 +462,11 @@ impl Engine {
             .map(|index| self.device(index).get_write_requests())
             .collect::<Result<_>>()
             .unwrap_or_default();
-        if self.plan.method == Method::Backup && self.plan.bandwidth > 0 {
-            self.limit_backup()?;
+        if self.plan.method == Method::Backup {
+            // Whatever holds it back during the window ends here.
+            for job in self.plan.guest.get_backup_jobs()? {
+                self.plan.guest.set_backup_job_speed(&job, self.plan.bandwidth)?;
+            }
         }
         Ok(())
     }
@@ -522,22 +525,6 @@ impl Engine {
                 if self.shared.requests().cancel {
                     return Ok(());
                 }
-            }
-        }
-        Ok(())
-    }
-
-    /// libvirt's backup takes no bandwidth; QEMU's jobs behind it do.
-    fn limit_backup(&self) -> Result<()> {
-        let jobs = self.plan.guest.monitor_command(r#"{"execute":"query-block-jobs"}"#)?;
-        let names = jobs["return"].as_array().into_iter().flatten();
-        for name in names.filter_map(|job| job["device"].as_str()) {
-            if name.starts_with("backup-") {
-                let command = serde_json::json!({
-                    "execute": "block-job-set-speed",
-                    "arguments": { "device": name, "speed": self.plan.bandwidth },
-                });
-                self.plan.guest.monitor_command(&command.to_string())?;
             }
         }
         Ok(())

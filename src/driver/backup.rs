@@ -54,8 +54,8 @@ impl Guest {
         }
     }
 
-    /// After a backup that failed: a write that had to wait for the destination fails with it (ENOSPC), and then QEMU
-    /// stops the guest. Without the backup the write goes through.
+    /// While a backup runs a write of the guest may have to wait for the destination, and then fails with it (ENOSPC); QEMU
+    /// stops the guest for that. Without the backup the write goes through.
     pub(crate) fn is_stopped_by_io_error(&self) -> Result<bool> {
         self.call(&self.what("cannot read the state of"), Domain::is_paused_by_io_error)
     }

@@ -24,6 +24,8 @@ use crate::operation::window::{Fixed, Window};
 const DRAINED: u64 = 4 << 20;
 /// A file system with less room than this is full: QEMU writes up to a MiB at once.
 const FULL: u64 = 2 << 20;
+/// In strerror(3)'s words, as QEMU says it.
+const NO_ROOM: &str = "No space left on device";
 
 /// What is known of one block job.
 #[derive(Debug, Default)]
@@ -74,6 +76,7 @@ pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
         mark: Mark::Absent,
         thawed: true,
         resumed: true,
+        stopped: false,
         fixed: false,
         finish: plan.auto_finish,
         limited: plan.bandwidth > 0 && plan.method == Method::Mirror,
@@ -162,7 +165,8 @@ impl Engine {
             // The window itself undoes its freeze and its pause, and repeats in the background what could not be made
             // certain.
             thawed: true,
-            resumed: !(alive && self.stopped_by_backup()?),
+            resumed: true,
+            stopped: alive && self.is_stopped()?,
             fixed: self.fixed.is_some(),
             finish,
             limited: self.limited,
@@ -173,9 +177,9 @@ impl Engine {
         })
     }
 
-    fn stopped_by_backup(&self) -> Result<bool> {
-        let failed = self.plan.method == Method::Backup && self.jobs[0].failure.is_some();
-        Ok(failed && !self.plan.paused && self.plan.guest.is_stopped_by_io_error()?)
+    fn is_stopped(&self) -> Result<bool> {
+        let backup = self.plan.method == Method::Backup && self.jobs[0].started && !self.plan.paused;
+        Ok(backup && self.plan.guest.is_stopped_by_io_error()?)
     }
 
     fn observe_jobs(&mut self) -> Result<()> {
@@ -269,22 +273,25 @@ impl Engine {
 
     /// Without QEMU's event the reason is not told; a destination without any room left is one.
     fn blame_full_file_system(&mut self, index: usize) {
+        let full = self.is_file_system_full(index);
         let job = &mut self.jobs[if self.plan.method == Method::Backup { 0 } else { index }];
-        let Destination::Path(path) = &self.plan.disks[index].destination else {
-            return;
-        };
         let untold = job
             .failure
             .as_ref()
             .is_some_and(|reason| code_of_reason(reason) == ErrorCode::JobFailed);
-        let directory = std::path::Path::new(path).parent().unwrap_or(std::path::Path::new("/"));
-        if let Ok(room) = rustix::fs::statvfs(directory)
-            && untold
-            && self.plan.disks[index].place != image::Place::Device
-            && room.f_bavail.saturating_mul(room.f_frsize) < FULL
-        {
-            job.failure = Some("No space left on device".into());
+        if untold && full {
+            job.failure = Some(NO_ROOM.into());
         }
+    }
+
+    fn is_file_system_full(&self, index: usize) -> bool {
+        let disk = &self.plan.disks[index];
+        let Destination::Path(path) = &disk.destination else {
+            return false;
+        };
+        let directory = std::path::Path::new(path).parent().unwrap_or(std::path::Path::new("/"));
+        disk.place != image::Place::Device
+            && rustix::fs::statvfs(directory).is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) < FULL)
     }
 
     fn job(&self, index: usize, finish: bool) -> Job {
@@ -627,6 +634,19 @@ impl Engine {
                         self.plan.disks[index].target,
                         rates.dirtied >> 10,
                         rates.copied >> 10
+                    ),
+                )
+            }
+            Failure::GuestStopped => {
+                let full = (0..self.plan.disks.len()).any(|index| self.is_file_system_full(index));
+                let seen = if full { NO_ROOM } else { "no reason is known" };
+                let reason = self.jobs[0].failure.as_deref().unwrap_or(seen);
+                Error::new(
+                    code_of_reason(reason),
+                    format!(
+                        "a write of domain '{name}' failed while the backup to {} ran, and QEMU stopped the domain: {reason}; \
+                         the domain goes on without the backup; see to its own storage and to the destination's",
+                        self.destinations()
                     ),
                 )
             }

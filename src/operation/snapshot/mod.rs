@@ -23,6 +23,8 @@ pub(crate) struct Observed {
     pub(crate) thawed: bool,
     /// Not paused by us.
     pub(crate) resumed: bool,
+    /// QEMU stopped it for a write that failed. While a backup runs that may be the destination's failure.
+    pub(crate) stopped: bool,
     /// The window has been passed, though the record may not say so yet.
     pub(crate) fixed: bool,
     /// The caller wants the operation finished.
@@ -65,6 +67,7 @@ pub(crate) enum Failure {
     DomainGone,
     Job(usize),
     NotConverging(usize),
+    GuestStopped,
     /// The agent died in the window: nobody knows what the images hold.
     OutcomeUnknown,
 }
@@ -95,6 +98,9 @@ fn forward(seen: &Observed) -> Step {
     }
     if !seen.resumed {
         return Step::Resume;
+    }
+    if seen.stopped {
+        return Step::Fail(Failure::GuestStopped);
     }
     match seen.mark {
         // The record goes last, so its absence behind the point in time is the end.
@@ -181,6 +187,10 @@ fn back(seen: &Observed) -> Step {
         }
         if seen.jobs.contains(&Job::Ending) {
             return Step::AwaitJobs;
+        }
+        // Without the backup the write goes through.
+        if seen.stopped {
+            return Step::Resume;
         }
     }
     if let Some(index) = position(&seen.images, |image| *image == Image::Made) {

@@ -49,7 +49,7 @@ pub(crate) fn apply(seen: &mut Observed, step: Step, taken: &[bool]) {
         }
         Step::Verify => seen.verified = true,
         Step::Thaw => seen.thawed = true,
-        Step::Resume => seen.resumed = true,
+        Step::Resume => (seen.resumed, seen.stopped) = (true, false),
         Step::AbortJob(index) => seen.jobs[index] = Job::Ending,
         Step::RemoveImage(index) => seen.images[index] = Image::Missing,
         Step::RemoveRecord => seen.mark = Mark::Absent,
@@ -87,6 +87,7 @@ mod tests {
             mark: Mark::Absent,
             thawed: true,
             resumed: true,
+            stopped: false,
             fixed: false,
             finish: false,
             limited,
@@ -115,6 +116,7 @@ mod tests {
         with(&|world| world.finish = true);
         with(&|world| world.thawed = false);
         with(&|world| world.resumed = false);
+        with(&|world| world.stopped = true);
         for index in 0..seen.jobs.len() {
             if !matches!(seen.jobs[index], Job::NotStarted | Job::Completed | Job::Failed) {
                 with(&|world| world.jobs[index] = Job::Failed);
@@ -206,7 +208,7 @@ mod tests {
                 assert_eq!(end.mark, Mark::Absent);
                 assert!(!end.images.contains(&Image::Made));
                 if seen.alive {
-                    assert!(end.thawed && end.resumed);
+                    assert!(end.thawed && end.resumed && !end.stopped);
                     assert!(
                         end.jobs
                             .iter()

@@ -110,7 +110,7 @@ AT(migrate_options, bandwidth, 40);
 AT(migrate_options, clone_callback, 48);
 AT(migrate_options, clone_data, 56);
 
-SIZE(progress, 48);
+SIZE(progress, 56);
 AT(progress, phase, 0);
 AT(progress, step, 4);
 AT(progress, step_count, 8);
@@ -119,6 +119,7 @@ AT(progress, bytes_done, 16);
 AT(progress, bytes_total, 24);
 AT(progress, bytes_per_second, 32);
 AT(progress, elapsed_ns, 40);
+AT(progress, guest_write_limit, 48);
 
 SIZE(report, 56);
 AT(report, method, 0);

@@ -537,6 +537,11 @@ struct livedisk_progress {
    * Nanoseconds since the start.
    */
   uint64_t elapsed_ns;
+  /**
+   * Bytes per second that the guest may write to the disk for as long as its job cannot keep up with it (migrations,
+   * and snapshots by CLONE); 0: as always.
+   */
+  uint64_t guest_write_limit;
 };
 
 /**

@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A guest that writes faster than its mirror copies.
 
+mod moving;
 mod support;
 
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use livedisk::{ErrorCode, EventLoop, Phase, SnapshotOptions};
+use livedisk::{CloneMethod, ErrorCode, EventLoop, Method, MigrateOptions, Operation, Phase, SnapshotOptions};
+use moving::{home, to};
 use support::bed::{Bed, Server, Turn, run};
 use support::image::edge;
 use support::{PATIENCE, await_phase, disk, must_tell, snapshot, until};
@@ -92,4 +99,116 @@ fn write_blocking_converges() {
     before.must_be_as_before(&[]);
     drop(server);
     std::fs::remove_file(bed.path("slow.sock")).unwrap();
+}
+
+/// Keeps every block job of a disk slow, as slow storage would, until it is dropped.
+struct Brake {
+    shell: Child,
+    lifted: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Brake {
+    fn on(bed: &Bed, domain: &str, target: &str, bytes_per_second: u64) -> Self {
+        let mut shell = Command::new("virsh")
+            .args(["-q", "-c", &bed.uri])
+            .env("XDG_CACHE_HOME", bed.path("c"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut input = shell.stdin.take().unwrap();
+        let line = format!("blockjob {domain} {target} --bandwidth {bytes_per_second} --bytes\n");
+        let lifted = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&lifted);
+        let thread = thread::spawn(move || {
+            while !ended.load(Ordering::SeqCst) && input.write_all(line.as_bytes()).is_ok() {
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        Self {
+            shell,
+            lifted,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Brake {
+    fn drop(&mut self) {
+        self.lifted.store(true, Ordering::SeqCst);
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn limits(bed: &Bed, target: &str) -> String {
+    bed.virsh(&["blkdeviotune", "a", target])
+}
+
+fn await_throttle(operation: &Operation, bed: &Bed, own: &str) {
+    let mut limit = 0;
+    until("the guest is throttled", || {
+        limit = operation.poll(Some(Duration::from_millis(100))).guest_write_limit;
+        limit > 0
+    });
+    let now = limits(bed, "vda");
+    assert!(now.contains(&format!(": {limit}\n")), "{limit}: {now}");
+    assert_ne!(now, own);
+}
+
+#[test]
+fn a_migration_throttles_its_guest_and_restores_its_limits() {
+    let bed = bed();
+    let own = [
+        "--total-bytes-sec",
+        "200000000",
+        "--total-bytes-sec-max",
+        "300000000",
+        "--total-bytes-sec-max-length",
+        "3",
+    ];
+    bed.virsh(&[&["blkdeviotune", "a", "vda", "--live"][..], &own].concat());
+    let own = limits(&bed, "vda");
+    let before = home(&bed, "a", "vda");
+    let options = MigrateOptions {
+        method: Method::Clone,
+        clone: CloneMethod::Copy,
+        auto_finish: true,
+        ..to("vda", bed.path("moved"))
+    };
+    bed.ctl("a", &["writer", "burst", "40", "vda"]);
+    let brake = Brake::on(&bed, "a", "vda", 6 << 20);
+
+    println!("the copy, then, cancelled, the commit");
+    let operation = bed.connection.migrate_disk("a", &options).unwrap();
+    await_throttle(&operation, &bed, &own);
+    let (cancelled, throttled) = thread::scope(|scope| {
+        let cancelling = scope.spawn(|| operation.cancel());
+        let mut limits = vec![1];
+        while !cancelling.is_finished() {
+            limits.push(operation.poll(Some(Duration::from_millis(50))).guest_write_limit);
+        }
+        limits.dedup_by_key(|limit| *limit > 0);
+        (cancelling.join().unwrap(), limits.len())
+    });
+    cancelled.unwrap();
+    assert!(throttled >= 4, "not throttled again, and released: {throttled}");
+    assert_eq!(limits(&bed, "vda"), own);
+    before.must_be_as_before();
+
+    println!("to the end");
+    let acknowledged = before.acknowledged();
+    let began = Instant::now();
+    let operation = bed.connection.migrate_disk("a", &options).unwrap();
+    await_throttle(&operation, &bed, &own);
+    let report = operation.finish(Some(NEVER_ENDLESS)).unwrap();
+    println!("{report:?} after {:?}", began.elapsed());
+    assert_eq!(operation.poll(None).guest_write_limit, 0);
+    drop(brake);
+    bed.ctl("a", &["writer", "burst", "0"]);
+    assert_eq!(limits(&bed, "vda"), own);
+    before.must_have_moved(&options, &before.chain[1..], acknowledged);
 }

@@ -81,7 +81,7 @@ impl Lines {
         let name = progress.phase.name();
         Some(match progress.phase {
             Phase::Copying if progress.bytes_total > 0 => format!("{name} {percent} %: {}", amounts(progress)),
-            _ => name.to_owned(),
+            _ => format!("{name}{}", throttle(progress)),
         })
     }
 }
@@ -108,7 +108,15 @@ fn amounts(progress: &Progress) -> String {
             left % 60
         );
     }
-    text
+    text + &throttle(progress)
+}
+
+/// That the guest is slowed down must not go unseen.
+fn throttle(progress: &Progress) -> String {
+    match progress.guest_write_limit {
+        0 => String::new(),
+        limit => format!(", the guest's writes are throttled to {}/s", BinaryBytes(limit)),
+    }
 }
 
 #[cfg(test)]
@@ -124,6 +132,7 @@ mod tests {
             bytes_total: 100 << 20,
             bytes_per_second: 1 << 20,
             elapsed: Duration::ZERO,
+            guest_write_limit: 0,
         }
     }
 
@@ -144,5 +153,14 @@ mod tests {
             ..copying(100 << 20)
         };
         assert_eq!(lines.next(&ready, start).unwrap(), "ready");
+        let finishing = Progress {
+            phase: Phase::Finishing,
+            guest_write_limit: 1 << 20,
+            ..ready
+        };
+        assert_eq!(
+            lines.next(&finishing, start).unwrap(),
+            "finishing, the guest's writes are throttled to 1.00 MiB/s"
+        );
     }
 }

@@ -27,6 +27,9 @@ pub struct livedisk_progress {
     pub bytes_per_second: u64,
     /// Nanoseconds since the start.
     pub elapsed_ns: u64,
+    /// Bytes per second that the guest may write to the disk for as long as its job cannot keep up with it (migrations,
+    /// and snapshots by CLONE); 0: as always.
+    pub guest_write_limit: u64,
 }
 
 /// What a finished operation did. Filled by livedisk_finish().
@@ -77,7 +80,7 @@ pub struct livedisk_recovery {
 /// # Safety
 /// A plain C struct without padding, so that all its bytes may be copied.
 pub(super) unsafe trait Output: Copy {}
-// SAFETY: four i32 and four u64.
+// SAFETY: four i32 and five u64.
 unsafe impl Output for livedisk_progress {}
 // SAFETY: six u32.
 unsafe impl Output for livedisk_recovery {}
@@ -135,6 +138,7 @@ impl From<&Progress> for livedisk_progress {
             bytes_total: progress.bytes_total,
             bytes_per_second: progress.bytes_per_second,
             elapsed_ns: nanoseconds(progress.elapsed),
+            guest_write_limit: progress.guest_write_limit,
         }
     }
 }

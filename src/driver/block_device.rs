@@ -3,7 +3,7 @@
 
 use super::guest::Guest;
 use crate::error::Result;
-use crate::libvirt::{BlockJobInfo, Copy};
+use crate::libvirt::{BlockJobInfo, Copy, IoTune};
 
 /// A disk of a guest, named by its target (`vda`).
 pub(crate) struct BlockDevice<'a> {
@@ -63,6 +63,20 @@ impl<'a> BlockDevice<'a> {
     pub(crate) fn get_write_requests(&self) -> Result<i64> {
         self.guest.call(&self.what("cannot read the statistics of"), |domain| {
             domain.write_requests(self.target)
+        })
+    }
+
+    /// The limits of the guest's own I/O, as they are now.
+    pub(crate) fn get_io_tune(&self) -> Result<IoTune> {
+        self.guest.call(&self.what("cannot read the I/O limits of"), |domain| {
+            domain.io_tune(self.target)
+        })
+    }
+
+    /// Sets them in the running guest; its definition stays.
+    pub(crate) fn set_io_tune(&self, tune: &IoTune) -> Result<()> {
+        self.guest.call(&self.what("cannot set the I/O limits of"), |domain| {
+            domain.set_io_tune(self.target, tune)
         })
     }
 

@@ -61,7 +61,7 @@ pub(crate) struct Domain {
     pub(super) inner: virt::domain::Domain,
 }
 
-fn check(result: i32) -> Result<i32, Error> {
+pub(super) fn check(result: i32) -> Result<i32, Error> {
     if result < 0 {
         Err(Error::last_error())
     } else {
@@ -74,7 +74,7 @@ impl Domain {
         Self { inner }
     }
 
-    fn ptr(&self) -> sys::virDomainPtr {
+    pub(super) fn ptr(&self) -> sys::virDomainPtr {
         // SAFETY: the copy never outlives `self.inner`, which holds the reference.
         unsafe { self.inner.as_ptr() }
     }

@@ -7,6 +7,7 @@
 mod connection;
 mod domain;
 mod events;
+mod io_tune;
 mod params;
 mod quiet;
 mod stats;
@@ -15,6 +16,7 @@ pub(crate) mod xml;
 pub(crate) use connection::{Connection, EventLoop};
 pub(crate) use domain::{BlockJobInfo, BlockJobType, Copy, Domain, State};
 pub(crate) use events::{BlockJobStatus, Event, Subscription};
+pub(crate) use io_tune::IoTune;
 pub(crate) use quiet::Quiet;
 pub(crate) use stats::{BackupEnd, JobStats};
 pub(crate) use virt::error::Error;

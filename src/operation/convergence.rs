@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
-/// How long the remainder may refuse to shrink before the mirror counts as stuck.
+/// How long a mirror is watched before it is judged.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// It catches up as long as it gains on its guest by this part of what it copies. What QEMU says of the remainder goes
+/// up and down with its passes over the disk; this is above that, and a disk of any size is far above it.
+const GAIN: u64 = 20;
 
 /// One look at a mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +25,7 @@ impl Sample {
 }
 
 /// The rates of a mirror that does not catch up, in bytes per second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Rates {
     pub(crate) copied: u64,
     pub(crate) dirtied: u64,
@@ -31,38 +34,39 @@ pub(crate) struct Rates {
 /// Watches one mirror.
 #[derive(Debug, Default)]
 pub(crate) struct Convergence {
-    /// Where the smallest remainder so far was seen.
-    best: Option<Sample>,
+    /// Where the stretch that is judged began.
+    since: Option<Sample>,
 }
 
 impl Convergence {
     /// Forgets what it saw: the mirror was given better conditions.
     pub(crate) fn restart(&mut self) {
-        self.best = None;
+        self.since = None;
     }
 
-    /// `Some` once the remainder has not shrunk for [`PATIENCE`] while the guest went on dirtying blocks.
+    /// `Some` once the mirror has not gained on its guest for [`PATIENCE`] while the guest went on dirtying blocks.
     ///
     /// `total` grows by exactly what the guest dirties again. A mirror whose destination hangs dirties without copying,
     /// and one that is limited copies without catching up; both are stuck. One that waits for an idle guest is not.
     pub(crate) fn look(&mut self, sample: Sample) -> Option<Rates> {
-        let best = *self.best.get_or_insert(sample);
-        // A percent of progress is progress: a slow destination is not a hopeless one.
-        if sample.remainder() < best.remainder() - best.remainder() / 100 {
-            self.best = Some(sample);
-            return None;
-        }
-        let waited = sample.at.checked_sub(best.at)?;
+        let since = *self.since.get_or_insert(sample);
+        let waited = sample.at.checked_sub(since.at)?;
         if waited < PATIENCE || sample.remainder() == 0 {
             return None;
         }
-        let rate = |from: u64, to: u64| {
-            let bytes = u128::from(to.saturating_sub(from)) * 1000 / waited.as_millis().max(1);
+        let copied = sample.done.saturating_sub(since.done);
+        let gained = since.remainder().saturating_sub(sample.remainder());
+        if gained > 0 && gained >= copied / GAIN {
+            self.since = Some(sample);
+            return None;
+        }
+        let rate = |bytes: u64| {
+            let bytes = u128::from(bytes) * 1000 / waited.as_millis().max(1);
             u64::try_from(bytes).unwrap_or(u64::MAX)
         };
         let rates = Rates {
-            copied: rate(best.done, sample.done),
-            dirtied: rate(best.total, sample.total),
+            copied: rate(copied),
+            dirtied: rate(sample.total.saturating_sub(since.total)),
         };
         (rates.dirtied > 0).then_some(rates)
     }
@@ -73,10 +77,14 @@ mod tests {
     use super::*;
 
     fn watch(copied: u64, dirtied: u64, seconds: u64) -> Option<Rates> {
+        watch_of(1_000_000, copied, dirtied, seconds)
+    }
+
+    fn watch_of(size: u64, copied: u64, dirtied: u64, seconds: u64) -> Option<Rates> {
         let mut convergence = Convergence::default();
         (0..seconds * 2).find_map(|half| {
             let at = Duration::from_millis(half * 500);
-            let (done, total) = (copied * half / 2, 1_000_000 + dirtied * half / 2);
+            let (done, total) = (copied * half / 2, size + dirtied * half / 2);
             convergence.look(Sample {
                 at,
                 done: done.min(total),
@@ -89,6 +97,11 @@ mod tests {
     fn a_mirror_that_catches_up_is_left_alone() {
         assert_eq!(watch(50_000, 10_000, 60), None);
         assert_eq!(watch(50_000, 0, 60), None);
+    }
+
+    #[test]
+    fn a_large_disk_is_given_the_time_it_takes() {
+        assert_eq!(watch_of(1 << 40, 50 << 20, 1 << 20, 3600), None);
     }
 
     #[test]

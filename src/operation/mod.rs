@@ -15,6 +15,7 @@ mod shared;
 mod snapshot;
 mod state;
 mod status;
+mod throttle;
 mod types;
 mod window;
 mod worker;

@@ -10,6 +10,7 @@ use super::state::Mark;
 use super::types::Method;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::Made;
+use crate::libvirt::IoTune;
 use crate::libvirt::xml::{attribute, children, to_text};
 
 /// Every operation's namespace begins so and ends in the operation's id.
@@ -31,6 +32,8 @@ pub(crate) struct RecordedDisk {
     pub(crate) destination: String,
     pub(crate) format: String,
     pub(crate) made: Option<Made>,
+    /// The disk is throttled, and these limits are its own.
+    pub(crate) throttled: Option<IoTune>,
 }
 
 /// What the operation is.
@@ -156,6 +159,9 @@ impl Record {
                 attributes.push(("device", made.device.to_string()));
                 attributes.push(("inode", made.inode.to_string()));
             }
+            if let Some(before) = &disk.throttled {
+                attributes.push(("throttled", before.to_text()));
+            }
             root.children.push(XMLNode::Element(element("disk", &attributes)));
         }
         to_text(&root).map_err(|reason| Error::new(ErrorCode::Internal, format!("cannot write the record: {reason}")))
@@ -202,6 +208,10 @@ impl Record {
                         destination,
                         format: attribute(disk, "format")?.to_owned(),
                         made,
+                        throttled: match attribute(disk, "throttled") {
+                            Some(before) => Some(IoTune::from_text(before)?),
+                            None => None,
+                        },
                     })
                 })
                 .collect::<Option<_>>()?,
@@ -232,6 +242,7 @@ mod tests {
                     device: 7,
                     inode: u64::MAX,
                 }),
+                throttled: IoTune::from_text("total_bytes_sec=7 write_bytes_sec=0"),
             }],
         };
         // As virXMLInjectNamespace does.

@@ -107,6 +107,7 @@ impl Shared {
                     bytes_total: 0,
                     bytes_per_second: 0,
                     elapsed: Duration::ZERO,
+                    guest_write_limit: 0,
                 },
                 outcome: None,
                 published: 0,

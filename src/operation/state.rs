@@ -55,12 +55,29 @@ pub(crate) enum Job {
     Failed,
 }
 
-/// What may still make a mirror converge.
+/// What may still make a job converge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Remedy {
     LiftLimit,
     WriteBlocking,
+    /// Of the guest's disk, and tighter where it is throttled already.
+    Throttle,
     None,
+}
+
+impl Remedy {
+    /// The cheapest for the guest first.
+    pub(crate) fn choose(limited: bool, may_block: bool, may_throttle: bool) -> Self {
+        if limited {
+            Self::LiftLimit
+        } else if may_block {
+            Self::WriteBlocking
+        } else if may_throttle {
+            Self::Throttle
+        } else {
+            Self::None
+        }
+    }
 }
 
 /// What stands at a destination.

@@ -225,6 +225,9 @@ pub struct Progress {
     pub bytes_per_second: u64,
     /// Since the start.
     pub elapsed: Duration,
+    /// Bytes per second that the guest may write to the disk for as long as its job cannot keep up with it; 0: as
+    /// always.
+    pub guest_write_limit: u64,
 }
 
 /// What a finished operation did.

@@ -241,6 +241,8 @@ impl Worker {
             .with_libvirt_code(first.libvirt_code()),
             _ => error,
         };
+        // What it holds of the guest (a throttle) is given back before anybody hears of the end.
+        drop(self.procedure);
         let outcome = Outcome {
             result: Err(told),
             taken_back: false,

@@ -19,6 +19,7 @@ use crate::operation::procedure::{Procedure, Turn};
 use crate::operation::record::{Kind, Record, RecordedDisk};
 use crate::operation::shared::Shared;
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
+use crate::operation::throttle::Throttle;
 use crate::operation::types::{CloneMethod, Consistency, Method, Phase, Report};
 
 /// A copy with no more than this left counts as drained: it is pivoted to at once.
@@ -29,7 +30,11 @@ const DRAINED: u64 = 4 << 20;
 struct Tracked {
     started: bool,
     ready: bool,
+    /// Asked to end, or to pivot.
     ending: bool,
+    pivoting: bool,
+    /// Why it was ended by us.
+    given_up: Option<String>,
     restarting: bool,
     failure: Option<String>,
     convergence: Convergence,
@@ -57,6 +62,9 @@ pub(in crate::operation) struct Engine {
     commit: Tracked,
     write_blocking: bool,
     limited: bool,
+    throttle: Option<Throttle>,
+    /// libvirt would not throttle the disk.
+    unthrottleable: bool,
     verified: bool,
     source_deleted: bool,
     moved_at: Option<SystemTime>,
@@ -83,6 +91,7 @@ pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
         copy: Job::NotStarted,
         commit: Job::NotStarted,
         limited: plan.bandwidth > 0,
+        throttled: false,
         finish: plan.auto_finish,
         verify: plan.verify,
         delete_source: plan.delete_source,
@@ -97,6 +106,7 @@ impl Engine {
             destination: plan.destination.as_written().to_owned(),
             format: plan.format.clone(),
             made: None,
+            throttled: None,
         };
         let record = Record::new(Kind::Migration, plan.method, plan.had_metadata, vec![disk])?;
         let mut engine = Self {
@@ -106,6 +116,8 @@ impl Engine {
             goal: Goal::Forward,
             step: Step::AwaitJobs,
             limited: plan.bandwidth > 0,
+            throttle: None,
+            unthrottleable: false,
             subscription: None,
             overlay: None,
             destination_overlay: None,
@@ -141,16 +153,20 @@ impl Engine {
     // Observing.
 
     fn observe(&mut self) -> Result<Observed> {
+        let finish = self.plan.auto_finish || self.shared.requests().finish;
         let mut alive = self.plan.guest.get_power_state()? != State::Off;
         let mut chain = Ok(Chain::Foreign);
         if alive {
-            chain = self.observe_disk();
+            chain = self.observe_disk(finish);
             if chain.is_err() {
                 // A guest that goes away between two calls makes the second one fail.
                 alive = self.plan.guest.get_power_state()? != State::Off;
             }
         }
         if !alive {
+            if let Some(throttle) = self.throttle.take() {
+                throttle.forget();
+            }
             for job in [&mut self.copy, &mut self.commit] {
                 if job.started && job.failure.is_none() {
                     job.failure = Some("the domain was shut off, destroyed or restarted".into());
@@ -170,7 +186,6 @@ impl Engine {
             Some(_) => Image::Taken,
             None => made(&self.clone),
         };
-        let finish = self.plan.auto_finish || self.shared.requests().finish;
         Ok(Observed {
             alive,
             mark: self.record.mark,
@@ -180,8 +195,9 @@ impl Engine {
             cloned: self.cloned,
             destination_overlay: made(&self.destination_overlay),
             copy: self.copy_job(finish),
-            commit: job(&self.commit),
+            commit: self.commit_job(),
             limited: self.limited,
+            throttled: self.throttle.is_some(),
             finish,
             verify: self.plan.verify && !self.verified,
             source_deleted: self.source_deleted,
@@ -209,7 +225,7 @@ impl Engine {
         }
     }
 
-    fn observe_disk(&mut self) -> Result<Chain> {
+    fn observe_disk(&mut self, finish: bool) -> Result<Chain> {
         let config = self.plan.guest.get_config(false)?;
         let disk = config.disk(&self.plan.target);
         let chain = self.classify(disk);
@@ -248,12 +264,15 @@ impl Engine {
                         done: info.done,
                         total: info.total,
                     };
-                    let watched = which == Which::Copy && sample.remainder() > DRAINED;
-                    tracked.rates = if watched {
-                        tracked.convergence.look(sample)
-                    } else {
-                        None
+                    let watched = match which {
+                        // Whoever waits at READY needs no more than that.
+                        Which::Copy => sample.remainder() > DRAINED && (finish || !tracked.ready),
+                        Which::Commit => sample.remainder() > 0,
                     };
+                    if !watched {
+                        tracked.convergence.restart();
+                    }
+                    tracked.rates = watched.then(|| tracked.convergence.look(sample)).flatten();
                 }
             } else {
                 tracked.over(end, chain, self.seen.chain);
@@ -267,20 +286,36 @@ impl Engine {
     }
 
     fn copy_job(&self, finish: bool) -> Job {
-        if let (Some(_), false) = (self.copy.rates, self.copy.ending) {
-            return Job::Stuck(if self.limited {
-                Remedy::LiftLimit
-            } else if self.plan.write_blocking && !self.write_blocking {
-                Remedy::WriteBlocking
-            } else {
-                Remedy::None
-            });
+        if self.copy.rates.is_some() {
+            let may_block = self.plan.write_blocking && !self.write_blocking;
+            let may_throttle = self.plan.method == Method::Clone && self.may_throttle();
+            let remedy = Remedy::choose(self.limited, may_block, may_throttle);
+            if !self.copy.ending || (self.copy.pivoting && remedy == Remedy::Throttle) {
+                return Job::Stuck(remedy);
+            }
         }
         let drained = self.copy.total.saturating_sub(self.copy.done) <= DRAINED;
         match job(&self.copy) {
             Job::Ready if finish && !drained => Job::Running,
             other => other,
         }
+    }
+
+    fn commit_job(&self) -> Job {
+        let remedy = Remedy::choose(false, false, self.may_throttle());
+        let helps = !self.commit.ending || (self.commit.pivoting && remedy == Remedy::Throttle);
+        match self.commit.rates {
+            Some(_) if helps => Job::Stuck(remedy),
+            _ => job(&self.commit),
+        }
+    }
+
+    fn may_throttle(&self) -> bool {
+        let tight = self
+            .throttle
+            .as_ref()
+            .is_some_and(|throttle| !throttle.can_be_tightened());
+        !tight && !self.unthrottleable
     }
 
     // Stepping.
@@ -323,7 +358,7 @@ impl Engine {
             Step::PivotCopy => self.pivot_copy(),
             Step::PivotCommit => {
                 self.device().pivot()?;
-                self.commit.ending = true;
+                (self.commit.ending, self.commit.pivoting) = (true, true);
                 Ok(())
             }
             Step::AbortCopy => {
@@ -331,6 +366,14 @@ impl Engine {
                 self.copy.ending = true;
                 Ok(())
             }
+            Step::AbortCommit => {
+                self.device().abort_job()?;
+                self.commit.ending = true;
+                self.commit.given_up = self.commit.rates.map(|rates| does_not_catch_up("commit", rates));
+                Ok(())
+            }
+            Step::Throttle => self.throttle(),
+            Step::Unthrottle => self.unthrottle(),
             Step::RemoveOverlay => remove(&mut self.overlay),
             Step::RemoveDestinationOverlay => remove(&mut self.destination_overlay),
             Step::RemoveDestination => self.remove_destination(),
@@ -338,6 +381,49 @@ impl Engine {
             Step::RemoveRecord => self.remove_record(),
             Step::AwaitJobs | Step::AwaitFinish | Step::Fail(_) | Step::Done => Ok(()),
         }
+    }
+
+    fn throttle(&mut self) -> Result<()> {
+        let rates = self.copy.rates.or(self.commit.rates).unwrap_or_default();
+        let throttled = match &mut self.throttle {
+            Some(throttle) => throttle.tighten(),
+            None => {
+                let before = Throttle::look(&self.plan.guest, &self.plan.target)?;
+                // Whoever takes the operation up from the record restores them, so they stand there first.
+                self.record.disks[0].throttled = Some(before.clone());
+                self.write_record(self.record.mark)?;
+                Throttle::start(&self.plan.guest, &self.plan.target, before, rates)
+                    .map(|throttle| self.throttle = Some(throttle))
+            }
+        };
+        match throttled {
+            Err(error) if error.code() != ErrorCode::NoConnection => {
+                log::warn!("{error}");
+                self.unthrottleable = true;
+            }
+            other => other?,
+        }
+        self.tell_throttle();
+        for tracked in [&mut self.copy, &mut self.commit] {
+            tracked.convergence.restart();
+            tracked.rates = None;
+        }
+        Ok(())
+    }
+
+    fn unthrottle(&mut self) -> Result<()> {
+        if let Some(throttle) = &mut self.throttle {
+            throttle.restore()?;
+        }
+        self.throttle = None;
+        self.tell_throttle();
+        self.record.disks[0].throttled = None;
+        self.write_record(self.record.mark)
+    }
+
+    fn tell_throttle(&self) {
+        let limit = self.throttle.as_ref().map_or(0, Throttle::limit);
+        self.shared.publish(|progress| progress.guest_write_limit = limit);
     }
 
     fn write_record(&mut self, mark: Mark) -> Result<()> {
@@ -478,7 +564,7 @@ impl Engine {
         }
         self.moved_at = Some(SystemTime::now());
         self.device().pivot()?;
-        self.copy.ending = true;
+        (self.copy.ending, self.copy.pivoting) = (true, true);
         Ok(())
     }
 
@@ -534,15 +620,10 @@ impl Engine {
                 )
             }
             Failure::NotConverging => {
-                let rates = self.copy.rates.unwrap_or(Rates { copied: 0, dirtied: 0 });
+                let reason = does_not_catch_up("copy", self.copy.rates.unwrap_or_default());
                 Error::new(
                     ErrorCode::JobFailed,
-                    format!(
-                        "{what}: the copy does not catch up: the guest dirties {} KiB/s and {} KiB/s are copied; \
-                         ask for WRITE_BLOCKING, or try again when the guest writes less",
-                        rates.dirtied >> 10,
-                        rates.copied >> 10
-                    ),
+                    format!("{what}: {reason}; ask for WRITE_BLOCKING, or try again when the guest writes less"),
                 )
             }
             Failure::ForeignChain => Error::new(
@@ -551,6 +632,14 @@ impl Engine {
             ),
         }
     }
+}
+
+fn does_not_catch_up(job: &str, rates: Rates) -> String {
+    format!(
+        "the {job} does not catch up: the guest dirties {} KiB/s and {} KiB/s are copied",
+        rates.dirtied >> 10,
+        rates.copied >> 10
+    )
 }
 
 /// Which of the two jobs.
@@ -566,7 +655,9 @@ impl Tracked {
         if self.failure.is_some() || chain != before {
             return;
         }
-        if let Some(Some(reason)) = end {
+        if let Some(reason) = self.given_up.take() {
+            self.failure = Some(reason);
+        } else if let Some(Some(reason)) = end {
             self.failure = Some(reason);
         } else if self.restarting {
             *self = Self::default();

@@ -52,6 +52,8 @@ pub(crate) struct Observed {
     /// The active commit: of A' into A on the way back, of B' into B on the way forward.
     pub(crate) commit: Job,
     pub(crate) limited: bool,
+    /// The guest's disk is throttled by us.
+    pub(crate) throttled: bool,
     pub(crate) finish: bool,
     /// Contents are to be compared, or were.
     pub(crate) verify: bool,
@@ -72,12 +74,15 @@ pub(crate) enum Step {
     StartCopy,
     LiftLimit,
     RestartWriteBlocking,
+    Throttle,
+    Unthrottle,
     StartCommit,
     AwaitJobs,
     AwaitFinish,
     PivotCopy,
     PivotCommit,
     AbortCopy,
+    AbortCommit,
     RemoveOverlay,
     RemoveDestination,
     RemoveDestinationOverlay,
@@ -102,11 +107,26 @@ impl Observed {
     pub(crate) fn passed_no_return(&self) -> bool {
         matches!(self.chain, Chain::Moved | Chain::Destination)
     }
+
+    /// A job runs that has not caught up with the guest yet, or is about to.
+    fn needs_throttle(&self) -> bool {
+        let runs = |job| matches!(job, Job::Running | Job::Stuck(_) | Job::Ending);
+        match self.chain {
+            Chain::Source | Chain::Overlay if runs(self.copy) => true,
+            Chain::Source | Chain::Overlay if self.copy == Job::Ready => self.finish,
+            Chain::Overlay => runs(self.commit) || self.commit == Job::Ready,
+            Chain::Moved => self.commit != Job::Failed,
+            Chain::Source | Chain::Destination | Chain::Foreign => false,
+        }
+    }
 }
 
 /// The next step from what is observed towards the goal.
 #[must_use]
 pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
+    if seen.throttled && seen.alive && !seen.needs_throttle() {
+        return Step::Unthrottle;
+    }
     match goal {
         Goal::Back if !seen.passed_no_return() => back(seen),
         Goal::Back | Goal::Forward => forward(seen),
@@ -143,6 +163,7 @@ fn copy(seen: &Observed) -> Step {
         Job::NotStarted | Job::Failed | Job::Completed => Step::Fail(Failure::Copy),
         Job::Stuck(Remedy::LiftLimit) => Step::LiftLimit,
         Job::Stuck(Remedy::WriteBlocking) => Step::RestartWriteBlocking,
+        Job::Stuck(Remedy::Throttle) => Step::Throttle,
         Job::Stuck(Remedy::None) => Step::Fail(Failure::NotConverging),
         Job::Running | Job::Ending => Step::AwaitJobs,
         Job::Ready if !seen.finish => Step::AwaitFinish,
@@ -157,7 +178,9 @@ fn commit(job: Job, failed: Step) -> Step {
         Job::NotStarted => Step::StartCommit,
         Job::Ready => Step::PivotCommit,
         Job::Failed => failed,
-        Job::Running | Job::Stuck(_) | Job::Ending | Job::Completed => Step::AwaitJobs,
+        Job::Stuck(Remedy::Throttle) => Step::Throttle,
+        Job::Stuck(_) => Step::AbortCommit,
+        Job::Running | Job::Ending | Job::Completed => Step::AwaitJobs,
     }
 }
 

@@ -25,6 +25,15 @@ pub(crate) fn apply(seen: &mut Observed, step: Step) {
                 seen.copy = Job::Running;
             }
         }
+        Step::Throttle => {
+            seen.throttled = true;
+            for job in [&mut seen.copy, &mut seen.commit] {
+                if matches!(job, Job::Stuck(_)) {
+                    *job = Job::Running;
+                }
+            }
+        }
+        Step::Unthrottle => seen.throttled = false,
         Step::RestartWriteBlocking => seen.copy = Job::NotStarted,
         Step::StartCommit => seen.commit = Job::Running,
         Step::AwaitJobs => {
@@ -54,6 +63,7 @@ pub(crate) fn apply(seen: &mut Observed, step: Step) {
             };
         }
         Step::AbortCopy => seen.copy = Job::Ending,
+        Step::AbortCommit => seen.commit = Job::Ending,
         Step::RemoveOverlay => seen.overlay = Image::Missing,
         Step::RemoveDestination => seen.destination = Image::Missing,
         Step::RemoveDestinationOverlay => seen.destination_overlay = Image::Missing,
@@ -99,6 +109,7 @@ mod tests {
             copy: Job::NotStarted,
             commit: Job::NotStarted,
             limited,
+            throttled: false,
             finish: false,
             verify,
             delete_source,
@@ -116,6 +127,7 @@ mod tests {
         let runs = |job: Job| matches!(job, Job::Running | Job::Ready | Job::Stuck(_) | Job::Ending);
         with(&|world| {
             world.alive = false;
+            world.throttled = false;
             for job in [&mut world.copy, &mut world.commit] {
                 if runs(*job) {
                     *job = Job::Failed;
@@ -132,8 +144,13 @@ mod tests {
             with(&|world| world.copy = Job::Failed);
         }
         if seen.copy == Job::Running {
-            for remedy in [Remedy::WriteBlocking, Remedy::None] {
+            for remedy in [Remedy::WriteBlocking, Remedy::Throttle, Remedy::None] {
                 with(&|world| world.copy = Job::Stuck(remedy));
+            }
+        }
+        if matches!(seen.commit, Job::Running | Job::Ending) {
+            for remedy in [Remedy::Throttle, Remedy::None] {
+                with(&|world| world.commit = Job::Stuck(remedy));
             }
         }
         if runs(seen.commit) {
@@ -220,6 +237,51 @@ mod tests {
                     assert!(seen.copy == Job::Ready && (seen.method == Method::Mirror || seen.cloned) && seen.finish)
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// Where nothing comes behind it (an end, a failure without a way back, a caller that is waited for) and where it
+    /// would be forgotten.
+    #[test]
+    fn a_throttle_is_never_left_behind() {
+        let (mut set, mut lifted) = (0, 0);
+        for (seen, goal) in reachable() {
+            if !seen.throttled {
+                continue;
+            }
+            assert!(seen.alive);
+            let step = next(&seen, goal);
+            let last = match step {
+                Step::Fail(_) => goal == Goal::Back || seen.passed_no_return(),
+                Step::Done | Step::AwaitFinish | Step::RemoveRecord => true,
+                _ => false,
+            };
+            assert!(!last, "{step:?} under a throttle: {goal:?} {seen:?}");
+            set += usize::from(step == Step::Throttle);
+            lifted += usize::from(step == Step::Unthrottle);
+            let mut end = seen.clone();
+            for step in plan(&seen, Goal::Back) {
+                apply(&mut end, step);
+            }
+            assert!(!end.throttled, "{seen:?}");
+        }
+        assert!(set > 0 && lifted > 0);
+    }
+
+    /// Behind the point of no return a commit that does not converge whatever is done is given up, not waited for.
+    #[test]
+    fn a_hopeless_commit_ends() {
+        let hopeless = |seen: &Observed| seen.chain == Chain::Moved && seen.commit == Job::Stuck(Remedy::None);
+        let states = reachable();
+        let mut found = states
+            .iter()
+            .filter(|(seen, _)| seen.alive && hopeless(seen))
+            .peekable();
+        assert!(found.peek().is_some());
+        for (seen, goal) in found {
+            if seen.mark == Mark::Fixed {
+                assert_eq!(next(seen, *goal), Step::AbortCommit, "{seen:?}");
             }
         }
     }

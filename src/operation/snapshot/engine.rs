@@ -101,6 +101,7 @@ impl Engine {
             destination: disk.destination.as_written().to_owned(),
             format: disk.format.clone(),
             made: None,
+            throttled: None,
         });
         let record = Record::new(Kind::Snapshot, plan.method, plan.had_metadata, disks.collect())?;
         let mut engine = Self {

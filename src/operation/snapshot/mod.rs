@@ -144,7 +144,7 @@ fn mirror(seen: &Observed) -> Step {
         match job {
             Job::Stuck(Remedy::LiftLimit) => return Step::LiftLimit,
             Job::Stuck(Remedy::WriteBlocking) => return Step::RestartWriteBlocking(index),
-            Job::Stuck(Remedy::None) => return Step::Fail(Failure::NotConverging(index)),
+            Job::Stuck(Remedy::Throttle | Remedy::None) => return Step::Fail(Failure::NotConverging(index)),
             _ => {}
         }
     }

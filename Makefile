@@ -2,11 +2,14 @@
 # The one door: make demo, make test.
 .PHONY: help setup build bench demo test clean
 target = $(or $(CARGO_TARGET_DIR),target)
+.DEFAULT_GOAL := help
+include packaging/install.mk
 
 help:
 	@echo "make demo    set up, build, and take a live snapshot of a small real guest (five minutes at most)"
 	@echo "make test    set up and run every test"
 	@echo "make build   $(target)/release/liblivedisk.so and $(target)/release/livedisk"
+	@echo "make install what was built, into PREFIX (/usr/local) below DESTDIR; make uninstall takes it away"
 	@echo "make bench   measure the freeze window against a bare freeze and thaw"
 	@echo "make setup   install the packages that are missing (root or sudo) and build the test guest"
 	@echo "make clean   remove what was built here"
@@ -19,8 +22,7 @@ bench: setup
 	@tests/bench
 
 build: setup
-	cargo build --release --package livedisk --package livedisk-cli
-	$(target)/release/livedisk man --dir $(target)/man
+	@$(MAKE) --no-print-directory release
 
 demo: build
 	@tests/demo

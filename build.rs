@@ -29,7 +29,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=cbindgen.toml");
     println!("cargo:rerun-if-changed=src/abi");
-    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,liblivedisk.so.0");
+    // An incompatible change takes a new major version, and so a new soname (docs/abi.md).
+    let major = std::env::var("CARGO_PKG_VERSION_MAJOR")?;
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,liblivedisk.so.{major}");
 
     log::set_logger(&WARNINGS)?;
     log::set_max_level(log::LevelFilter::Warn);

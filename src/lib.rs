@@ -23,7 +23,7 @@
 //!
 //! The C API is this API, call by call; see `include/livedisk.h`.
 #![deny(unsafe_code)]
-#![warn(missing_docs)]
+#![deny(missing_docs)]
 
 mod abi;
 mod connection;

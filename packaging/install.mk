@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# make release, install, uninstall, deb. Included by the Makefile; the names are those of the GNU coding standards.
+.PHONY: release install uninstall deb
+
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
+BASHDIR ?= $(DATADIR)/bash-completion/completions
+ZSHDIR ?= $(DATADIR)/zsh/site-functions
+FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
+
+VERSION := $(shell sed -n '/^version = /{s/.*"\(.*\)"/\1/p;q}' Cargo.toml)
+# The soname has the major version (build.rs).
+SOVERSION := $(firstword $(subst ., ,$(VERSION)))
+release := $(target)/release
+made := $(target)/install
+cmakedir = $(LIBDIR)/cmake/livedisk
+
+# What a program needs that links the static library, besides libvirt: rustc --print native-static-libs.
+static_libs := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
+below = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
+fill = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(call below,$(LIBDIR))|' -e 's|@INCLUDEDIR@|$(call below,$(INCLUDEDIR))|' \
+	-e 's|@VERSION@|$(VERSION)|' -e 's|@SOVERSION@|$(SOVERSION)|' -e 's|@STATIC_LIBS@|$(static_libs)|' \
+	-e "s|@INCLUDEDIR_FROM_CMAKE@|$$(realpath -m --relative-to '$(cmakedir)' '$(INCLUDEDIR)')|"
+into = "$(DESTDIR)$(1)"
+
+# Everything that is installed. To install it takes no cargo, so that root needs none.
+release:
+	cargo build --release --locked --package livedisk --package livedisk-cli --package livedisk-man3
+	rm -rf $(made)
+	mkdir -p $(made)/completions
+	$(release)/livedisk man --dir $(made)/man1
+	$(release)/man3 include/livedisk.h $(made)/man3
+	set -e; for shell in bash zsh fish; do $(release)/livedisk completion $$shell >$(made)/completions/$$shell; done
+
+install:
+	@test -e $(made)/completions/fish || { echo "make install: nothing is built yet; run: make build" >&2; exit 1; }
+	install -d $(call into,$(BINDIR)) $(call into,$(LIBDIR)/pkgconfig) $(call into,$(cmakedir)) $(call into,$(INCLUDEDIR)) \
+		$(call into,$(MANDIR)/man1) $(call into,$(MANDIR)/man3)
+	install -m 755 $(release)/livedisk $(call into,$(BINDIR))
+	install -m 644 $(release)/liblivedisk.so $(call into,$(LIBDIR)/liblivedisk.so.$(VERSION))
+	ln -sf liblivedisk.so.$(VERSION) $(call into,$(LIBDIR)/liblivedisk.so.$(SOVERSION))
+	ln -sf liblivedisk.so.$(SOVERSION) $(call into,$(LIBDIR)/liblivedisk.so)
+	install -m 644 $(release)/liblivedisk.a $(call into,$(LIBDIR))
+	strip --strip-debug $(call into,$(LIBDIR)/liblivedisk.a)
+	install -m 644 include/livedisk.h $(call into,$(INCLUDEDIR))
+	$(fill) packaging/livedisk.pc.in >$(call into,$(LIBDIR)/pkgconfig/livedisk.pc)
+	$(fill) packaging/livedisk-config.cmake.in >$(call into,$(cmakedir)/livedisk-config.cmake)
+	$(fill) packaging/livedisk-config-version.cmake.in >$(call into,$(cmakedir)/livedisk-config-version.cmake)
+	install -m 644 $(made)/man1/* $(call into,$(MANDIR)/man1)
+	install -m 644 $(made)/man3/* $(call into,$(MANDIR)/man3)
+	install -D -m 644 $(made)/completions/bash $(call into,$(BASHDIR)/livedisk)
+	install -D -m 644 $(made)/completions/zsh $(call into,$(ZSHDIR)/_livedisk)
+	install -D -m 644 $(made)/completions/fish $(call into,$(FISHDIR)/livedisk.fish)
+
+# What an install with the same variables would put there, and no directory but livedisk's own.
+uninstall:
+	@set -e; staged=$$(mktemp -d); trap 'rm -rf "$$staged"' EXIT; \
+	$(MAKE) --no-print-directory install DESTDIR="$$staged" >/dev/null; \
+	find "$$staged" ! -type d -printf '%P\n' | while read -r file; do rm -f "$(DESTDIR)/$$file"; done; \
+	find "$$staged" -depth -type d -name livedisk -printf '%P\n' | while read -r directory; do \
+		[ ! -d "$(DESTDIR)/$$directory" ] || rmdir --ignore-fail-on-non-empty "$(DESTDIR)/$$directory"; done

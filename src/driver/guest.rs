@@ -110,7 +110,21 @@ impl Guest {
         }
         Subscription::new(&self.host.connection(), &self.domain(), sink)
             .map(Some)
-            .map_err(|error| self.host.failed(&error, &self.what("cannot get the events of")))
+            .map_err(|error| self.not_subscribed(&error))
+    }
+
+    /// libvirt takes each of our callbacks once a domain and connection, so an operation has it that was started just
+    /// now and has not left its record yet.
+    fn not_subscribed(&self, error: &libvirt::Error) -> Error {
+        let failure = self.host.failed(error, &self.what("cannot get the events of"));
+        if error.code().to_raw() as i32 != libvirt::code::INVALID_ARG {
+            return failure;
+        }
+        let message = format!(
+            "domain '{}' is in use by an operation that was just started on this connection; wait for it or cancel it",
+            self.name
+        );
+        Error::new(ErrorCode::Busy, message).with_libvirt_code(failure.libvirt_code())
     }
 
     /// `Off` too where the domain is gone or another instance of it runs.

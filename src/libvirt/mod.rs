@@ -24,6 +24,7 @@ pub(crate) use virt::error::Error;
 /// The `virErrorNumber`s that livedisk tells apart.
 pub(crate) mod code {
     pub(crate) const NO_SUPPORT: i32 = 3;
+    pub(crate) const INVALID_ARG: i32 = 8;
     pub(crate) const RPC: i32 = 39;
     pub(crate) const NO_DOMAIN: i32 = 42;
     pub(crate) const OPERATION_INVALID: i32 = 55;

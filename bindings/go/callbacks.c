@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "callbacks.h"
+
+#include "_cgo_export.h"
+
+static int32_t clone(const char *source, const char *destination, void *data)
+{
+    return livedisk_go_clone(source, destination, (uintptr_t)data);
+}
+
+void livedisk_go_clone_snapshot(struct livedisk_snapshot_options *options, uintptr_t handle)
+{
+    options->clone_callback = clone;
+    options->clone_data = (void *)handle;
+}
+
+void livedisk_go_clone_migrate(struct livedisk_migrate_options *options, uintptr_t handle)
+{
+    options->clone_callback = clone;
+    options->clone_data = (void *)handle;
+}
+
+static void line(int32_t level, const char *message, void *data)
+{
+    (void)data;
+    livedisk_go_log(level, message);
+}
+
+int32_t livedisk_go_set_log(int32_t wanted, int32_t level, struct livedisk_error **error)
+{
+    return livedisk_set_log(wanted ? line : NULL, level, NULL, error);
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ * Callbacks into Go. A cgo.Handle is a small number, which Go must not see as a pointer: it becomes one in C only. */
+#ifndef LIVEDISK_GO_CALLBACKS_H
+#define LIVEDISK_GO_CALLBACKS_H
+
+#include <livedisk.h>
+
+/* As cgo writes a prototype it knows no const. */
+typedef const char livedisk_go_text;
+
+/* clone_callback and clone_data that call the Go function behind the handle. */
+void livedisk_go_clone_snapshot(struct livedisk_snapshot_options *options, uintptr_t handle);
+void livedisk_go_clone_migrate(struct livedisk_migrate_options *options, uintptr_t handle);
+
+/* Lines go to Go if wanted, else nowhere. */
+int32_t livedisk_go_set_log(int32_t wanted, int32_t level, struct livedisk_error **error);
+
+#endif

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+
+package livedisk
+
+// #include <livedisk.h>
+import "C"
+
+import (
+	"fmt"
+	"os"
+)
+
+// Code is the kind of a failure. The codes below are errors to compare with: errors.Is(err, livedisk.ErrBusy).
+type Code int32
+
+// What can be wrong, and what to do about it.
+const (
+	// ErrInvalidArgument: an argument is wrong in itself. Correct the call.
+	ErrInvalidArgument Code = C.LIVEDISK_ERR_INVALID_ARGUMENT
+	// ErrNoConnection: libvirt cannot be reached. Check the URI and the daemon, then open again.
+	ErrNoConnection Code = C.LIVEDISK_ERR_NO_CONNECTION
+	// ErrNoDomain: there is no such domain on this connection. Check the name or UUID.
+	ErrNoDomain Code = C.LIVEDISK_ERR_NO_DOMAIN
+	// ErrNoDisk: the domain has no such disk, or the disk has no medium. Check the disk target.
+	ErrNoDisk Code = C.LIVEDISK_ERR_NO_DISK
+	// ErrDomainState: the domain is not running, is paused, or was shut off under the operation. Start or resume it
+	// and try again.
+	ErrDomainState Code = C.LIVEDISK_ERR_DOMAIN_STATE
+	// ErrBusy: a block job, backup, freeze or operation is in the way. Wait for it or end it, then try again.
+	ErrBusy Code = C.LIVEDISK_ERR_BUSY
+	// ErrUnsupported: this libvirt, QEMU, disk, format or version of livedisk cannot do it. Ask for something else.
+	ErrUnsupported Code = C.LIVEDISK_ERR_UNSUPPORTED
+	// ErrAgent: quiescing is required and no guest agent answers. Start the agent in the guest, or ask for less.
+	ErrAgent Code = C.LIVEDISK_ERR_AGENT
+	// ErrFreeze: freeze or thaw failed, or the freeze limit was passed. Everything was taken back. Try again, perhaps
+	// with a higher limit.
+	ErrFreeze Code = C.LIVEDISK_ERR_FREEZE
+	// ErrDestination: the destination exists, has the wrong size or format, or cannot be reached. Name another one,
+	// or mend it.
+	ErrDestination Code = C.LIVEDISK_ERR_DESTINATION
+	// ErrNoSpace: the destination's file system is full. Make room, or name another destination.
+	ErrNoSpace Code = C.LIVEDISK_ERR_NO_SPACE
+	// ErrPermission: livedisk or QEMU may not read or write a path. Mend its owner, mode or security label.
+	ErrPermission Code = C.LIVEDISK_ERR_PERMISSION
+	// ErrJobFailed: a block job failed in QEMU, or the caller's clone did. Everything was taken back.
+	ErrJobFailed Code = C.LIVEDISK_ERR_JOB_FAILED
+	// ErrCancelled: the operation was cancelled and taken back.
+	ErrCancelled Code = C.LIVEDISK_ERR_CANCELLED
+	// ErrTimeout: a wait inside the library is over and the operation goes on. Waits of this package end with their
+	// context's error instead.
+	ErrTimeout Code = C.LIVEDISK_ERR_TIMEOUT
+	// ErrNoOperation: there is no such operation, or it is over. Nothing is left to do.
+	ErrNoOperation Code = C.LIVEDISK_ERR_NO_OPERATION
+	// ErrVerify: the copy does not pass its check, or differs from the source. It was removed.
+	ErrVerify Code = C.LIVEDISK_ERR_VERIFY
+	// ErrLibvirt: any other libvirt error; LibvirtCode of the [Error] has its number.
+	ErrLibvirt Code = C.LIVEDISK_ERR_LIBVIRT
+	// ErrIO: a file could not be read or written.
+	ErrIO Code = C.LIVEDISK_ERR_IO
+	// ErrInternal: a fault of livedisk itself. Please report it.
+	ErrInternal Code = C.LIVEDISK_ERR_INTERNAL
+)
+
+var codeNames = map[Code]string{
+	ErrInvalidArgument: "invalid argument",
+	ErrNoConnection:    "no connection",
+	ErrNoDomain:        "no such domain",
+	ErrNoDisk:          "no such disk",
+	ErrDomainState:     "wrong state of the domain",
+	ErrBusy:            "busy",
+	ErrUnsupported:     "unsupported",
+	ErrAgent:           "no guest agent",
+	ErrFreeze:          "freeze failed",
+	ErrDestination:     "unusable destination",
+	ErrNoSpace:         "no space",
+	ErrPermission:      "permission denied",
+	ErrJobFailed:       "block job failed",
+	ErrCancelled:       "cancelled",
+	ErrTimeout:         "timeout",
+	ErrNoOperation:     "no operation",
+	ErrVerify:          "verification failed",
+	ErrLibvirt:         "libvirt error",
+	ErrIO:              "input/output error",
+	ErrInternal:        "internal error",
+}
+
+// Error names the kind in a few words, or its number where a newer library has codes that this package does not know.
+func (c Code) Error() string {
+	if name, known := codeNames[c]; known {
+		return "livedisk: " + name
+	}
+	return fmt.Sprintf("livedisk: error %d", int32(c))
+}
+
+// Error is a failure that livedisk reports.
+type Error struct {
+	// Code is the kind; errors.Is finds it.
+	Code Code
+	// Message is one line: what failed, on which domain, disk or path, why, and what to do.
+	Message string
+	// LibvirtCode is libvirt's virErrorNumber behind the failure, 0 where libvirt did not fail.
+	LibvirtCode int
+	// What came from Go and made the operation fail: a clone function's error, a context's.
+	cause error
+}
+
+// Error returns the message.
+func (e *Error) Error() string {
+	if e.cause == nil {
+		return e.Message
+	}
+	return e.Message + ": " + e.cause.Error()
+}
+
+// Unwrap returns the code and, where Go code made the operation fail (a clone function, a context), that error.
+func (e *Error) Unwrap() []error {
+	if e.cause == nil {
+		return []error{e.Code}
+	}
+	return []error{e.Code, e.cause}
+}
+
+// check makes a C call and takes over its error object.
+func check(call func(failure **C.struct_livedisk_error) C.int32_t) error {
+	var failure *C.struct_livedisk_error
+	code := call(&failure)
+	if code == C.LIVEDISK_OK {
+		return nil
+	}
+	defer C.livedisk_error_free(failure)
+	return &Error{
+		Code:        Code(code),
+		Message:     C.GoString(C.livedisk_error_message(failure)),
+		LibvirtCode: int(C.livedisk_error_libvirt_code(failure)),
+	}
+}
+
+func invalid(format string, arguments ...any) error {
+	return &Error{Code: ErrInvalidArgument, Message: fmt.Sprintf(format, arguments...)}
+}
+
+func closed(what string) error {
+	return fmt.Errorf("livedisk: the %s is closed: %w", what, os.ErrClosed)
+}

@@ -1,0 +1,3 @@
+module livedisk
+
+go 1.22

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+
+package livedisk
+
+// #include <livedisk.h>
+import "C"
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+	"unsafe"
+)
+
+// Operation is an operation on a running guest. It goes on by itself; this handle watches and steers it. Close it when it
+// is over, or when it is to go on without this process.
+type Operation struct {
+	// Not part of the watch, which lives as long as the operation runs: a dropped Operation can be noticed.
+	*shared
+}
+
+type shared struct {
+	handle handle[*C.struct_livedisk_operation]
+	watch  *watch
+	clone  *clone
+	domain string
+}
+
+// Report is what a finished operation did.
+type Report struct {
+	// Method taken.
+	Method Method
+	// Consistency of the images.
+	Consistency Consistency
+	// FilesystemsFrozen is how many file systems were frozen.
+	FilesystemsFrozen int
+	// DiskCount is how many disks were copied.
+	DiskCount int
+	// PointInTime: whatever the guest was told is written before this moment is in the images. Without a freeze they may
+	// hold a little more. Zero for a dry run.
+	PointInTime time.Time
+	// Freeze is the time from the freeze request sent to the thaw answered; 0: not frozen.
+	Freeze time.Duration
+	// Pause is how long the vCPUs were paused to give several mirrors one point in time; 0: not.
+	Pause time.Duration
+	// BytesCopied over all disks.
+	BytesCopied uint64
+	// Elapsed from start to end.
+	Elapsed time.Duration
+}
+
+func newOperation(object *C.struct_livedisk_operation, domain string, clone *clone) (*Operation, error) {
+	made := &shared{clone: clone, domain: domain}
+	made.handle.what = fmt.Sprintf("operation on domain '%s'", domain)
+	made.handle.object = object
+	var err error
+	if made.watch, err = newWatch(&made.handle, clone.release); err != nil {
+		// Nobody can follow it, so it does not stay either.
+		failure := check(func(failure **C.struct_livedisk_error) C.int32_t { return C.livedisk_cancel(object, failure) })
+		C.livedisk_operation_free(object)
+		clone.release()
+		return nil, errors.Join(err, failure)
+	}
+	operation := &Operation{made}
+	reportLeak(operation, fmt.Sprintf("an Operation on domain '%s'", domain))
+	return operation, nil
+}
+
+func (o *Operation) usable() error {
+	if o == nil || o.shared == nil {
+		return closed("operation")
+	}
+	return nil
+}
+
+// Poll returns what the operation last saw, without waiting. It makes no libvirt call.
+//
+// Any phase. It fails with [os.ErrClosed], or with [ErrInternal] (close the handle).
+func (o *Operation) Poll() (Progress, error) {
+	if err := o.usable(); err != nil {
+		return Progress{}, err
+	}
+	if o.watch.look() {
+		return o.watch.wait(context.Background(), PhaseDone)
+	}
+	o.watch.mutex.Lock()
+	defer o.watch.mutex.Unlock()
+	return o.watch.progress, nil
+}
+
+// Progress returns a channel with the operation's progress from now on: the present one at once, then whatever is new. A
+// receiver that lags behind gets the latest only. The channel is closed behind the final phase, and when the operation is
+// closed; it need not be drained. Each call gives a channel of its own.
+//
+// Any phase.
+func (o *Operation) Progress() <-chan Progress {
+	if o.usable() != nil {
+		none := make(chan Progress)
+		close(none)
+		return none
+	}
+	return o.watch.subscribe()
+}
+
+// Wait waits until the phase is reached or passed, or the operation is over, and returns the progress there; see in its
+// Phase which it was. Why an operation failed is told by [Operation.Finish].
+//
+// Any phase. It fails with the context's error, [os.ErrClosed], or [ErrInternal] (close the handle).
+func (o *Operation) Wait(ctx context.Context, phase Phase) (Progress, error) {
+	if err := o.usable(); err != nil {
+		return Progress{}, err
+	}
+	return o.watch.wait(ctx, phase)
+}
+
+// Finish waits for [PhaseReady] if need be, completes the operation, and reports. Once done it reports the same again.
+//
+// If the context ends first, its error is returned and the operation is left as it is: before PhaseReady it stays
+// unfinished and waits for another Finish; later it goes on to its end by itself. [Operation.FinishOrCancel] takes it back
+// instead.
+//
+// Any phase. It fails with the context's error, [os.ErrClosed], [ErrCancelled] (it was cancelled and taken back), or with
+// what made the operation fail, with everything taken back: [ErrDomainState], [ErrFreeze], [ErrDestination],
+// [ErrNoSpace], [ErrPermission], [ErrJobFailed], [ErrVerify], [ErrNoConnection], [ErrLibvirt], [ErrIO], [ErrInternal]
+// (see the message for what to do, then start again).
+func (o *Operation) Finish(ctx context.Context) (Report, error) {
+	if _, err := o.Wait(ctx, PhaseReady); err != nil {
+		return Report{}, err
+	}
+	report, err := o.outcome()
+	if !errors.Is(err, ErrTimeout) {
+		return report, err
+	}
+	// It is on its way now.
+	if _, err := o.Wait(ctx, PhaseDone); err != nil {
+		return Report{}, err
+	}
+	return o.outcome()
+}
+
+// FinishOrCancel is [Operation.Finish], but where the context ends first the operation is cancelled, and waited for until
+// everything is taken back. Its error then is [ErrCancelled] and the context's at once. An operation that was complete
+// before is reported all the same, without an error.
+//
+// Any phase. Otherwise it fails as Finish, or with what could not be taken back, joined with the context's error.
+func (o *Operation) FinishOrCancel(ctx context.Context) (Report, error) {
+	report, err := o.Finish(ctx)
+	if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+		return report, err
+	}
+	all := context.WithoutCancel(ctx)
+	failure := o.Cancel(all)
+	if errors.Is(failure, ErrNoOperation) {
+		return o.Finish(all)
+	}
+	if failure != nil {
+		return Report{}, errors.Join(failure, ctx.Err())
+	}
+	return Report{}, &Error{
+		Code:    ErrCancelled,
+		Message: fmt.Sprintf("the operation on domain '%s' was cancelled and taken back", o.domain),
+		cause:   ctx.Err(),
+	}
+}
+
+// outcome asks for completion and does not wait for it.
+func (o *Operation) outcome() (Report, error) {
+	operation, err := o.handle.enter()
+	if err != nil {
+		return Report{}, err
+	}
+	defer o.handle.leave()
+	var found C.struct_livedisk_report
+	err = check(func(failure **C.struct_livedisk_error) C.int32_t {
+		return C.livedisk_finish(operation, 0, &found, C.size_t(unsafe.Sizeof(found)), failure)
+	})
+	if failure := (*Error)(nil); errors.As(err, &failure) && failure.Code == ErrJobFailed {
+		failure.cause = o.clone.failure()
+	}
+	if err != nil {
+		return Report{}, err
+	}
+	report := Report{
+		Method:            Method(found.method),
+		Consistency:       Consistency(found.consistency),
+		FilesystemsFrozen: int(found.filesystems_frozen),
+		DiskCount:         int(found.disk_count),
+		Freeze:            time.Duration(found.freeze_ns),
+		Pause:             time.Duration(found.pause_ns),
+		BytesCopied:       uint64(found.bytes_copied),
+		Elapsed:           time.Duration(found.elapsed_ns),
+	}
+	if found.point_in_time_ns != 0 {
+		report.PointInTime = time.Unix(0, int64(found.point_in_time_ns))
+	}
+	return report, nil
+}
+
+// Cancel takes everything back and waits until that is done: jobs ended, guest thawed, disk chain and definition as
+// before, files that the operation made removed, nothing else touched. It ends a Finish that waits. An operation that is
+// cancelled or failed is taken back already. If the context ends first, its error is returned and taking back goes on;
+// a context that has ended before asks for it all the same.
+//
+// Any phase. It fails with the context's error, [os.ErrClosed], [ErrNoOperation] (it was complete: its images are yours
+// to remove; a migration behind its pivot is completed), or with what could not be taken back (the message says what is
+// left and where).
+func (o *Operation) Cancel(ctx context.Context) error {
+	if err := o.usable(); err != nil {
+		return err
+	}
+	operation, err := o.handle.enter()
+	if err != nil {
+		return err
+	}
+	_, err = await(ctx, &o.handle, func() (none struct{}, err error) {
+		return none, check(func(failure **C.struct_livedisk_error) C.int32_t {
+			return C.livedisk_cancel(operation, failure)
+		})
+	}, func(struct{}) {})
+	return err
+}
+
+// Close lets go of the operation and frees the handle. It ends nothing: an operation that runs is neither completed nor
+// taken back; what QEMU does goes on, and the domain is busy until it is settled by [Connection.Attach] or
+// [Connection.Recover]. So Finish or Cancel first. In the freeze window it returns behind the thaw. Whoever waits gets
+// [os.ErrClosed], and channels of Progress are closed; a Cancel under way is waited for. Closing again does nothing. It
+// returns nil.
+func (o *Operation) Close() error {
+	if o.usable() != nil || !o.handle.close() {
+		return nil
+	}
+	o.watch.end(closed(o.handle.what))
+	o.watch.stop()
+	<-o.watch.ended
+	o.handle.drain()
+	C.livedisk_operation_free(o.handle.object)
+	o.clone.release()
+	runtime.SetFinalizer(o, nil)
+	return nil
+}

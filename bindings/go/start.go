@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+
+package livedisk
+
+// #include <livedisk.h>
+import "C"
+
+import (
+	"context"
+	"unsafe"
+)
+
+// StartLiveSnapshot starts a live snapshot of a running guest, named by its domain's name or UUID: its disks become
+// standalone images, all of one point in time, with its file systems frozen only for the moment that fixes it. It returns
+// as soon as the operation runs. Whatever can be found out beforehand is, and then nothing was changed.
+//
+// The context bounds the start, not the operation. If it ends first, its error is returned, and what has been started
+// meanwhile is taken back in the background; [Connection.Close] waits for that.
+//
+// It fails with the context's error, [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrNoConnection],
+// [ErrNoDomain], [ErrNoDisk] (check the names), [ErrDomainState] (start or resume the domain), [ErrBusy] (wait for what is
+// in the way, or end it), [ErrUnsupported] (ask for another method, format or disk), [ErrAgent] (QuiesceRequire, and no
+// agent answers: start it in the guest), [ErrDestination], [ErrPermission] (name another destination, or mend this one),
+// [ErrLibvirt], [ErrIO], [ErrInternal] (see the message).
+func (c *Connection) StartLiveSnapshot(ctx context.Context, domain string, options SnapshotOptions) (*Operation, error) {
+	return c.start(ctx, domain, options.CloneFunc, func(memory *memory, clone *clone) starter {
+		options := options.in(memory, clone)
+		return func(connection *C.struct_livedisk_connection, domain *C.char, out **C.struct_livedisk_operation,
+			failure **C.struct_livedisk_error) C.int32_t {
+			return C.livedisk_start_live_snapshot(connection, domain, options, C.size_t(unsafe.Sizeof(*options)), out, failure)
+		}
+	})
+}
+
+// MigrateDisk moves a running guest's disk to other storage, without downtime. It returns as soon as the operation runs.
+//
+// PhaseReady is the moment before the pivot to the destination. Until [Operation.Finish] everything can be taken back;
+// behind the pivot forward is the only way: [Operation.Cancel] then completes the migration and says [ErrNoOperation].
+//
+// The context bounds the start, as in [Connection.StartLiveSnapshot]. It fails as that, for the same reasons; with
+// [ErrBusy] also where the domain has snapshots or checkpoints (delete them first).
+func (c *Connection) MigrateDisk(ctx context.Context, domain string, options MigrateOptions) (*Operation, error) {
+	return c.start(ctx, domain, options.CloneFunc, func(memory *memory, clone *clone) starter {
+		options := options.in(memory, clone)
+		return func(connection *C.struct_livedisk_connection, domain *C.char, out **C.struct_livedisk_operation,
+			failure **C.struct_livedisk_error) C.int32_t {
+			return C.livedisk_migrate_disk(connection, domain, options, C.size_t(unsafe.Sizeof(*options)), out, failure)
+		}
+	})
+}
+
+// Attach takes a running operation of a domain up again, after the process that started it has gone. Target is a disk
+// target of the operation.
+//
+// If the context ends first, its error is returned; an operation attached meanwhile is let go again and goes on.
+//
+// It fails with the context's error, [os.ErrClosed], [ErrNoOperation] (there is none), [ErrUnsupported] (a library that
+// cannot yet: use a later one), [ErrInvalidArgument], [ErrNoConnection], [ErrNoDomain], [ErrNoDisk] (check the names),
+// [ErrDomainState], [ErrBusy], [ErrLibvirt], [ErrInternal] (see the message).
+func (c *Connection) Attach(ctx context.Context, domain, target string) (*Operation, error) {
+	return c.take(ctx, domain, nil, func(memory *memory, _ *clone) starter {
+		target := memory.text(target, "target")
+		return func(connection *C.struct_livedisk_connection, domain *C.char, out **C.struct_livedisk_operation,
+			failure **C.struct_livedisk_error) C.int32_t {
+			return C.livedisk_attach(connection, domain, target, out, failure)
+		}
+	}, func(operation *Operation) { operation.Close() })
+}
+
+// starter is a C call that makes an operation.
+type starter func(*C.struct_livedisk_connection, *C.char, **C.struct_livedisk_operation, **C.struct_livedisk_error) C.int32_t
+
+// start takes back what nobody waits for any more.
+func (c *Connection) start(ctx context.Context, domain string, function CloneFunc,
+	prepare func(*memory, *clone) starter) (*Operation, error) {
+	return c.take(ctx, domain, function, prepare, func(operation *Operation) {
+		if err := operation.Cancel(context.WithoutCancel(ctx)); err != nil {
+			if logger := logger.Load(); logger != nil {
+				logger.Error("livedisk: what was started after its context had ended is not taken back", "error", err)
+			}
+		}
+		operation.Close()
+	})
+}
+
+func (c *Connection) take(ctx context.Context, domain string, function CloneFunc,
+	prepare func(*memory, *clone) starter, discard func(*Operation)) (*Operation, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	connection, err := c.enter()
+	if err != nil {
+		return nil, err
+	}
+	return await(ctx, &c.handle, func() (*Operation, error) {
+		return c.call(connection, domain, newClone(function), prepare)
+	}, discard)
+}
+
+func (c *Connection) call(connection *C.struct_livedisk_connection, domain string, clone *clone,
+	prepare func(*memory, *clone) starter) (*Operation, error) {
+	var memory memory
+	defer memory.free()
+	name := memory.text(domain, "domain")
+	start := prepare(&memory, clone)
+	err := memory.err
+	var object *C.struct_livedisk_operation
+	if err == nil {
+		err = check(func(failure **C.struct_livedisk_error) C.int32_t { return start(connection, name, &object, failure) })
+	}
+	if err != nil {
+		clone.release()
+		return nil, err
+	}
+	return newOperation(object, domain, clone)
+}

@@ -29,12 +29,15 @@ mod abi;
 mod connection;
 mod driver;
 mod error;
+mod guard;
 mod image;
 mod libvirt;
 mod operation;
 
 pub use connection::{Connection, EventLoop};
 pub use error::{Error, ErrorCode, Result};
+#[doc(hidden)]
+pub use guard::main as guard_main;
 pub use operation::{
     CloneCallback, CloneMethod, Consistency, DiskStatus, Method, MigrateOptions, Operation, OperationStatus, Phase,
     Progress, Quiesce, Report, SnapshotDisk, SnapshotOptions,

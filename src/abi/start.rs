@@ -112,6 +112,10 @@ input!(livedisk_migrate_options,
 /// Freezing is Nova's order mended (see the thread on Nova's live snapshot: freeze behind the mirroring, not around it):
 /// the freeze, the one call that fixes the point in time, the thaw.
 ///
+/// A guard process lets the guest go if this one dies or hangs meanwhile: the program livedisk-guard, at LIVEDISK_GUARD
+/// or in libexec beside the library. It starts with the first operation that needs it and ends with this process. Without
+/// it a warning is logged before the freeze; with LIVEDISK_GUARD_REQUIRED=1 in the environment the start fails.
+///
 /// @param connection    from livedisk_open() or livedisk_open_from()
 /// @param domain        name or UUID of a running domain
 /// @param options       what is wanted; copied before the call returns
@@ -125,6 +129,7 @@ input!(livedisk_migrate_options,
 ///         LIVEDISK_ERR_BUSY (wait for what is in the way, or end it),
 ///         LIVEDISK_ERR_UNSUPPORTED (ask for another method, format or disk),
 ///         LIVEDISK_ERR_AGENT (REQUIRE, and no agent answers: start it in the guest),
+///         LIVEDISK_ERR_FREEZE (a guard is required, and none can run: the message says why),
 ///         LIVEDISK_ERR_DESTINATION, LIVEDISK_ERR_PERMISSION (name another destination, or mend this one),
 ///         LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_IO, LIVEDISK_ERR_INTERNAL (see the message)
 ///

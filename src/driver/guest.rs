@@ -61,6 +61,14 @@ impl Guest {
         &self.name
     }
 
+    pub(crate) fn uuid(&self) -> &str {
+        &self.uuid
+    }
+
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.id
+    }
+
     pub(crate) fn host(&self) -> &Host {
         &self.host
     }
@@ -100,7 +108,7 @@ impl Guest {
 
     /// The same guest over a connection of its own, for a call that may take long: on a shared one others wait for it.
     pub(crate) fn apart(&self) -> Result<Self> {
-        self.host.apart()?.get_guest(&self.uuid)
+        self.host.apart()?.get_guest_by_uuid(&self.uuid)
     }
 
     /// Events go to `sink` as long as the subscription lives; `None` without an event loop.

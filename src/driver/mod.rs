@@ -8,9 +8,11 @@ mod block_device;
 mod failure;
 mod guest;
 mod host;
+mod stopped;
 
 pub(crate) use backup::is_backup_job;
 pub(crate) use block_device::BlockDevice;
 pub(crate) use failure::code_of_reason;
 pub(crate) use guest::{AgentStatus, Guest};
 pub(crate) use host::Host;
+pub(crate) use stopped::Stopped;

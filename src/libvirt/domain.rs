@@ -372,6 +372,13 @@ impl Domain {
         Ok(self.inner.block_info(target, 0)?.capacity)
     }
 
+    /// Waits for what libvirt itself does with the domain, such as taking it up: a question that needs the domain's job.
+    pub(crate) fn await_jobs(&self) {
+        if let Err(error) = self.inner.memory_stats(0) {
+            log::debug!("memory statistics: {}", error.message());
+        }
+    }
+
     /// How many write requests the guest has made to the disk, from virDomainBlockStats.
     pub(crate) fn write_requests(&self, target: &str) -> Result<i64, Error> {
         Ok(self.inner.block_stats(target)?.wr_req)

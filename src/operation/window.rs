@@ -9,14 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::shared::Shared;
 use super::types::Consistency;
-use crate::driver::Guest;
+use crate::driver::{Guest, Stopped};
 use crate::error::{Error, ErrorCode, Result};
-use crate::libvirt::{Quiet, State};
+use crate::guard;
+use crate::libvirt::Quiet;
 
-/// Between two attempts to thaw a guest whose agent does not answer.
-const THAW_AGAIN: Duration = Duration::from_secs(1);
-/// How long the agent is given for such an attempt, in seconds.
-const THAW_PATIENCE: u32 = 5;
 /// Bytes per second of a backup's jobs while the window is open: QEMU starts up to 64 requests at once and goes on at
 /// full speed, and the thaw and the guest's first writes wait behind them.
 const HELD: u64 = 16 << 20;
@@ -48,15 +45,16 @@ pub(super) struct Fixed {
 impl Window<'_> {
     /// Opens the window, runs `fix` in it with the deadline, closes it.
     pub(super) fn run(&self, fix: impl FnOnce(Instant) -> Result<()>) -> Result<Fixed> {
+        let guard = self.guard()?;
         if self.freeze {
             let seconds = self.limit.as_millis().div_ceil(1000);
             self.guest
                 .set_agent_timeout(Some(u32::try_from(seconds).unwrap_or(u32::MAX)))?;
         }
-        let guard = Guard::arm(self)?;
-        let result = self.run_guarded(&guard, fix);
-        let undo = Arc::clone(&guard.undo);
-        drop(guard);
+        let watch = Watch::start(self, guard)?;
+        let result = self.run_watched(&watch, fix);
+        let undo = Arc::clone(&watch.undo);
+        drop(watch);
         // A thaw that is being repeated has a timeout of its own: to reset it would wait for the attempt under way, and
         // leave the next one without any.
         let thawing = undo.thaw.get().is_some_and(|thaw| thaw.count.is_none());
@@ -69,8 +67,20 @@ impl Window<'_> {
         result
     }
 
-    fn run_guarded(&self, guard: &Guard, fix: impl FnOnce(Instant) -> Result<()>) -> Result<Fixed> {
-        let undo = &guard.undo;
+    /// None where there is nothing to guard, or nobody to do it.
+    fn guard(&self) -> Result<Option<Arc<guard::Armed>>> {
+        let stopped = Stopped {
+            frozen: self.freeze,
+            paused: self.pause_unfrozen,
+        };
+        if !stopped.frozen && !stopped.paused {
+            return Ok(None);
+        }
+        Ok(guard::arm(self.guest, stopped, self.limit)?.map(Arc::new))
+    }
+
+    fn run_watched(&self, watch: &Watch, fix: impl FnOnce(Instant) -> Result<()>) -> Result<Fixed> {
+        let undo = &watch.undo;
         let opened = Instant::now();
         let deadline = opened + self.limit;
         let mut frozen = 0;
@@ -174,6 +184,8 @@ struct Thaw {
 /// What is to be undone, by whichever thread comes to it first.
 struct Undo {
     guest: Arc<Guest>,
+    /// Given up when nothing is left to be undone.
+    guard: Option<Arc<guard::Armed>>,
     frozen: AtomicBool,
     paused: AtomicBool,
     expired: AtomicBool,
@@ -190,7 +202,7 @@ impl Undo {
                 Ok(count) => Some(count),
                 Err(error) => {
                     log::error!("{error}; trying again until it is certain");
-                    keep_thawing(&self.guest);
+                    keep_thawing(&self.guest, self.guard.clone());
                     None
                 }
             };
@@ -202,8 +214,10 @@ impl Undo {
     }
 
     fn all(&self) {
-        if self.paused.swap(false, Ordering::SeqCst) {
-            log_failure(self.guest.resume());
+        if self.paused.swap(false, Ordering::SeqCst)
+            && let Err(error) = self.guest.resume()
+        {
+            log::error!("{error}");
         }
         if self.frozen.load(Ordering::SeqCst) {
             self.thaw();
@@ -211,17 +225,19 @@ impl Undo {
     }
 }
 
-/// Undoes freeze and pause on every way out: an early return, a panic, and, in a thread of its own, the limit.
-struct Guard {
+/// Undoes freeze and pause on every way out of the window: an early return, a panic, and, in a thread of its own, the
+/// limit. The guard does where this process cannot.
+struct Watch {
     undo: Arc<Undo>,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Guard {
-    fn arm(window: &Window<'_>) -> Result<Self> {
+impl Watch {
+    fn start(window: &Window<'_>, guard: Option<Arc<guard::Armed>>) -> Result<Self> {
         let undo = Arc::new(Undo {
             guest: Arc::clone(window.guest),
+            guard,
             frozen: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             expired: AtomicBool::new(false),
@@ -239,7 +255,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for Watch {
     fn drop(&mut self) {
         self.undo.all();
         self.undo.closed.store(true, Ordering::SeqCst);
@@ -310,29 +326,19 @@ fn log_failure(result: Result<()>) {
     }
 }
 
-/// A guest whose agent hangs may freeze when it wakes, long after the request: only a thaw that was answered is certain.
-fn keep_thawing(guest: &Arc<Guest>) {
+/// Over a connection of its own, because others would wait for each attempt.
+fn keep_thawing(guest: &Arc<Guest>, guard: Option<Arc<guard::Armed>>) {
     let shared = Arc::clone(guest);
     let spawned = spawn("livedisk-thaw", move || {
         let guest = shared.apart().map(Arc::new).unwrap_or_else(|error| {
             log::debug!("{error}; thawing over the shared connection");
             shared
         });
-        loop {
-            if matches!(guest.get_power_state(), Ok(State::Off)) {
-                return;
-            }
-            log_failure(guest.set_agent_timeout(Some(THAW_PATIENCE)));
-            if guest.thaw_filesystems().is_ok() {
-                log_failure(guest.set_agent_timeout(None));
-                log::info!("domain '{}' is thawed", guest.name());
-                return;
-            }
-            if let Err(error) = guest.reconnect() {
-                log::debug!("{error}");
-            }
-            thread::sleep(THAW_AGAIN);
-        }
+        guest.let_go_until_certain(Stopped {
+            frozen: true,
+            paused: false,
+        });
+        drop(guard);
     });
     if let Err(error) = spawned {
         log::error!("{error}; the guest is not thawed again");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::driver::{AgentStatus, Guest};
 use crate::error::{Error, ErrorCode, Result};
+use crate::guard;
 use crate::image::{Backing, Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Disk, DomainXml, Source, Target};
@@ -99,6 +100,9 @@ impl Plan {
             .collect::<Result<Vec<_>>>()?;
         must_differ(&disks)?;
         let freeze = decide_freeze(&guest, &config, options.quiesce)?;
+        if freeze || (method == Method::Mirror && disks.len() > 1 && !paused) {
+            guard::prepare(guest.host())?;
+        }
         let chosen: HashSet<&str> = disks.iter().map(|disk| disk.target.as_str()).collect();
         let other_disks = config
             .disks

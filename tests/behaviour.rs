@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Runs every line of tests/behaviour/cases, which says what the words mean.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use livedisk::{
+    CloneMethod, Connection, Consistency, Error, ErrorCode, EventLoop, Method, MigrateOptions, Operation, Phase,
+    Quiesce, Report, SnapshotDisk, SnapshotOptions,
+};
+use support::bed::{Bed, run};
+use support::{PATIENCE, await_phase, until};
+
+const CASES: &str = include_str!("behaviour/cases");
+
+enum End {
+    Finish,
+    Poll,
+    Timeout,
+    Cancel,
+    Late,
+}
+
+/// One line.
+struct Case<'a> {
+    bed: &'a Bed,
+    call: &'a str,
+    guest: &'a str,
+    uri: &'a str,
+    busy: bool,
+    end: End,
+    snapshot: SnapshotOptions,
+    migrate: MigrateOptions,
+}
+
+fn method(name: &str) -> Method {
+    match name {
+        "auto" => Method::Auto,
+        "backup" => Method::Backup,
+        "mirror" => Method::Mirror,
+        "rebase" => Method::Rebase,
+        "clone" => Method::Clone,
+        _ => panic!("unknown word: {name}"),
+    }
+}
+
+fn code(name: &str) -> ErrorCode {
+    match name {
+        "INVALID_ARGUMENT" => ErrorCode::InvalidArgument,
+        "NO_CONNECTION" => ErrorCode::NoConnection,
+        "NO_DOMAIN" => ErrorCode::NoDomain,
+        "NO_DISK" => ErrorCode::NoDisk,
+        "BUSY" => ErrorCode::Busy,
+        "UNSUPPORTED" => ErrorCode::Unsupported,
+        "AGENT" => ErrorCode::Agent,
+        "DESTINATION" => ErrorCode::Destination,
+        "JOB_FAILED" => ErrorCode::JobFailed,
+        "CANCELLED" => ErrorCode::Cancelled,
+        "TIMEOUT" => ErrorCode::Timeout,
+        "NO_OPERATION" => ErrorCode::NoOperation,
+        _ => panic!("unknown word: {name}"),
+    }
+}
+
+fn in_bed(bed: &Bed, name: &str) -> PathBuf {
+    match name {
+        "REL" => PathBuf::from("relative"),
+        name => bed.path(&format!("behaviour-{name}")),
+    }
+}
+
+/// Also where a link leads to nowhere.
+fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+fn make(kind: &str, path: &Path) {
+    match kind {
+        "text" => fs::write(path, "dear\n"),
+        "directory" => fs::create_dir(path),
+        "link" => std::os::unix::fs::symlink("/no/such/file", path),
+        "raw32M" => fs::File::create_new(path).and_then(|file| file.set_len(32 << 20)),
+        _ => panic!("unknown word: {kind}"),
+    }
+    .unwrap();
+}
+
+impl<'a> Case<'a> {
+    fn new(bed: &'a Bed, call: &'a str, guest: &'a str) -> Self {
+        Self {
+            bed,
+            call,
+            guest,
+            uri: "",
+            busy: false,
+            end: End::Finish,
+            snapshot: SnapshotOptions::default(),
+            migrate: MigrateOptions::default(),
+        }
+    }
+
+    fn domain(&self) -> &'a str {
+        match self.guest {
+            "none" => "no-such-domain",
+            number => self.bed.value(&format!("DOMAIN_{number}")),
+        }
+    }
+
+    fn disk(&mut self, value: &str) {
+        let mut parts = value.split(':');
+        let mut next = || parts.next().map(str::to_owned);
+        let target = next().unwrap();
+        let destination = in_bed(self.bed, &next().unwrap()).to_str().unwrap().to_owned();
+        let format = next();
+        let flag = next();
+        assert!(flag.as_deref().is_none_or(|flag| flag == "reuse_existing"), "{value}");
+        self.migrate.target.clone_from(&target);
+        self.migrate.destination.clone_from(&destination);
+        self.migrate.format.clone_from(&format);
+        self.snapshot.disks.push(SnapshotDisk {
+            target,
+            destination,
+            format,
+            reuse_existing: flag.is_some(),
+            ..SnapshotDisk::default()
+        });
+    }
+
+    fn flag(&mut self, name: &str) {
+        let (snapshot, migrate) = (&mut self.snapshot, &mut self.migrate);
+        *match (self.call, name) {
+            ("snapshot", "shallow") => &mut snapshot.shallow,
+            ("snapshot", "auto_finish") => &mut snapshot.auto_finish,
+            ("snapshot", "dry_run") => &mut snapshot.dry_run,
+            ("snapshot", "verify") => &mut snapshot.verify,
+            ("snapshot", "write_blocking") => &mut snapshot.write_blocking,
+            ("migrate", "auto_finish") => &mut migrate.auto_finish,
+            ("migrate", "dry_run") => &mut migrate.dry_run,
+            ("migrate", "verify") => &mut migrate.verify,
+            ("migrate", "delete_source") => &mut migrate.delete_source,
+            _ => panic!("unknown word: {name}"),
+        } = true;
+    }
+
+    fn option(&mut self, word: &'a str) {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        match name {
+            "uri" => self.uri = value,
+            "disk" => self.disk(value),
+            "method" => {
+                self.snapshot.method = method(value);
+                self.migrate.method = method(value);
+            }
+            "quiesce" => {
+                self.snapshot.quiesce = match value {
+                    "prefer" => Quiesce::Prefer,
+                    "require" => Quiesce::Require,
+                    "none" => Quiesce::None,
+                    _ => panic!("unknown word: {word}"),
+                }
+            }
+            "clone" => {
+                self.migrate.clone = match value {
+                    "auto" => CloneMethod::Auto,
+                    "copy" => CloneMethod::Copy,
+                    "callback" => CloneMethod::Callback,
+                    _ => panic!("unknown word: {word}"),
+                }
+            }
+            "bandwidth" => {
+                self.snapshot.bandwidth = value.parse().unwrap();
+                self.migrate.bandwidth = self.snapshot.bandwidth;
+            }
+            "freeze_limit_ms" => self.snapshot.freeze_limit = Duration::from_millis(value.parse().unwrap()),
+            "flags" => value.split(',').for_each(|name| self.flag(name)),
+            "callback" => {
+                self.migrate.clone_callback = Some(match value {
+                    "copy" => Arc::new(|source: &str, destination: &str| {
+                        run("cp", &["--sparse=always", "--", source, destination]);
+                        0
+                    }),
+                    "fail" => Arc::new(|_: &str, _: &str| 7),
+                    _ => panic!("unknown word: {word}"),
+                });
+            }
+            "make" => {
+                let (kind, name) = value.split_once(':').unwrap();
+                make(kind, &in_bed(self.bed, name));
+            }
+            "busy" => self.busy = true,
+            "end" => {
+                self.end = match value {
+                    "poll" => End::Poll,
+                    "timeout" => End::Timeout,
+                    "cancel" => End::Cancel,
+                    "late" => End::Late,
+                    _ => panic!("unknown word: {word}"),
+                }
+            }
+            _ => panic!("unknown word: {word}"),
+        }
+    }
+
+    /// A snapshot of the guest that lasts, and has begun.
+    fn keep_busy(&self) -> Operation {
+        let options = SnapshotOptions {
+            bandwidth: 1 << 20,
+            ..support::snapshot(vec![support::disk("vda", in_bed(self.bed, "busy"), "qcow2")])
+        };
+        let operation = self
+            .bed
+            .connection
+            .start_live_snapshot(self.domain(), &options)
+            .unwrap();
+        until("it copies", || {
+            operation.poll(Some(Duration::from_millis(100))).phase != Phase::Preparing
+        });
+        operation
+    }
+
+    fn call(&self) -> Result<Option<Report>, Error> {
+        if self.call == "open" {
+            return Connection::open(Some(self.uri), EventLoop::None).map(|_| None);
+        }
+        let other = self.busy.then(|| self.keep_busy());
+        let connection = &self.bed.connection;
+        let started = match self.call {
+            "snapshot" => connection.start_live_snapshot(self.domain(), &self.snapshot),
+            "migrate" => connection.migrate_disk(self.domain(), &self.migrate),
+            _ => panic!("unknown word: {}", self.call),
+        };
+        let result = started.and_then(|operation| self.end(&operation)).map(Some);
+        if let Some(other) = other {
+            other.cancel().unwrap();
+        }
+        result
+    }
+
+    fn end(&self, operation: &Operation) -> Result<Report, Error> {
+        match self.end {
+            End::Timeout => {
+                let result = operation.finish(Some(Duration::ZERO));
+                operation.cancel().unwrap();
+                return result;
+            }
+            End::Poll => await_phase(operation, Phase::Done),
+            End::Cancel => {
+                await_phase(operation, Phase::Ready);
+                operation.cancel()?;
+                assert_eq!(operation.poll(None).phase, Phase::Cancelled);
+            }
+            End::Finish | End::Late => {}
+        }
+        let report = operation.finish(Some(PATIENCE))?;
+        assert_eq!(operation.finish(Some(Duration::ZERO))?, report);
+        if matches!(self.end, End::Late) {
+            operation.cancel()?;
+        }
+        Ok(report)
+    }
+
+    fn expect(&self, word: &str, report: Option<&Report>) {
+        let (name, value) = word.split_once('=').unwrap();
+        let report = || report.unwrap();
+        match name {
+            "method" => assert_eq!(report().method, method(value)),
+            "consistency" => assert_eq!(report().consistency.name(), value),
+            "disks" => assert_eq!(report().disk_count.to_string(), value),
+            "frozen" => {
+                assert!(["yes", "no"].contains(&value), "unknown word: {word}");
+                assert_eq!(!report().freeze.is_zero(), value == "yes");
+                assert_eq!(report().filesystems_frozen > 0, value == "yes");
+            }
+            "image" => {
+                let (name, format) = value.split_once(':').unwrap();
+                let path = in_bed(self.bed, name);
+                let records = [path.to_str().unwrap(), "--format", format, "--json"];
+                let found = run(self.bed.value("RECORDS"), &records);
+                let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+                assert!(
+                    report().consistency == Consistency::Crash || found["fs_clean"] == true,
+                    "{found}"
+                );
+                fs::remove_file(path).unwrap();
+            }
+            "there" => assert!(exists(&in_bed(self.bed, value)), "{value} is gone"),
+            "gone" => assert!(!exists(&in_bed(self.bed, value)), "{value} is there"),
+            _ => panic!("unknown word: {word}"),
+        }
+    }
+}
+
+fn run_line(bed: &Bed, line: &str) {
+    let mut words = line.split(' ').filter(|word| !word.is_empty());
+    println!("{}", words.next().unwrap());
+    let mut case = Case::new(bed, words.next().unwrap(), words.next().unwrap());
+    words
+        .by_ref()
+        .take_while(|word| *word != "->")
+        .for_each(|word| case.option(word));
+    let outcome = words.next().unwrap();
+    let result = case.call();
+    let report = match (outcome, result) {
+        ("ok", Ok(report)) => report,
+        ("fails", Err(error)) => {
+            println!("  {error}");
+            support::must_tell(&error, code(words.next().unwrap()), &[]);
+            None
+        }
+        (_, result) => panic!("expected {outcome}, not {result:?}"),
+    };
+    words.for_each(|word| case.expect(word, report.as_ref()));
+    if case.guest != "none" {
+        let left = bed.connection.operations(Some(case.domain())).unwrap();
+        assert!(left.is_empty(), "{left:?}");
+        bed.must_write(case.domain());
+    }
+}
+
+#[test]
+fn every_case() {
+    // The guests of ctests/bed.
+    let bed = support::bed::turn(
+        EventLoop::Own,
+        &[
+            "name=with-agent,disks=qcow2-backed:64M+raw:32M",
+            "name=without-agent,disks=qcow2:32M,agent=no",
+        ],
+    );
+    let lines: Vec<_> = CASES
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect();
+    assert!(!lines.is_empty());
+    lines.into_iter().for_each(|line| run_line(&bed, line));
+}

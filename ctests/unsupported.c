@@ -32,7 +32,7 @@ int main(void)
                 livedisk_recover(connection, NULL, &recovery, sizeof recovery, &error));
     CHECK(operation == NULL);
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_REBASE}, "");
-    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_CLONE}, "");
+    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_CLONE, .clone = LIVEDISK_CLONE_VOLUME}, "volumes");
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP, .checkpoint = "c"}, "checkpoint");
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP, .since = "c"}, "since");
     livedisk_close(connection);

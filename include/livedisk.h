@@ -154,8 +154,8 @@
 #define LIVEDISK_METHOD_REBASE 3
 
 /**
- * External snapshot, clone of the quiet base, active commit. In a migration the five-step procedure; for a snapshot not
- * supported yet.
+ * External snapshot, clone of the quiet base out of band, active commit: content as of the start. A destination that
+ * fails or hangs never reaches the guest. In a migration the five-step procedure.
  */
 #define LIVEDISK_METHOD_CLONE 4
 
@@ -180,12 +180,13 @@
 #define LIVEDISK_CLONE_AUTO 0
 
 /**
- * FICLONE.
+ * FICLONE, or fail.
  */
 #define LIVEDISK_CLONE_REFLINK 1
 
 /**
- * Copy, with holes kept.
+ * Copy, with holes kept. A snapshot that is to be flattened or converted, or whose destination exists, is written in one
+ * pass from what the disk's backing chain shows; so it is with LIVEDISK_CLONE_AUTO.
  */
 #define LIVEDISK_CLONE_COPY 2
 
@@ -280,7 +281,7 @@
 #define LIVEDISK_OPEN_USE_EVENTS 2
 
 /**
- * Keep the backing file instead of making a standalone image. MIRROR to qcow2 only.
+ * Keep the backing file instead of making a standalone image. MIRROR and CLONE to qcow2 only.
  */
 #define LIVEDISK_SNAPSHOT_SHALLOW 1
 
@@ -388,7 +389,9 @@ struct livedisk_snapshot_disk {
 };
 
 /**
- * Clones `source` to `destination`, which does not exist yet; returns 0, or anything else for a failure.
+ * Clones `source`, which nobody writes to meanwhile, to `destination`, where there is nothing yet unless it was to be
+ * reused; returns 0, or anything else for a failure. It may run for hours. For a snapshot without SHALLOW what it makes
+ * must be standalone, in the destination's format, and of exactly the disk's virtual size.
  */
 typedef int32_t (*livedisk_clone_callback)(const char *source, const char *destination, void *data);
 
@@ -441,7 +444,8 @@ struct livedisk_snapshot_options {
    */
   uint32_t reserved;
   /**
-   * CLONE with LIVEDISK_CLONE_CALLBACK: the function.
+   * CLONE with LIVEDISK_CLONE_CALLBACK: the function. It is called once a disk, from another thread, until the
+   * operation is in a final phase.
    */
   livedisk_clone_callback clone_callback;
   /**
@@ -626,9 +630,15 @@ extern "C" {
  * file systems frozen only for the moment that fixes it. Returns as soon as the operation runs; it goes on whether or
  * not it is polled. Whatever can be found out beforehand is, and then nothing was changed.
  *
- * MIRROR (virDomainBlockCopy; the content is that of livedisk_finish()) is what AUTO takes: with it a destination that
- * fails or hangs never reaches the guest. BACKUP (virDomainBackupBegin; the content is that of the start) lets the
- * guest's writes wait for the destination, and gives the guest I/O errors if it fails.
+ * With MIRROR (virDomainBlockCopy; the content is that of livedisk_finish()) a destination that fails or hangs never
+ * reaches the guest. BACKUP (virDomainBackupBegin; the content is that of the start) lets the guest's writes wait for the
+ * destination, and gives the guest I/O errors if it fails. CLONE (the content is that of the start) takes one external
+ * snapshot of all disks (virDomainSnapshotCreateXML, no metadata), clones the images, which are quiet then, out of band,
+ * and commits the overlays back (virDomainBlockCommit, active, with pivot): a bad destination never reaches the guest.
+ * Where images share their blocks with the clones its time does not depend on their size; meanwhile the overlays, beside
+ * the guest's images, take what it writes. A disk with a backing file is flattened in the same pass unless SHALLOW. AUTO
+ * takes CLONE where the destinations share a file system that clones with the images, and nothing is to be flattened
+ * or converted; else MIRROR.
  *
  * Freezing is Nova's order mended (see the thread on Nova's live snapshot: freeze behind the mirroring, not around it):
  * the freeze, the one call that fixes the point in time, the thaw.

@@ -125,6 +125,9 @@ pub struct Snapshot {
     /// How long they may be frozen: 500ms, 10s [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = units::time)]
     pub freeze_limit: Option<Duration>,
+    /// With clone: how the image's file is cloned
+    #[arg(long, value_enum, default_value_t)]
+    pub clone: CloneName,
     /// Keep the backing file instead of making a standalone image
     #[arg(long)]
     pub shallow: bool,
@@ -219,7 +222,8 @@ pub enum MethodName {
     Backup,
     /// As mirror, by the older call of libvirt
     Rebase,
-    /// Content as of the start, by cloning the image's file
+    /// Content as of the start, by cloning the image while an overlay takes the guest's writes; a bad destination never
+    /// reaches the guest
     Clone,
 }
 

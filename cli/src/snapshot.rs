@@ -50,6 +50,7 @@ fn options(snapshot: &Snapshot) -> Result<SnapshotOptions, Failure> {
         disks: disks.collect(),
         method: snapshot.method.into(),
         quiesce: snapshot.quiesce.into(),
+        clone: snapshot.clone.into(),
         shallow: snapshot.shallow,
         auto_finish: true,
         dry_run: snapshot.run.dry_run,

@@ -14,7 +14,9 @@ use super::{frame, invalid};
 use crate::error::{Error, ErrorCode, Result};
 use crate::operation::{CloneCallback, CloneMethod, Method, MigrateOptions, Quiesce, SnapshotDisk, SnapshotOptions};
 
-/// Clones `source` to `destination`, which does not exist yet; returns 0, or anything else for a failure.
+/// Clones `source`, which nobody writes to meanwhile, to `destination`, where there is nothing yet unless it was to be
+/// reused; returns 0, or anything else for a failure. It may run for hours. For a snapshot without SHALLOW what it makes
+/// must be standalone, in the destination's format, and of exactly the disk's virtual size.
 pub type livedisk_clone_callback =
     Option<unsafe extern "C" fn(source: *const c_char, destination: *const c_char, data: *mut c_void) -> i32>;
 
@@ -60,7 +62,8 @@ pub struct livedisk_snapshot_options {
     pub clone: i32,
     /// Zero.
     pub reserved: u32,
-    /// CLONE with LIVEDISK_CLONE_CALLBACK: the function.
+    /// CLONE with LIVEDISK_CLONE_CALLBACK: the function. It is called once a disk, from another thread, until the
+    /// operation is in a final phase.
     pub clone_callback: livedisk_clone_callback,
     /// Passed to it as it is.
     pub clone_data: *mut c_void,
@@ -105,9 +108,15 @@ input!(livedisk_migrate_options,
 /// file systems frozen only for the moment that fixes it. Returns as soon as the operation runs; it goes on whether or
 /// not it is polled. Whatever can be found out beforehand is, and then nothing was changed.
 ///
-/// MIRROR (virDomainBlockCopy; the content is that of livedisk_finish()) is what AUTO takes: with it a destination that
-/// fails or hangs never reaches the guest. BACKUP (virDomainBackupBegin; the content is that of the start) lets the
-/// guest's writes wait for the destination, and gives the guest I/O errors if it fails.
+/// With MIRROR (virDomainBlockCopy; the content is that of livedisk_finish()) a destination that fails or hangs never
+/// reaches the guest. BACKUP (virDomainBackupBegin; the content is that of the start) lets the guest's writes wait for the
+/// destination, and gives the guest I/O errors if it fails. CLONE (the content is that of the start) takes one external
+/// snapshot of all disks (virDomainSnapshotCreateXML, no metadata), clones the images, which are quiet then, out of band,
+/// and commits the overlays back (virDomainBlockCommit, active, with pivot): a bad destination never reaches the guest.
+/// Where images share their blocks with the clones its time does not depend on their size; meanwhile the overlays, beside
+/// the guest's images, take what it writes. A disk with a backing file is flattened in the same pass unless SHALLOW. AUTO
+/// takes CLONE where the destinations share a file system that clones with the images, and nothing is to be flattened
+/// or converted; else MIRROR.
 ///
 /// Freezing is Nova's order mended (see the thread on Nova's live snapshot: freeze behind the mirroring, not around it):
 /// the freeze, the one call that fixes the point in time, the thaw.
@@ -250,9 +259,11 @@ impl Callback {
     }
 }
 
-/// # Safety
-/// The strings of `options` are null or terminated.
-unsafe fn migrate_options(options: &livedisk_migrate_options) -> Result<MigrateOptions> {
+fn clone(
+    number: i32,
+    function: livedisk_clone_callback,
+    data: *mut c_void,
+) -> Result<(CloneMethod, Option<CloneCallback>)> {
     let clones = [
         CloneMethod::Auto,
         CloneMethod::Reflink,
@@ -260,6 +271,22 @@ unsafe fn migrate_options(options: &livedisk_migrate_options) -> Result<MigrateO
         CloneMethod::Volume,
         CloneMethod::Callback,
     ];
+    let clone = input::value(number, &clones, "options.clone")?;
+    let callback = function.map(|function| {
+        let callback = Callback { function, data };
+        Arc::new(move |source: &str, destination: &str| callback.call(source, destination)) as CloneCallback
+    });
+    if clone == CloneMethod::Callback && callback.is_none() {
+        return Err(invalid(
+            "options.clone is CALLBACK and options.clone_callback is NULL; pass the function",
+        ));
+    }
+    Ok((clone, callback))
+}
+
+/// # Safety
+/// The strings of `options` are null or terminated.
+unsafe fn migrate_options(options: &livedisk_migrate_options) -> Result<MigrateOptions> {
     let known = LIVEDISK_MIGRATE_AUTO_FINISH
         | LIVEDISK_MIGRATE_DRY_RUN
         | LIVEDISK_MIGRATE_VERIFY
@@ -269,19 +296,7 @@ unsafe fn migrate_options(options: &livedisk_migrate_options) -> Result<MigrateO
     let flags = input::flags(options.flags, known, "options.flags")?;
     let has = |flag| flags & flag != 0;
     input::zero(options.reserved == 0, "options.reserved")?;
-    let clone = input::value(options.clone, &clones, "options.clone")?;
-    let callback = options.clone_callback.map(|function| {
-        let callback = Callback {
-            function,
-            data: options.clone_data,
-        };
-        Arc::new(move |source: &str, destination: &str| callback.call(source, destination)) as CloneCallback
-    });
-    if clone == CloneMethod::Callback && callback.is_none() {
-        return Err(invalid(
-            "options.clone is CALLBACK and options.clone_callback is NULL; pass the function",
-        ));
-    }
+    let (clone, clone_callback) = clone(options.clone, options.clone_callback, options.clone_data)?;
     // SAFETY: by the caller's promise.
     unsafe {
         Ok(MigrateOptions {
@@ -290,7 +305,7 @@ unsafe fn migrate_options(options: &livedisk_migrate_options) -> Result<MigrateO
             format: input::optional_string(options.format, "options.format")?,
             method: input::value(options.method, &methods(), "options.method")?,
             clone,
-            clone_callback: callback,
+            clone_callback,
             auto_finish: has(LIVEDISK_MIGRATE_AUTO_FINISH),
             dry_run: has(LIVEDISK_MIGRATE_DRY_RUN),
             verify: has(LIVEDISK_MIGRATE_VERIFY),
@@ -314,12 +329,7 @@ unsafe fn snapshot_options(options: &livedisk_snapshot_options) -> Result<Snapsh
     let flags = input::flags(options.flags, known, "options.flags")?;
     let has = |flag| flags & flag != 0;
     input::zero(options.reserved == 0, "options.reserved")?;
-    input::value(options.clone, &[(); 5], "options.clone")?;
-    if options.clone == LIVEDISK_CLONE_CALLBACK && options.clone_callback.is_none() {
-        return Err(invalid(
-            "options.clone is CALLBACK and options.clone_callback is NULL; pass the function",
-        ));
-    }
+    let (clone, clone_callback) = clone(options.clone, options.clone_callback, options.clone_data)?;
     if options.disks.is_null() && options.disk_count > 0 {
         return Err(invalid(
             "options.disks is NULL; pass an array of options.disk_count disks",
@@ -345,6 +355,8 @@ unsafe fn snapshot_options(options: &livedisk_snapshot_options) -> Result<Snapsh
         checkpoint: unsafe { input::optional_string(options.checkpoint, "options.checkpoint") }?,
         // SAFETY: by the caller's promise.
         since: unsafe { input::optional_string(options.since, "options.since") }?,
+        clone,
+        clone_callback,
     })
 }
 

@@ -57,8 +57,8 @@ pub const LIVEDISK_METHOD_BACKUP: i32 = 1;
 pub const LIVEDISK_METHOD_MIRROR: i32 = 2;
 /// As MIRROR by virDomainBlockRebase, for old hosts. Not supported yet.
 pub const LIVEDISK_METHOD_REBASE: i32 = 3;
-/// External snapshot, clone of the quiet base, active commit. In a migration the five-step procedure; for a snapshot not
-/// supported yet.
+/// External snapshot, clone of the quiet base out of band, active commit: content as of the start. A destination that
+/// fails or hangs never reaches the guest. In a migration the five-step procedure.
 pub const LIVEDISK_METHOD_CLONE: i32 = 4;
 
 /// Freeze if a guest agent answers, else be crash-consistent and say so in the report.
@@ -70,9 +70,10 @@ pub const LIVEDISK_QUIESCE_NONE: i32 = 2;
 
 /// The cheapest way to clone that works.
 pub const LIVEDISK_CLONE_AUTO: i32 = 0;
-/// FICLONE.
+/// FICLONE, or fail.
 pub const LIVEDISK_CLONE_REFLINK: i32 = 1;
-/// Copy, with holes kept.
+/// Copy, with holes kept. A snapshot that is to be flattened or converted, or whose destination exists, is written in one
+/// pass from what the disk's backing chain shows; so it is with LIVEDISK_CLONE_AUTO.
 pub const LIVEDISK_CLONE_COPY: i32 = 2;
 /// libvirt storage volumes. Not supported yet.
 pub const LIVEDISK_CLONE_VOLUME: i32 = 3;
@@ -115,7 +116,7 @@ pub const LIVEDISK_OPEN_RUN_EVENT_LOOP: u32 = 1;
 /// The caller runs libvirt's event loop, registered before this connection was opened.
 pub const LIVEDISK_OPEN_USE_EVENTS: u32 = 2;
 
-/// Keep the backing file instead of making a standalone image. MIRROR to qcow2 only.
+/// Keep the backing file instead of making a standalone image. MIRROR and CLONE to qcow2 only.
 pub const LIVEDISK_SNAPSHOT_SHALLOW: u32 = 1;
 /// Finish as soon as READY, without waiting for livedisk_finish().
 pub const LIVEDISK_SNAPSHOT_AUTO_FINISH: u32 = 2;

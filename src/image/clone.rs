@@ -4,10 +4,11 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
+use rustix::fs::{CWD, Mode, OFlags, SeekFrom, copy_file_range, ioctl_ficlone, openat, seek};
 use rustix::io::Errno;
 
 /// Large enough to be quick, small enough to be cancelled soon.
@@ -31,6 +32,19 @@ pub(crate) fn reflink(source: &File, destination: &File) -> io::Result<bool> {
         Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether files of the one directory can share blocks with files of the other: tried on two that have no name, so that
+/// nothing is left of them.
+pub(crate) fn can_share_blocks(from: &Path, to: &Path) -> bool {
+    let unnamed = |directory: &Path| {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        openat(CWD, directory, flags, Mode::RUSR | Mode::WUSR).map(File::from)
+    };
+    let (Ok(source), Ok(destination)) = (unnamed(from), unnamed(to)) else {
+        return false;
+    };
+    source.write_all_at(&[1; 4096], 0).is_ok() && matches!(reflink(&source, &destination), Ok(true))
 }
 
 /// Copies data and keeps holes, at `bandwidth` bytes per second at most (0: no limit).

@@ -8,11 +8,11 @@ mod nbd;
 mod output;
 mod qemu_img;
 
-pub(crate) use clone::{Cloned, Watch, copy, reflink};
+pub(crate) use clone::{Cloned, Watch, can_share_blocks, copy, reflink};
 pub(crate) use destination::{Destination, Place};
 pub(crate) use nbd::Server;
 pub(crate) use output::{Backing, Made, Output};
-pub(crate) use qemu_img::{check, compare_with_live, rebase_relative};
+pub(crate) use qemu_img::{check, compare_with_live, has_data_file, rebase_relative};
 
 /// A clone that failed, and why.
 pub(crate) fn failed_clone(shown: &str, error: std::io::Error) -> crate::error::Error {

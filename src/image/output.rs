@@ -7,7 +7,9 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 
+use super::clone::{Cloned, Watch};
 use super::destination::{Destination, Place};
+use super::qemu_img::Target;
 use super::{Identity, qemu_img};
 use crate::error::{Error, ErrorCode, Result};
 
@@ -34,6 +36,8 @@ pub(crate) struct Output {
     /// None for an NBD export.
     file: Option<File>,
     made: Option<Made>,
+    /// It reads as zeroes still.
+    blank: bool,
 }
 
 fn refused(shown: &str, why: &str) -> Error {
@@ -61,20 +65,31 @@ impl Output {
         backing: Option<&Backing>,
         reuse: bool,
     ) -> Result<Self> {
+        let mut output = Self::open(destination, place, format)?;
+        match output.fill(place, size, backing, reuse) {
+            Ok(blank) => {
+                output.blank = blank;
+                Ok(output)
+            }
+            Err(error) => {
+                output.remove()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes an empty file, or opens what is there.
+    pub(crate) fn open(destination: &Destination, place: &Place, format: &str) -> Result<Self> {
         let shown = destination.shown();
         let mut output = Self {
             destination: destination.clone(),
             format: format.to_owned(),
             file: None,
             made: None,
+            blank: false,
         };
-        let path = match destination {
-            Destination::Nbd { uri, .. } => {
-                let info = qemu_img::info_nbd(uri, format).map_err(|error| refused(&shown, error.message()))?;
-                must_fit(&shown, info.virtual_size, size)?;
-                return Ok(output);
-            }
-            Destination::Path(path) => path,
+        let Destination::Path(path) = destination else {
+            return Ok(output);
         };
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (flags, mode) = match place {
@@ -83,60 +98,62 @@ impl Output {
             Place::Device => (flags | OFlags::EXCL, Mode::empty()),
             Place::File | Place::Export => (flags, Mode::empty()),
         };
-        let file = openat(CWD, path.as_str(), flags, mode)
-            .map(File::from)
-            .map_err(|error| cannot(&shown, "open", error))?;
-        let stat = fstat(&file).map_err(|error| cannot(&shown, "look at", error))?;
-        if *place == Place::Free {
-            output.made = Some(Made {
-                path: path.clone(),
-                device: stat.st_dev,
-                inode: stat.st_ino,
-            });
-        }
-        // A device is held open without its exclusive claim, which would keep QEMU away from it.
-        let file = if *place == Place::Device {
-            drop(file);
-            openat(
-                CWD,
-                path.as_str(),
-                OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .map(File::from)
-            .map_err(|error| cannot(&shown, "open", error))?
-        } else {
-            file
+        let open = |flags| {
+            openat(CWD, path.as_str(), flags, mode)
+                .map(File::from)
+                .map_err(|error| cannot(&shown, "open", error))
         };
-        let filled = output.fill(&file, place, size, backing, reuse);
-        output.file = Some(file);
-        match filled {
-            Ok(()) => Ok(output),
-            Err(error) => {
-                output.remove()?;
-                Err(error)
+        let mut file = open(flags)?;
+        match place {
+            Place::Free => output.made = Some(Made::of(path, &file)?),
+            // A device is held open without its exclusive claim, which would keep QEMU away from it.
+            Place::Device => {
+                drop(file);
+                file = open(flags - OFlags::EXCL)?;
             }
+            Place::File | Place::Export => {}
         }
+        output.file = Some(file);
+        Ok(output)
     }
 
-    fn fill(&self, file: &File, place: &Place, size: u64, backing: Option<&Backing>, reuse: bool) -> Result<()> {
-        let shown = self.destination.shown();
-        if reuse {
-            return self.must_be_reusable(file, size, backing);
+    /// Opens what somebody made for this operation at a place, which counts as made by it where nothing was.
+    pub(crate) fn adopt(destination: &Destination, place: &Place, format: &str) -> Result<Self> {
+        let now = if *place == Place::Free { &Place::File } else { place };
+        let mut output = Self::open(destination, now, format)?;
+        if let (Place::Free, Destination::Path(path), Some(file)) = (place, destination, &output.file) {
+            output.made = Some(Made::of(path, file)?);
         }
+        Ok(output)
+    }
+
+    /// True where it reads as zeroes now.
+    fn fill(&self, place: &Place, size: u64, backing: Option<&Backing>, reuse: bool) -> Result<bool> {
+        let shown = self.destination.shown();
+        let file = match &self.file {
+            Some(file) if !reuse => file,
+            _ => return self.must_hold(size, backing).map(|()| false),
+        };
         if self.format == "qcow2" {
-            let backing = backing.map(|backing| (backing.path.as_str(), backing.format.as_str()));
-            return qemu_img::create_qcow2(file, size, backing, &shown);
+            let named = backing.map(|backing| (backing.path.as_str(), backing.format.as_str()));
+            qemu_img::create_qcow2(file, size, named, &shown)?;
+            return Ok(backing.is_none());
         }
         if *place == Place::Device {
-            return must_fit(&shown, file_size(file, &shown)?, size);
+            return must_fit(&shown, file_size(file, &shown)?, size).map(|()| false);
         }
-        file.set_len(size).map_err(|error| cannot(&shown, "size", error))
+        file.set_len(size).map_err(|error| cannot(&shown, "size", error))?;
+        Ok(true)
     }
 
-    fn must_be_reusable(&self, file: &File, size: u64, backing: Option<&Backing>) -> Result<()> {
+    /// It is an image of its format and of that size, on that backing file or on none.
+    pub(crate) fn must_hold(&self, size: u64, backing: Option<&Backing>) -> Result<()> {
         let shown = self.destination.shown();
-        let info = qemu_img::info(file, &self.format, &shown).map_err(|error| refused(&shown, error.message()))?;
+        let info = match self.target() {
+            Target::File(file) => qemu_img::info(file, &self.format, &shown),
+            Target::Uri(uri) => qemu_img::info_nbd(uri, &self.format),
+        };
+        let info = info.map_err(|error| refused(&shown, error.message()))?;
         must_fit(&shown, info.virtual_size, size)?;
         if info.encrypted {
             return Err(refused(
@@ -176,6 +193,32 @@ impl Output {
                 }
             }
         }
+    }
+
+    fn target(&self) -> Target<'_> {
+        match &self.file {
+            Some(file) => Target::File(file),
+            // Only an export has no file.
+            None => Target::Uri(self.destination.as_written()),
+        }
+    }
+
+    /// Writes what a backing chain (path and format of each layer, the active one first) shows into the image, which
+    /// must be one of the right size already.
+    pub(crate) fn write_chain(
+        &mut self,
+        layers: &[(String, String)],
+        bandwidth: u64,
+        watch: Watch<'_>,
+    ) -> Result<Cloned> {
+        let blank = std::mem::take(&mut self.blank);
+        let shown = self.destination.shown();
+        qemu_img::convert(layers, self.target(), &self.format, blank, bandwidth, &shown, watch)
+    }
+
+    /// Whether it shows what a backing chain shows.
+    pub(crate) fn equals_chain(&self, layers: &[(String, String)]) -> Result<bool> {
+        qemu_img::compare_with_chain(layers, self.target(), &self.format, &self.destination.shown())
     }
 
     /// The file that this operation made, if it did.
@@ -233,11 +276,10 @@ impl Output {
     /// The image must have the disk's size still, and its format's header.
     pub(crate) fn must_have_size(&self, size: u64) -> Result<()> {
         let shown = self.destination.shown();
-        let found = match (&self.file, &self.destination) {
-            (Some(file), _) if self.format == "raw" => file_size(file, &shown)?,
-            (Some(file), _) => qemu_img::info(file, &self.format, &shown)?.virtual_size,
-            (None, Destination::Nbd { uri, .. }) => qemu_img::info_nbd(uri, &self.format)?.virtual_size,
-            (None, Destination::Path(_)) => size,
+        let found = match self.target() {
+            Target::File(file) if self.format == "raw" => file_size(file, &shown)?,
+            Target::File(file) => qemu_img::info(file, &self.format, &shown)?.virtual_size,
+            Target::Uri(uri) => qemu_img::info_nbd(uri, &self.format)?.virtual_size,
         };
         if found == size {
             return Ok(());
@@ -279,13 +321,16 @@ impl Made {
         let file = openat(CWD, path, flags, mode)
             .map(File::from)
             .map_err(|error| cannot(&shown, what, error))?;
-        let stat = fstat(&file).map_err(|error| cannot(&shown, "look at", error))?;
-        let made = Self {
+        Ok((Self::of(path, &file)?, file))
+    }
+
+    fn of(path: &str, file: &File) -> Result<Self> {
+        let stat = fstat(file).map_err(|error| cannot(&path.escape_debug().to_string(), "look at", error))?;
+        Ok(Self {
             path: path.to_owned(),
             device: stat.st_dev,
             inode: stat.st_ino,
-        };
-        Ok((made, file))
+        })
     }
 
     /// Whether the name still leads to the file.

@@ -3,11 +3,16 @@
 //! The format is always stated, because a guest can write any header into its raw disk.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::process::CommandExt;
+use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::clone::{Cloned, Watch};
 use crate::error::{Error, ErrorCode, Result};
 
 /// The image that is standard input.
@@ -22,8 +27,29 @@ pub(super) struct Info {
     pub(super) data_file: bool,
 }
 
+/// How long a conversion is left alone before it is looked at again.
+const LOOK_AGAIN: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
 fn failed(what: &str, why: &str) -> Error {
-    Error::new(ErrorCode::Io, format!("qemu-img cannot {what}: {why}"))
+    let code = if why.contains("No space left on device") {
+        ErrorCode::NoSpace
+    } else {
+        ErrorCode::Io
+    };
+    Error::new(code, format!("qemu-img cannot {what}: {why}"))
+}
+
+fn not_started(what: &str, error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::new(
+            ErrorCode::Unsupported,
+            "qemu-img is not installed; install the package with QEMU's tools (qemu-utils, qemu-img)",
+        ),
+        _ => failed(what, &error.to_string()),
+    }
 }
 
 fn run(
@@ -38,13 +64,7 @@ fn run(
         .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::new(
-            ErrorCode::Unsupported,
-            "qemu-img is not installed; install the package with QEMU's tools (qemu-utils, qemu-img)",
-        ),
-        _ => failed(what, &error.to_string()),
-    })?;
+    let mut child = command.spawn().map_err(|error| not_started(what, &error))?;
     if let Some(limit) = limit {
         let deadline = Instant::now() + limit;
         while child
@@ -156,11 +176,179 @@ pub(crate) fn check(file: &File, format: &str, shown: &str) -> Result<()> {
 pub(crate) fn compare_with_live(live: (&str, &str), file: &File, format: &str, shown: &str) -> Result<bool> {
     let what = format!("compare '{shown}' with '{}'", live.0);
     let arguments = ["compare", "-U", "-f", live.1, "-F", format, live.0, STDIN];
-    match run(&what, &arguments, Some(clone_of(file, &what)?), None)? {
+    compared(&what, &arguments, Some(clone_of(file, &what)?))
+}
+
+fn compared(what: &str, arguments: &[&str], stdin: Option<OwnedFd>) -> Result<bool> {
+    match run(what, arguments, stdin, None)? {
         (0, ..) => Ok(true),
         (1, ..) => Ok(false),
-        (_, _, errors) => Err(failed(&what, &one_line(&errors))),
+        (_, _, errors) => Err(failed(what, &one_line(&errors))),
     }
+}
+
+/// An image to write to or to compare with: an open file, or an NBD URI.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Target<'a> {
+    File(&'a File),
+    Uri(&'a str),
+}
+
+impl Target<'_> {
+    fn hand_over(&self, what: &str) -> Result<(&str, Option<OwnedFd>)> {
+        match self {
+            Self::File(file) => Ok((STDIN, Some(clone_of(file, what)?))),
+            Self::Uri(uri) => Ok((uri, None)),
+        }
+    }
+}
+
+/// What a backing chain shows, with the format and the file of each layer stated, so that no header is believed.
+fn chain(layers: &[(String, String)]) -> String {
+    let below = layers
+        .iter()
+        .rev()
+        .fold(serde_json::Value::Null, |below, (path, format)| {
+            let is_device = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
+            let driver = if is_device { "host_device" } else { "file" };
+            let mut layer = serde_json::json!({ "driver": format, "file": { "driver": driver, "filename": path } });
+            // Null there keeps QEMU from following the header.
+            if format != "raw" {
+                layer["backing"] = below;
+            }
+            layer
+        });
+    format!("json:{below}")
+}
+
+/// Whether the image equals what the chain shows; nobody writes to either.
+pub(super) fn compare_with_chain(
+    layers: &[(String, String)],
+    target: Target<'_>,
+    format: &str,
+    shown: &str,
+) -> Result<bool> {
+    let what = format!("compare '{shown}' with the disk");
+    let (name, stdin) = target.hand_over(&what)?;
+    compared(&what, &["compare", "-F", format, &chain(layers), name], stdin)
+}
+
+/// How many bytes a standalone image of the chain takes, more or less.
+fn measure(layers: &[(String, String)], what: &str) -> Result<u64> {
+    let arguments = ["measure", "--output=json", "-O", "qcow2", &chain(layers)];
+    let text = must_succeed(what, run(what, &arguments, None, None)?)?;
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(what, &error.to_string()))?;
+    value["required"]
+        .as_u64()
+        .ok_or_else(|| failed(what, "its answer to measure has no size"))
+}
+
+/// Writes what the chain shows into an image that exists, in one pass, at `bandwidth` bytes per second at most (0: no
+/// limit), and syncs it. A `blank` image reads as zeroes already, and so keeps its holes.
+pub(super) fn convert(
+    layers: &[(String, String)],
+    target: Target<'_>,
+    format: &str,
+    blank: bool,
+    bandwidth: u64,
+    shown: &str,
+    watch: Watch<'_>,
+) -> Result<Cloned> {
+    let what = format!("write the disk to '{shown}'");
+    let total = measure(layers, &what)?;
+    let (name, stdin) = target.hand_over(&what)?;
+    let (limit, source) = (bandwidth.to_string(), chain(layers));
+    let mut arguments = vec!["convert", "-p", "-n", "-t", "writeback", "-O", format];
+    if blank {
+        arguments.push("--target-is-zero");
+    }
+    if bandwidth > 0 {
+        arguments.extend(["-r", &limit]);
+    }
+    arguments.extend([source.as_str(), name]);
+    let mut child = Command::new("qemu-img")
+        .args(&arguments)
+        .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // A terminal's Ctrl-C is for the caller, who takes back what is to be taken back.
+        .process_group(0)
+        .spawn()
+        .map_err(|error| not_started(&what, &error))?;
+    let mut progress = child.stdout.take().map(Percent::new);
+    let mut wanted = true;
+    while let Some(reader) = &mut progress {
+        wanted = watch(total / 10_000 * reader.hundredths, total);
+        if !wanted {
+            // It may have ended meanwhile; either way it is reaped below.
+            let _ = child.kill();
+        }
+        if !wanted || !reader.goes_on().map_err(|error| failed(&what, &error.to_string()))? {
+            break;
+        }
+    }
+    let output = child
+        .wait_with_output()
+        .map_err(|error| failed(&what, &error.to_string()))?;
+    if !wanted {
+        return Ok(Cloned::Cancelled);
+    }
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        return Err(failed(&what, &one_line(errors.trim())));
+    }
+    watch(total, total);
+    Ok(Cloned::Whole)
+}
+
+/// Reads the `(12.34/100%)` that qemu-img writes now and then.
+struct Percent {
+    stdout: ChildStdout,
+    text: String,
+    hundredths: u64,
+}
+
+impl Percent {
+    fn new(stdout: ChildStdout) -> Self {
+        Self {
+            stdout,
+            text: String::new(),
+            hundredths: 0,
+        }
+    }
+
+    /// Waits for news, not for long; false at the end.
+    fn goes_on(&mut self) -> io::Result<bool> {
+        match poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&LOOK_AGAIN)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(true),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut piece = [0; 1024];
+        let length = self.stdout.read(&mut piece)?;
+        self.text.push_str(&String::from_utf8_lossy(&piece[..length]));
+        self.hundredths = last_percent(&self.text).unwrap_or(self.hundredths);
+        if let Some(end) = self.text.rfind('\r') {
+            self.text.drain(..end);
+        }
+        Ok(length > 0)
+    }
+}
+
+/// In hundredths of a percent.
+fn last_percent(text: &str) -> Option<u64> {
+    let (before, _) = text.rsplit_once("/100%")?;
+    let (_, number) = before.rsplit_once('(')?;
+    let percent: f64 = number.parse().ok()?;
+    Some((percent * 100.0).clamp(0.0, 10_000.0) as u64)
+}
+
+/// Whether a qcow2 image in use by QEMU keeps its content in another file.
+pub(crate) fn has_data_file(path: &str) -> Result<bool> {
+    let what = format!("read '{path}' as qcow2");
+    let arguments = ["info", "-U", "--output=json", "-f", "qcow2", path];
+    let text = must_succeed(&what, run(&what, &arguments, None, None)?)?;
+    Ok(parse_info(&what, &text)?.data_file)
 }
 
 /// A clone in another directory cannot keep a relative backing name: it is given the absolute one.
@@ -172,4 +360,31 @@ pub(crate) fn rebase_relative(file: &File, backing: (&str, &str), shown: &str) -
     let what = format!("write the backing file's name into '{shown}'");
     let arguments = ["rebase", "-u", "-f", "qcow2", "-b", backing.0, "-F", backing.1, STDIN];
     must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_percentage_counts() {
+        assert_eq!(last_percent("    (1.50/100%)\r    (62.50/100%)\r    (7"), Some(6250));
+        assert_eq!(last_percent("    (100.00/100%)\r"), Some(10_000));
+        assert_eq!(last_percent("    (1"), None);
+    }
+
+    #[test]
+    fn a_chain_states_everything_and_ends_where_it_ends() {
+        let layers = [
+            ("/odd,name\":{}".to_owned(), "qcow2".to_owned()),
+            ("/base".to_owned(), "qcow2".to_owned()),
+        ];
+        let text = chain(&layers);
+        let value: serde_json::Value = serde_json::from_str(text.strip_prefix("json:").unwrap()).unwrap();
+        assert_eq!(value["file"]["filename"], "/odd,name\":{}");
+        assert_eq!(value["backing"]["driver"], "qcow2");
+        assert!(value["backing"].as_object().unwrap()["backing"].is_null());
+        let raw = [layers[0].clone(), ("/base".to_owned(), "raw".to_owned())];
+        assert!(!chain(&raw).contains("null"));
+    }
 }

@@ -5,7 +5,7 @@ mod disk;
 mod metadata;
 mod write;
 
-pub(crate) use disk::{Device, Disk, DomainXml, Machine, Source};
+pub(crate) use disk::{Device, Disk, DomainXml, Layer, Machine, Source};
 pub(crate) use metadata::without_empty_metadata;
 pub(crate) use write::{
     BackupDisk, NbdServer, Target, backup, copy_destination, external_snapshot, overlay_destination,

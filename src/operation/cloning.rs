@@ -51,7 +51,7 @@ pub(super) fn clone_into(
 }
 
 /// A copy that its watch ended is a cancel.
-fn finished(cloned: Cloned) -> Result<()> {
+pub(super) fn finished(cloned: Cloned) -> Result<()> {
     match cloned {
         Cloned::Whole => Ok(()),
         Cloned::Cancelled => Err(Error::new(ErrorCode::Cancelled, "cancelled")),
@@ -71,30 +71,24 @@ pub(super) fn call_back(
     if let Ok((left, _)) = &adopted {
         *made = Some(left.clone());
     }
+    must_have_cloned(result, destination, adopted.map(|(_, file)| file))
+}
+
+/// The caller's function says that it succeeded, and what it left is as it should be.
+pub(super) fn must_have_cloned<T>(result: Option<i32>, destination: &str, left: Result<T>) -> Result<T> {
     let shown = destination.escape_debug();
-    match (must_say_success(result, destination), adopted) {
-        (Err(error), _) => Err(error),
-        (Ok(()), Ok((_, file))) => Ok(file),
-        (Ok(()), Err(error)) => Err(Error::new(
+    match (result, left) {
+        (Some(0), Ok(left)) => Ok(left),
+        (Some(0), Err(error)) => Err(Error::new(
             ErrorCode::JobFailed,
             format!(
                 "the caller's clone of '{shown}' says it succeeded, but: {}",
                 error.message()
             ),
         )),
-    }
-}
-
-fn must_say_success(result: Option<i32>, destination: &str) -> Result<()> {
-    match result {
-        Some(0) => Ok(()),
-        result => Err(Error::new(
+        (result, _) => Err(Error::new(
             ErrorCode::JobFailed,
-            format!(
-                "the caller's clone of '{}' failed with {}",
-                destination.escape_debug(),
-                result.unwrap_or(-1)
-            ),
+            format!("the caller's clone of '{shown}' failed with {}", result.unwrap_or(-1)),
         )),
     }
 }

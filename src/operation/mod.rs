@@ -5,7 +5,9 @@
 //! the hands, [`worker`] for the loop.
 #![forbid(unsafe_code)]
 
+mod clone_snapshot;
 mod cloning;
+mod commit;
 mod convergence;
 mod migrate;
 mod preflight;
@@ -136,12 +138,26 @@ impl Operation {
     pub(crate) fn start_live_snapshot(guest: Guest, options: &SnapshotOptions) -> Result<Self> {
         use snapshot::{describe, engine, model};
         let plan = snapshot::plan::Plan::new(guest, options)?;
+        if plan.method == Method::Clone {
+            return Self::start_clone_snapshot(plan, options.dry_run);
+        }
         let steps = model::plan(&engine::at_start(&plan), Goal::Forward, &plan.taken());
         let words = steps.iter().map(|step| describe::step(*step, &plan)).collect();
         let draft = Draft::new(plan.guest.name(), words)?;
         if options.dry_run {
-            let disks = u32::try_from(plan.disks.len()).unwrap_or(u32::MAX);
-            return Ok(draft.dry_run(plan.method, disks));
+            return Ok(draft.dry_run(plan.method, plan.disk_count()));
+        }
+        let procedure = engine::Engine::new(plan, Arc::clone(&draft.shared))?;
+        draft.start(Box::new(procedure))
+    }
+
+    fn start_clone_snapshot(plan: snapshot::plan::Plan, dry_run: bool) -> Result<Self> {
+        use clone_snapshot::{describe, engine, model};
+        let steps = model::plan(&engine::at_start(&plan), Goal::Forward, &plan.taken());
+        let words = steps.iter().map(|step| describe::step(*step, &plan)).collect();
+        let draft = Draft::new(plan.guest.name(), words)?;
+        if dry_run {
+            return Ok(draft.dry_run(plan.method, plan.disk_count()));
         }
         let procedure = engine::Engine::new(plan, Arc::clone(&draft.shared))?;
         draft.start(Box::new(procedure))

@@ -34,6 +34,8 @@ pub(crate) struct RecordedDisk {
     pub(crate) made: Option<Made>,
     /// The disk is throttled, and these limits are its own.
     pub(crate) throttled: Option<IoTune>,
+    /// The overlay beside the disk's own image, which takes the guest's writes meanwhile.
+    pub(crate) overlay: Option<Made>,
 }
 
 /// What the operation is.
@@ -162,6 +164,11 @@ impl Record {
             if let Some(before) = &disk.throttled {
                 attributes.push(("throttled", before.to_text()));
             }
+            if let Some(overlay) = &disk.overlay {
+                attributes.push(("overlay", overlay.path.clone()));
+                attributes.push(("overlay-device", overlay.device.to_string()));
+                attributes.push(("overlay-inode", overlay.inode.to_string()));
+            }
             root.children.push(XMLNode::Element(element("disk", &attributes)));
         }
         to_text(&root).map_err(|reason| Error::new(ErrorCode::Internal, format!("cannot write the record: {reason}")))
@@ -203,6 +210,7 @@ impl Record {
                         device,
                         inode,
                     });
+                    let overlay = number("overlay-device").zip(number("overlay-inode"));
                     Some(RecordedDisk {
                         target: attribute(disk, "target")?.to_owned(),
                         destination,
@@ -211,6 +219,14 @@ impl Record {
                         throttled: match attribute(disk, "throttled") {
                             Some(before) => Some(IoTune::from_text(before)?),
                             None => None,
+                        },
+                        overlay: match (attribute(disk, "overlay"), overlay) {
+                            (Some(path), Some((device, inode))) => Some(Made {
+                                path: path.to_owned(),
+                                device,
+                                inode,
+                            }),
+                            _ => None,
                         },
                     })
                 })
@@ -243,6 +259,11 @@ mod tests {
                     inode: u64::MAX,
                 }),
                 throttled: IoTune::from_text("total_bytes_sec=7 write_bytes_sec=0"),
+                overlay: Some(Made {
+                    path: "/overlay".into(),
+                    device: 7,
+                    inode: 8,
+                }),
             }],
         };
         // As virXMLInjectNamespace does.

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(i32)]
 pub enum Method {
-    /// Let livedisk choose: [`Method::Mirror`], as long as [`Method::Clone`] is not there for snapshots.
+    /// Let livedisk choose: [`Method::Clone`] where the image's file can share its blocks with the destination, else
+    /// [`Method::Mirror`].
     #[default]
     Auto = 0,
     /// virDomainBackupBegin, push mode: content as of the start. While it copies, a write of the guest to a block that
@@ -21,8 +22,9 @@ pub enum Method {
     Mirror = 2,
     /// As [`Method::Mirror`] by virDomainBlockRebase, for hosts without the newer call. Not supported yet.
     Rebase = 3,
-    /// External snapshot, clone of the quiet base, active commit. In a migration the five-step procedure; for a snapshot
-    /// not supported yet.
+    /// External snapshot, clone of the quiet base out of band, active commit: content as of the start. A destination that
+    /// fails or hangs never reaches the guest, and on a file system that shares blocks the time does not depend on the
+    /// size. Meanwhile the guest writes to an overlay beside its image. In a migration the five-step procedure.
     Clone = 4,
 }
 
@@ -129,7 +131,7 @@ pub struct SnapshotDisk {
 }
 
 /// What a live snapshot is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Default)]
 pub struct SnapshotOptions {
     /// The disks, each once; they get one point in time.
     pub disks: Vec<SnapshotDisk>,
@@ -137,7 +139,7 @@ pub struct SnapshotOptions {
     pub method: Method,
     /// Frozen or not.
     pub quiesce: Quiesce,
-    /// Keep the backing file instead of making a standalone image (`Mirror` and qcow2 only).
+    /// Keep the backing file instead of making a standalone image (`Mirror` and `Clone` to qcow2 only).
     pub shallow: bool,
     /// Finish as soon as READY, without waiting for [`Operation::finish`](crate::Operation::finish).
     pub auto_finish: bool,
@@ -155,9 +157,14 @@ pub struct SnapshotOptions {
     pub checkpoint: Option<String>,
     /// Not supported yet.
     pub since: Option<String>,
+    /// With `Clone`: how.
+    pub clone: CloneMethod,
+    /// With [`CloneMethod::Callback`]: the function.
+    pub clone_callback: Option<CloneCallback>,
 }
 
-/// How the quiet base of a disk gets to its destination.
+/// How the quiet base of a disk gets to its destination. Where a snapshot is to be flattened, converted or written to
+/// something that exists, `Auto` and `Copy` write what the backing chain shows, in one pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(i32)]
 pub enum CloneMethod {
@@ -174,7 +181,8 @@ pub enum CloneMethod {
     Callback = 4,
 }
 
-/// Clones a file (source, destination), which nobody writes to meanwhile; 0 is success. It may run for hours.
+/// Clones a file (source, destination), which nobody writes to meanwhile; 0 is success. It may run for hours. For a
+/// snapshot without `shallow` what it makes must be standalone.
 pub type CloneCallback = std::sync::Arc<dyn Fn(&str, &str) -> i32 + Send + Sync>;
 
 /// What a migration is asked for.

@@ -48,6 +48,7 @@ pub(crate) struct Disk {
     pub(crate) device: Device,
     /// The active layer first.
     pub(crate) chain: Vec<Layer>,
+    pub(crate) readonly: bool,
     pub(crate) shareable: bool,
     pub(crate) transient: bool,
     pub(crate) encrypted: bool,
@@ -145,6 +146,7 @@ impl Disk {
             target,
             device,
             chain,
+            readonly: element.get_child("readonly").is_some(),
             shareable: element.get_child("shareable").is_some(),
             transient: element.get_child("transient").is_some(),
             encrypted,

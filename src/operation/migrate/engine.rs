@@ -107,6 +107,7 @@ impl Engine {
             format: plan.format.clone(),
             made: None,
             throttled: None,
+            overlay: None,
         };
         let record = Record::new(Kind::Migration, plan.method, plan.had_metadata, vec![disk])?;
         let mut engine = Self {

@@ -102,6 +102,7 @@ impl Engine {
             format: disk.format.clone(),
             made: None,
             throttled: None,
+            overlay: None,
         });
         let record = Record::new(Kind::Snapshot, plan.method, plan.had_metadata, disks.collect())?;
         let mut engine = Self {
@@ -710,7 +711,7 @@ impl Procedure for Engine {
             method: self.plan.method,
             consistency: fixed.consistency,
             filesystems_frozen: fixed.frozen,
-            disk_count: u32::try_from(self.plan.disks.len()).unwrap_or(u32::MAX),
+            disk_count: self.plan.disk_count(),
             point_in_time: fixed.at,
             freeze: fixed.freeze,
             pause: fixed.pause,

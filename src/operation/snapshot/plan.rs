@@ -11,10 +11,11 @@ use crate::guard;
 use crate::image::{Backing, Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Disk, DomainXml, Source, Target};
+use crate::operation::clone_snapshot::plan::{Way, choose};
 use crate::operation::preflight::{
     find_disk, images_in_use, libvirt_target, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
 };
-use crate::operation::types::{Method, Quiesce, SnapshotDisk, SnapshotOptions};
+use crate::operation::types::{CloneCallback, CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
 
 const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -30,12 +31,18 @@ pub(crate) struct PlannedDisk {
     pub(crate) reuse: bool,
     /// Path and format of the guest's own image, where it has a path.
     pub(crate) source: Option<(String, String)>,
+    /// Path and format of each image of its chain that has both, the guest's own first.
+    pub(crate) layers: Vec<(String, String)>,
 }
 
 /// A snapshot that may be started.
 pub(crate) struct Plan {
     pub(crate) guest: Arc<Guest>,
     pub(crate) method: Method,
+    /// With CLONE: each disk's way, and how.
+    pub(crate) ways: Vec<Way>,
+    pub(crate) clone: CloneMethod,
+    pub(crate) clone_callback: Option<CloneCallback>,
     /// Freeze for the point in time.
     pub(crate) freeze: bool,
     /// A freeze that fails fails the operation.
@@ -63,7 +70,7 @@ impl Plan {
     /// Looks at everything and changes nothing.
     pub(crate) fn new(guest: Guest, options: &SnapshotOptions) -> Result<Self> {
         let name = guest.name().to_owned();
-        let method = choose_method(options)?;
+        check_options(options)?;
         check_disk_list(&options.disks)?;
         let paused = match guest.get_power_state()? {
             State::Running => false,
@@ -86,7 +93,7 @@ impl Plan {
         };
         let config = guest.get_config(false)?;
         must_be_free(&guest, &config)?;
-        if method == Method::Backup && !guest.host().has_backup(&config.machine)? {
+        if options.method == Method::Backup && !guest.host().has_backup(&config.machine)? {
             return Err(error(
                 ErrorCode::Unsupported,
                 format!("this libvirt and QEMU offer no backup for domain '{name}'; use MIRROR"),
@@ -96,9 +103,10 @@ impl Plan {
         let disks = options
             .disks
             .iter()
-            .map(|wanted| plan_disk(&guest, &config, wanted, options, method, &in_use))
+            .map(|wanted| plan_disk(&guest, &config, wanted, options, &in_use))
             .collect::<Result<Vec<_>>>()?;
         must_differ(&disks)?;
+        let (method, ways) = choose(&guest, &config, options, &disks)?;
         let freeze = decide_freeze(&guest, &config, options.quiesce)?;
         if freeze || (method == Method::Mirror && disks.len() > 1 && !paused) {
             guard::prepare(guest.host())?;
@@ -115,6 +123,9 @@ impl Plan {
             had_metadata,
             guest: Arc::new(guest),
             method,
+            ways,
+            clone: options.clone,
+            clone_callback: options.clone_callback.clone(),
             freeze,
             freeze_required: options.quiesce == Quiesce::Require,
             freeze_limit: if options.freeze_limit.is_zero() {
@@ -139,41 +150,39 @@ impl Plan {
     pub(crate) fn taken(&self) -> Vec<bool> {
         self.disks.iter().map(|disk| disk.place != Place::Free).collect()
     }
+
+    pub(crate) fn disk_count(&self) -> u32 {
+        u32::try_from(self.disks.len()).unwrap_or(u32::MAX)
+    }
 }
 
-fn choose_method(options: &SnapshotOptions) -> Result<Method> {
+fn check_options(options: &SnapshotOptions) -> Result<()> {
     let unsupported = |what: &str| {
         Err(error(
             ErrorCode::Unsupported,
             format!("{what} not supported yet; use MIRROR or BACKUP"),
         ))
     };
-    match options.method {
-        Method::Rebase => return unsupported("method REBASE is"),
-        Method::Clone => return unsupported("method CLONE is, for a snapshot,"),
-        _ => {}
+    let method = options.method;
+    if method == Method::Rebase {
+        return unsupported("method REBASE is");
     }
     if options.checkpoint.is_some() || options.since.is_some() {
         return unsupported("checkpoint and since are");
     }
-    let method = if options.method == Method::Auto {
-        Method::Mirror
-    } else {
-        options.method
-    };
     if method == Method::Backup && options.shallow {
         return Err(error(
             ErrorCode::Unsupported,
             "SHALLOW and BACKUP do not go together: libvirt's backup always copies the whole chain; use MIRROR",
         ));
     }
-    if method == Method::Backup && options.write_blocking {
+    if matches!(method, Method::Backup | Method::Clone) && options.write_blocking {
         return Err(error(
             ErrorCode::InvalidArgument,
-            "WRITE_BLOCKING is about a mirror's convergence and BACKUP always converges; leave it out",
+            "WRITE_BLOCKING is about a mirror's convergence; leave it out, or use MIRROR",
         ));
     }
-    Ok(method)
+    Ok(())
 }
 
 fn check_disk_list(disks: &[SnapshotDisk]) -> Result<()> {
@@ -200,10 +209,9 @@ fn plan_disk(
     config: &DomainXml,
     wanted: &SnapshotDisk,
     options: &SnapshotOptions,
-    method: Method,
     in_use: &[Identity],
 ) -> Result<PlannedDisk> {
-    let (name, target) = (guest.name(), wanted.target.as_str());
+    let (name, target, method) = (guest.name(), wanted.target.as_str(), options.method);
     let what = format!("disk '{}' of domain '{name}'", target.escape_debug());
     let disk = find_disk(guest, config, target)?;
     must_be_copyable(disk, &what)?;
@@ -263,6 +271,11 @@ fn plan_disk(
             .path()
             .map(str::to_owned)
             .zip(disk.active().format.clone()),
+        layers: disk
+            .chain
+            .iter()
+            .filter_map(|layer| Some((layer.source.path()?.to_owned(), layer.format.clone()?)))
+            .collect(),
     })
 }
 

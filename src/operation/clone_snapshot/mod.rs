@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The live snapshot by clone: all that is known of the procedure, as one pure function.
+//!
+//! Each disk's chain goes there and back, and its shape is what libvirt says, not what is remembered:
+//!
+//! ```text
+//! Source    A          the beginning
+//! Overlay   A <- A'    external snapshot of all disks at once, in the freeze window; A is quiet, and is cloned
+//! Source    A          active commit of A' into A and pivot
+//! ```
+//!
+//! What the guest writes after the point in time lies in A', so the commit is the only way out of Overlay: forward,
+//! back, after a failure and after a cancel.
+
+pub(super) mod describe;
+pub(super) mod engine;
+pub(super) mod model;
+pub(super) mod plan;
+
+use super::state::{Goal, Image, Job, Mark, position};
+use super::types::Phase;
+
+/// The live chain of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Chain {
+    Source,
+    Overlay,
+    /// Neither: somebody else changed it.
+    Foreign,
+}
+
+/// What is seen of one disk.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct SeenDisk {
+    pub(crate) chain: Chain,
+    /// A'.
+    pub(crate) overlay: Image,
+    pub(crate) destination: Image,
+    /// The destination holds all of A, and is on disk.
+    pub(crate) cloned: bool,
+    /// The active commit of A' into A.
+    pub(crate) commit: Job,
+}
+
+/// What libvirt, the file system and the record say now.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Observed {
+    /// The guest instance that the operation was started on still exists.
+    pub(crate) alive: bool,
+    /// `Begun`: files are being made. `Fixing`: the window is about to open, or is open. `Copying`: the point in time is
+    /// fixed. `Fixed`: the images are whole.
+    pub(crate) mark: Mark,
+    /// The window has been passed, and what it came to is known.
+    pub(crate) fixed: bool,
+    /// The images were checked.
+    pub(crate) verified: bool,
+    pub(crate) finish: bool,
+    /// The caller's function makes the images, where there is nothing before.
+    pub(crate) by_callback: bool,
+    pub(crate) disks: Vec<SeenDisk>,
+}
+
+/// One step. Each is safe to repeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Step {
+    WriteRecord(Mark),
+    MakeImage(usize),
+    MakeOverlay(usize),
+    /// The freeze window, with the one snapshot of all disks in it.
+    FixPoint,
+    Clone(usize),
+    Verify,
+    StartCommit(usize),
+    AwaitJobs,
+    PivotCommit(usize),
+    /// Wait for the caller: READY.
+    AwaitFinish,
+    RemoveOverlay(usize),
+    RemoveImage(usize),
+    RemoveRecord,
+    /// Not possible any more: turn back.
+    Fail(Failure),
+    Done,
+}
+
+/// Why an operation turns back by itself, or cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Failure {
+    DomainGone,
+    Commit(usize),
+    ForeignChain(usize),
+    /// The snapshot was taken in a window that nobody saw the end of.
+    OutcomeUnknown,
+}
+
+/// The next step from what is observed towards the goal.
+#[must_use]
+pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
+    if let Some(index) = position(&seen.disks, |disk| disk.chain == Chain::Foreign) {
+        return Step::Fail(Failure::ForeignChain(index));
+    }
+    match goal {
+        Goal::Forward => forward(seen),
+        Goal::Back => back(seen),
+    }
+}
+
+fn forward(seen: &Observed) -> Step {
+    let is_whole = seen.mark == Mark::Fixed || (seen.mark == Mark::Absent && seen.fixed);
+    let is_home = seen.disks.iter().all(|disk| disk.chain == Chain::Source);
+    if !(seen.alive || is_whole && is_home) {
+        return Step::Fail(Failure::DomainGone);
+    }
+    match seen.mark {
+        // The record goes last, so its absence behind the point in time is the end.
+        Mark::Absent if seen.fixed => Step::Done,
+        Mark::Absent => Step::WriteRecord(Mark::Begun),
+        Mark::Begun => prepare(seen),
+        Mark::Fixing if seen.fixed => Step::WriteRecord(Mark::Copying),
+        Mark::Fixing if is_home => Step::FixPoint,
+        Mark::Fixing | Mark::Copying | Mark::Fixed if !seen.fixed => Step::Fail(Failure::OutcomeUnknown),
+        Mark::Fixing | Mark::Copying => clone(seen),
+        Mark::Fixed => commit(seen).or_else(|| remove_overlay(seen)).unwrap_or(if seen.finish {
+            Step::RemoveRecord
+        } else {
+            Step::AwaitFinish
+        }),
+    }
+}
+
+fn prepare(seen: &Observed) -> Step {
+    let missing = |image: Image| image == Image::Missing;
+    if let Some(index) = position(&seen.disks, |disk| missing(disk.destination) && !seen.by_callback) {
+        Step::MakeImage(index)
+    } else if let Some(index) = position(&seen.disks, |disk| missing(disk.overlay)) {
+        Step::MakeOverlay(index)
+    } else {
+        Step::WriteRecord(Mark::Fixing)
+    }
+}
+
+fn clone(seen: &Observed) -> Step {
+    // A that is not below its overlay any more is not quiet.
+    if let Some(index) = position(&seen.disks, |disk| disk.chain != Chain::Overlay) {
+        Step::Fail(Failure::ForeignChain(index))
+    } else if let Some(index) = position(&seen.disks, |disk| !disk.cloned) {
+        Step::Clone(index)
+    } else if !seen.verified {
+        Step::Verify
+    } else {
+        Step::WriteRecord(Mark::Fixed)
+    }
+}
+
+/// Every disk back on A; `None` where they are. One that fails does not keep the others from it.
+fn commit(seen: &Observed) -> Option<Step> {
+    let find =
+        |wanted: fn(Job) -> bool| position(&seen.disks, |disk| disk.chain == Chain::Overlay && wanted(disk.commit));
+    if let Some(index) = find(|job| job == Job::Ready) {
+        Some(Step::PivotCommit(index))
+    } else if let Some(index) = find(|job| job == Job::NotStarted) {
+        Some(Step::StartCommit(index))
+    } else if find(|job| job != Job::Failed).is_some() {
+        Some(Step::AwaitJobs)
+    } else {
+        find(|job| job == Job::Failed).map(|index| Step::Fail(Failure::Commit(index)))
+    }
+}
+
+fn remove_overlay(seen: &Observed) -> Option<Step> {
+    position(&seen.disks, |disk| {
+        disk.chain == Chain::Source && disk.overlay == Image::Made
+    })
+    .map(Step::RemoveOverlay)
+}
+
+fn back(seen: &Observed) -> Step {
+    // First, because the overlays and the commit may need the room.
+    if let Some(index) = position(&seen.disks, |disk| disk.destination == Image::Made) {
+        return Step::RemoveImage(index);
+    }
+    if seen.alive
+        && let Some(step) = commit(seen)
+    {
+        return step;
+    }
+    if let Some(step) = remove_overlay(seen) {
+        return step;
+    }
+    if seen.disks.iter().any(|disk| disk.chain == Chain::Overlay) {
+        // Without its guest the overlay cannot be committed, and what the guest wrote lies there.
+        Step::Fail(Failure::DomainGone)
+    } else if seen.mark != Mark::Absent {
+        Step::RemoveRecord
+    } else {
+        Step::Done
+    }
+}
+
+/// What the caller is told while `step` is taken.
+#[must_use]
+pub(crate) fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
+    if goal == Goal::Back {
+        return Phase::Finishing;
+    }
+    match step {
+        Step::AwaitFinish => Phase::Ready,
+        Step::RemoveRecord | Step::Done => Phase::Finishing,
+        _ if seen.mark < Mark::Copying || (seen.mark == Mark::Fixing && !seen.fixed) => Phase::Preparing,
+        _ => Phase::Copying,
+    }
+}

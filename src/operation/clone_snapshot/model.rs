@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What each step of a snapshot by clone does when all goes well: for the plan that a dry run shows, for the count of
+//! steps, and as the hypervisor of the property tests.
+
+use super::{Chain, Observed, Step, next};
+use crate::operation::state::{Goal, Image, Job, Mark};
+
+/// No procedure is this long; a plan that is has a fault.
+const LONGEST: usize = 10_000;
+
+/// The world after `step`. `taken` are the destinations that are the caller's own.
+pub(crate) fn apply(seen: &mut Observed, step: Step, taken: &[bool]) {
+    let image = |index: usize| if taken[index] { Image::Taken } else { Image::Made };
+    match step {
+        Step::WriteRecord(mark) => seen.mark = mark,
+        Step::MakeImage(index) => seen.disks[index].destination = image(index),
+        Step::MakeOverlay(index) => seen.disks[index].overlay = Image::Made,
+        Step::FixPoint => {
+            seen.fixed = true;
+            for disk in &mut seen.disks {
+                disk.chain = Chain::Overlay;
+            }
+        }
+        Step::Clone(index) => {
+            seen.disks[index].destination = image(index);
+            seen.disks[index].cloned = true;
+        }
+        Step::Verify => seen.verified = true,
+        Step::StartCommit(index) => seen.disks[index].commit = Job::Running,
+        Step::AwaitJobs => {
+            for disk in &mut seen.disks {
+                match disk.commit {
+                    Job::Running => disk.commit = Job::Ready,
+                    Job::Ending => (disk.commit, disk.chain) = (Job::Completed, Chain::Source),
+                    _ => {}
+                }
+            }
+        }
+        Step::PivotCommit(index) => seen.disks[index].commit = Job::Ending,
+        Step::AwaitFinish => seen.finish = true,
+        Step::RemoveOverlay(index) => seen.disks[index].overlay = Image::Missing,
+        Step::RemoveImage(index) => {
+            seen.disks[index].destination = Image::Missing;
+            seen.disks[index].cloned = false;
+        }
+        Step::RemoveRecord => seen.mark = Mark::Absent,
+        Step::Fail(_) | Step::Done => {}
+    }
+}
+
+/// The steps from here to the end, when all goes well.
+pub(crate) fn plan(seen: &Observed, goal: Goal, taken: &[bool]) -> Vec<Step> {
+    let mut seen = seen.clone();
+    let mut steps = Vec::new();
+    while steps.len() < LONGEST {
+        let step = next(&seen, goal);
+        if matches!(step, Step::Done | Step::Fail(_)) {
+            break;
+        }
+        apply(&mut seen, step, taken);
+        steps.push(step);
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::operation::clone_snapshot::{Failure, SeenDisk};
+
+    fn start(disks: usize, by_callback: bool) -> Observed {
+        let disk = SeenDisk {
+            chain: Chain::Source,
+            overlay: Image::Missing,
+            destination: Image::Missing,
+            cloned: false,
+            commit: Job::NotStarted,
+        };
+        Observed {
+            alive: true,
+            mark: Mark::Absent,
+            fixed: false,
+            verified: false,
+            finish: false,
+            by_callback,
+            disks: vec![disk; disks],
+        }
+    }
+
+    /// What can happen to the world behind livedisk's back, or when a step does not do what it should.
+    fn accidents(seen: &Observed) -> Vec<Observed> {
+        let mut worlds = Vec::new();
+        let mut with = |change: &dyn Fn(&mut Observed)| {
+            let mut world = seen.clone();
+            change(&mut world);
+            worlds.push(world);
+        };
+        let runs = |job: Job| matches!(job, Job::Running | Job::Ready | Job::Ending);
+        with(&|world| {
+            world.alive = false;
+            for disk in &mut world.disks {
+                if runs(disk.commit) {
+                    disk.commit = Job::Failed;
+                }
+            }
+        });
+        with(&|world| world.finish = true);
+        // The snapshot was taken, and the call that took it failed, or its process died.
+        let is_prepared = |disk: &SeenDisk| disk.overlay == Image::Made && disk.commit == Job::NotStarted;
+        if seen.mark == Mark::Fixing && !seen.fixed && seen.alive && seen.disks.iter().all(is_prepared) {
+            with(&|world| world.disks.iter_mut().for_each(|disk| disk.chain = Chain::Overlay));
+        }
+        // A new process takes it up: what only the old one knew is forgotten.
+        with(&|world| {
+            (world.finish, world.fixed) = (false, false);
+            world.verified = world.mark == Mark::Fixed;
+            for disk in &mut world.disks {
+                disk.cloned = world.mark == Mark::Fixed;
+            }
+        });
+        for index in 0..seen.disks.len() {
+            if runs(seen.disks[index].commit) {
+                with(&|world| world.disks[index].commit = Job::Failed);
+            }
+            // It failed half-way, or the caller's function did.
+            if seen.mark == Mark::Copying && !seen.disks[index].cloned {
+                with(&|world| world.disks[index].destination = Image::Made);
+            }
+        }
+        worlds
+    }
+
+    /// Every state that steps and accidents lead to, with the goals that are possible there: forward may turn back
+    /// anywhere, and back never turns forward.
+    fn reachable(first: Observed, taken: &[bool]) -> HashSet<(Observed, Goal)> {
+        let mut known = HashSet::new();
+        let mut open = vec![(first, Goal::Forward)];
+        while let Some((seen, goal)) = open.pop() {
+            if !known.insert((seen.clone(), goal)) {
+                continue;
+            }
+            open.push((seen.clone(), Goal::Back));
+            open.extend(accidents(&seen).into_iter().map(|world| (world, goal)));
+            let mut world = seen.clone();
+            apply(&mut world, next(&seen, goal), taken);
+            open.push((world, goal));
+        }
+        known
+    }
+
+    type World = (HashSet<(Observed, Goal)>, Vec<bool>);
+
+    fn worlds() -> Vec<World> {
+        let mut all = Vec::new();
+        for (by_callback, taken) in [
+            (false, vec![false]),
+            (false, vec![true]),
+            (false, vec![false, false]),
+            (true, vec![false]),
+            (true, vec![true]),
+        ] {
+            all.push((reachable(start(taken.len(), by_callback), &taken), taken));
+        }
+        all
+    }
+
+    #[test]
+    fn from_every_reachable_state_both_goals_terminate() {
+        let mut states = 0;
+        for (world, taken) in worlds() {
+            for (seen, goal) in &world {
+                states += 1;
+                let steps = plan(seen, *goal, &taken);
+                assert!(
+                    steps.len() < 60,
+                    "{goal:?} from {seen:?} does not end: {:?}",
+                    &steps[..60]
+                );
+            }
+        }
+        assert!(states > 1000, "only {states} states were reached");
+    }
+
+    /// The property that matters most: what the guest wrote since the snapshot is never removed, only committed.
+    #[test]
+    fn an_overlay_goes_only_when_it_was_committed() {
+        for (world, _) in worlds() {
+            for (seen, goal) in &world {
+                match next(seen, *goal) {
+                    Step::RemoveOverlay(index) => assert_eq!(seen.disks[index].chain, Chain::Source),
+                    Step::StartCommit(index) | Step::PivotCommit(index) => {
+                        assert!(seen.alive && seen.disks[index].chain == Chain::Overlay);
+                    }
+                    Step::Clone(index) => {
+                        assert!(seen.alive && seen.fixed && seen.disks[index].chain == Chain::Overlay);
+                    }
+                    Step::RemoveImage(index) => assert_eq!(seen.disks[index].destination, Image::Made),
+                    Step::RemoveRecord => assert!(seen.disks.iter().all(|disk| disk.chain == Chain::Source)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn back_is_as_before_or_says_why_not() {
+        for (world, taken) in worlds() {
+            for (seen, _) in &world {
+                let mut end = seen.clone();
+                for step in plan(seen, Goal::Back, &taken) {
+                    assert!(!matches!(
+                        step,
+                        Step::FixPoint | Step::MakeImage(_) | Step::MakeOverlay(_) | Step::Clone(_)
+                    ));
+                    apply(&mut end, step, &taken);
+                }
+                match next(&end, Goal::Back) {
+                    Step::Done => {
+                        assert_eq!(end.mark, Mark::Absent);
+                        for disk in &end.disks {
+                            assert_eq!(disk.chain, Chain::Source);
+                            assert_ne!(disk.overlay, Image::Made);
+                            assert_ne!(disk.destination, Image::Made);
+                        }
+                    }
+                    // Only what nobody can help is left: a guest that is gone, or a commit that QEMU failed.
+                    Step::Fail(Failure::DomainGone) => assert!(!seen.alive),
+                    Step::Fail(Failure::Commit(index)) => assert_eq!(end.disks[index].commit, Job::Failed),
+                    other => panic!("{other:?} from {seen:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn forward_ends_in_done_only_with_whole_images_and_the_guest_at_home() {
+        for (world, taken) in worlds() {
+            for (seen, _) in world.iter().filter(|(_, goal)| *goal == Goal::Forward) {
+                let mut end = seen.clone();
+                for step in plan(seen, Goal::Forward, &taken) {
+                    apply(&mut end, step, &taken);
+                }
+                if next(&end, Goal::Forward) == Step::Done {
+                    assert!(end.fixed && end.verified && end.mark == Mark::Absent);
+                    for disk in &end.disks {
+                        assert!(disk.cloned && disk.chain == Chain::Source && disk.overlay == Image::Missing);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_window_opens_only_with_everything_prepared() {
+        for (world, _) in worlds() {
+            for (seen, _) in world.iter().filter(|(_, goal)| *goal == Goal::Forward) {
+                if next(seen, Goal::Forward) == Step::FixPoint {
+                    assert!(seen.alive && !seen.fixed && seen.mark == Mark::Fixing);
+                    for disk in &seen.disks {
+                        assert_eq!(disk.overlay, Image::Made);
+                        assert!(seen.by_callback || disk.destination != Image::Missing);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_plan_reads_in_order() {
+        assert_eq!(
+            plan(&start(1, false), Goal::Forward, &[false]),
+            [
+                Step::WriteRecord(Mark::Begun),
+                Step::MakeImage(0),
+                Step::MakeOverlay(0),
+                Step::WriteRecord(Mark::Fixing),
+                Step::FixPoint,
+                Step::WriteRecord(Mark::Copying),
+                Step::Clone(0),
+                Step::Verify,
+                Step::WriteRecord(Mark::Fixed),
+                Step::StartCommit(0),
+                Step::AwaitJobs,
+                Step::PivotCommit(0),
+                Step::AwaitJobs,
+                Step::RemoveOverlay(0),
+                Step::AwaitFinish,
+                Step::RemoveRecord,
+            ]
+        );
+    }
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Whether and how disks can be cloned: what CLONE asks before it begins, and AUTO before it takes it.
+
+use std::path::Path;
+
+use crate::driver::Guest;
+use crate::error::{Error, ErrorCode, Result};
+use crate::image::{self, Destination, Place};
+use crate::libvirt::xml::{Device, Disk, DomainXml, Layer, Source};
+use crate::operation::snapshot::plan::PlannedDisk;
+use crate::operation::types::{CloneMethod, Method, SnapshotOptions};
+
+/// How the quiet image gets to its destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The image's file is cloned as it is.
+    File,
+    /// What the backing chain shows is written to the destination: flattened, converted, or onto something that exists.
+    Content,
+    /// The caller's function does it.
+    Callback,
+}
+
+fn error(code: ErrorCode, message: impl Into<String>) -> Error {
+    Error::new(code, message)
+}
+
+/// The method, and where it is CLONE each disk's way.
+pub(crate) fn choose(
+    guest: &Guest,
+    config: &DomainXml,
+    options: &SnapshotOptions,
+    disks: &[PlannedDisk],
+) -> Result<(Method, Vec<Way>)> {
+    if !matches!(options.method, Method::Auto | Method::Clone) {
+        return Ok((options.method, Vec::new()));
+    }
+    if options.method == Method::Clone && options.clone == CloneMethod::Callback && options.clone_callback.is_none() {
+        return Err(error(
+            ErrorCode::InvalidArgument,
+            "CALLBACK is asked for without a function; pass one",
+        ));
+    }
+    let mirror = (Method::Mirror, Vec::new());
+    // AUTO takes it where it is quick.
+    if options.method == Method::Auto && (options.clone == CloneMethod::Copy || !disks.iter().all(shares_blocks)) {
+        return Ok(mirror);
+    }
+    let mut ways = Vec::new();
+    for planned in disks {
+        let way = match config.disk(&planned.target) {
+            Some(disk) => way(guest, disk, planned, options)?,
+            None => Err("it is not there any more"),
+        };
+        match way {
+            Ok(way) => ways.push(way),
+            Err(_) if options.method == Method::Auto => return Ok(mirror),
+            Err(why) => {
+                return Err(error(
+                    ErrorCode::Unsupported,
+                    format!(
+                        "disk '{}' of domain '{}' cannot be cloned: {why}; use MIRROR",
+                        planned.target,
+                        guest.name()
+                    ),
+                ));
+            }
+        }
+    }
+    if options.method == Method::Auto && ways.iter().any(|way| *way != Way::File) {
+        return Ok(mirror);
+    }
+    Ok((Method::Clone, ways))
+}
+
+/// The way, or why there is none.
+fn way(
+    guest: &Guest,
+    disk: &Disk,
+    planned: &PlannedDisk,
+    options: &SnapshotOptions,
+) -> Result<std::result::Result<Way, &'static str>> {
+    let is_known = |layer: &Layer| layer.source.path().is_some() && layer.format.is_some();
+    let why = if disk.device != Device::Disk {
+        "it is no hard disk"
+    } else if disk.readonly {
+        "it is read-only"
+    } else if disk.encrypted {
+        "it is encrypted"
+    } else if !guest.host().is_local() {
+        "the connection is remote"
+    } else if !matches!(disk.active().source, Source::File(_)) {
+        "it is not a file"
+    } else if !disk.chain.iter().all(is_known) {
+        "its backing chain has an image without path or stated format"
+    } else if guest.count_snapshots_and_checkpoints()?.1 > 0 {
+        "its domain has checkpoints"
+    } else if options.clone == CloneMethod::Volume {
+        "cloning by storage volumes is not supported yet"
+    } else if has_data_file(disk)? {
+        "it keeps its content in an external data file"
+    } else {
+        return Ok(way_of_file(disk, planned, options));
+    };
+    Ok(Err(why))
+}
+
+fn has_data_file(disk: &Disk) -> Result<bool> {
+    match (disk.active().source.path(), disk.active().format.as_deref()) {
+        (Some(path), Some("qcow2")) => image::has_data_file(path),
+        _ => Ok(false),
+    }
+}
+
+fn way_of_file(
+    disk: &Disk,
+    planned: &PlannedDisk,
+    options: &SnapshotOptions,
+) -> std::result::Result<Way, &'static str> {
+    let keeps_backing = planned.backing.is_some();
+    let is_same = planned.place == Place::Free
+        && disk.active().format.as_ref() == Some(&planned.format)
+        && (disk.backing().is_none() || keeps_backing);
+    match options.clone {
+        CloneMethod::Callback if options.method == Method::Clone => Ok(Way::Callback),
+        _ if is_same => Ok(Way::File),
+        _ if keeps_backing => Err("SHALLOW keeps the backing file only in a new file of the disk's own format"),
+        CloneMethod::Reflink => Err(
+            "only the file itself can share its blocks, and this one is to be flattened, converted or written to \
+                 something that exists",
+        ),
+        _ => Ok(Way::Content),
+    }
+}
+
+/// The destination's file system clones, and is the image's own.
+fn shares_blocks(disk: &PlannedDisk) -> bool {
+    let (Some((source, _)), Destination::Path(destination)) = (&disk.source, &disk.destination) else {
+        return false;
+    };
+    let directory = |path: &'_ str| Path::new(path).parent().unwrap_or(Path::new("/")).to_owned();
+    image::can_share_blocks(&directory(source), &directory(destination))
+}

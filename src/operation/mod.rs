@@ -7,7 +7,6 @@
 
 mod clone_snapshot;
 mod cloning;
-mod commit;
 mod convergence;
 mod migrate;
 mod preflight;
@@ -18,6 +17,7 @@ mod snapshot;
 mod state;
 mod status;
 mod throttle;
+mod tracked;
 mod types;
 mod window;
 mod worker;

@@ -6,14 +6,80 @@ use std::sync::Arc;
 
 use super::convergence::Rates;
 use crate::driver::Guest;
-use crate::error::Result;
+use crate::error::{ErrorCode, Result};
 use crate::libvirt::IoTune;
 
 /// Below it there is nothing to gain: a job that this little is too much for hangs.
 const FLOOR: u64 = 64 << 10;
 
+/// Whether a disk is throttled, and whether it may be more.
+#[derive(Default)]
+pub(super) struct Brake {
+    throttle: Option<Throttle>,
+    /// libvirt would not throttle the disk.
+    refused: bool,
+}
+
+impl Brake {
+    pub(super) fn is_on(&self) -> bool {
+        self.throttle.is_some()
+    }
+
+    pub(super) fn can_be_tightened(&self) -> bool {
+        !self.refused && self.throttle.as_ref().is_none_or(Throttle::can_be_tightened)
+    }
+
+    /// Bytes per second that the guest may write; 0: as always.
+    pub(super) fn limit(&self) -> u64 {
+        self.throttle.as_ref().map_or(0, |throttle| throttle.limit)
+    }
+
+    /// Throttles, or throttles more. `record` is told what the disk is to be given back before anything is set, because
+    /// whoever takes the operation up from its record gives it back.
+    pub(super) fn tighten(
+        &mut self,
+        guest: &Arc<Guest>,
+        target: &str,
+        rates: Rates,
+        record: impl FnOnce(IoTune) -> Result<()>,
+    ) -> Result<()> {
+        let tightened = match &mut self.throttle {
+            Some(throttle) => throttle.tighten(),
+            None => {
+                let before = guest.get_block_device(target).get_io_tune()?;
+                record(before.clone())?;
+                Throttle::start(guest, target, before, rates).map(|throttle| self.throttle = Some(throttle))
+            }
+        };
+        match tightened {
+            Err(error) if error.code() != ErrorCode::NoConnection => {
+                log::warn!("{error}");
+                self.refused = true;
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Sets exactly what was set before.
+    pub(super) fn release(&mut self) -> Result<()> {
+        if let Some(throttle) = &mut self.throttle {
+            throttle.restore()?;
+        }
+        self.throttle = None;
+        Ok(())
+    }
+
+    /// The guest that was throttled is gone, and its throttle with it.
+    pub(super) fn forget(&mut self) {
+        if let Some(mut throttle) = self.throttle.take() {
+            throttle.restored = true;
+        }
+    }
+}
+
 /// While it lives, the disk is throttled.
-pub(super) struct Throttle {
+struct Throttle {
     guest: Arc<Guest>,
     target: String,
     before: IoTune,
@@ -22,13 +88,8 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    /// What a disk is to be given back, to be recorded before anything is set.
-    pub(super) fn look(guest: &Guest, target: &str) -> Result<IoTune> {
-        guest.get_block_device(target).get_io_tune()
-    }
-
     /// From what a job copies a second while it does not keep up.
-    pub(super) fn start(guest: &Arc<Guest>, target: &str, before: IoTune, rates: Rates) -> Result<Self> {
+    fn start(guest: &Arc<Guest>, target: &str, before: IoTune, rates: Rates) -> Result<Self> {
         let mut throttle = Self {
             guest: Arc::clone(guest),
             target: target.to_owned(),
@@ -42,12 +103,12 @@ impl Throttle {
     }
 
     /// It was not enough.
-    pub(super) fn tighten(&mut self) -> Result<()> {
+    fn tighten(&mut self) -> Result<()> {
         self.limit /= 2;
         self.set()
     }
 
-    pub(super) fn can_be_tightened(&self) -> bool {
+    fn can_be_tightened(&self) -> bool {
         self.limit > FLOOR
     }
 
@@ -63,13 +124,7 @@ impl Throttle {
         self.guest.get_block_device(&self.target).set_io_tune(&tune)
     }
 
-    /// Bytes per second.
-    pub(super) fn limit(&self) -> u64 {
-        self.limit
-    }
-
-    /// Sets exactly what was set before.
-    pub(super) fn restore(&mut self) -> Result<()> {
+    fn restore(&mut self) -> Result<()> {
         self.guest.get_block_device(&self.target).set_io_tune(&self.before)?;
         self.restored = true;
         log::warn!(
@@ -78,11 +133,6 @@ impl Throttle {
             self.guest.name()
         );
         Ok(())
-    }
-
-    /// The guest that was throttled is gone, and its throttle with it.
-    pub(super) fn forget(mut self) {
-        self.restored = true;
     }
 }
 

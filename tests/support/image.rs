@@ -84,7 +84,7 @@ impl Edge {
     pub fn must_be_at(&self, report: &Report, width: Duration) {
         let (from, to) = (
             report.point_in_time - width - report.freeze.max(report.pause) - SLACK,
-            report.point_in_time + report.freeze.max(report.pause) + SLACK,
+            report.point_in_time + width + report.freeze.max(report.pause) + SLACK,
         );
         let disk = &self.disk;
         assert!(

@@ -34,6 +34,12 @@ pub(in crate::operation) fn step(step: Step, plan: &Plan) -> String {
         ),
         Step::AwaitJobs => "wait for QEMU".into(),
         Step::PivotCommit(index) => format!("pivot disk '{}' to its image", target(index)),
+        Step::Throttle(index) => format!(
+            "throttle the guest's writes to disk '{}' (virDomainSetBlockIoTune)",
+            target(index)
+        ),
+        Step::Unthrottle(index) => format!("set the own limits of disk '{}' again", target(index)),
+        Step::AbortCommit(index) => format!("end the commit of disk '{}'", target(index)),
         Step::AwaitFinish => "be READY until finish is called".into(),
         Step::RemoveOverlay(index) => format!("remove the overlay of disk '{}'", target(index)),
         Step::RemoveImage(index) => format!("remove the {}", image(index)),

@@ -12,18 +12,19 @@ use crate::image::{self, Made, Output};
 use crate::libvirt::xml::{DomainXml, external_snapshot};
 use crate::libvirt::{State, Subscription};
 use crate::operation::cloning;
-use crate::operation::commit::Commit;
 use crate::operation::preflight::beside;
 use crate::operation::procedure::{Procedure, Turn};
 use crate::operation::record::{Kind, Record, RecordedDisk};
 use crate::operation::shared::Shared;
 use crate::operation::snapshot::plan::{Plan, PlannedDisk};
 use crate::operation::state::{Goal, Image, Job, Mark};
+use crate::operation::throttle::Brake;
+use crate::operation::tracked::Tracked;
 use crate::operation::types::{Method, Phase, Report};
 use crate::operation::window::{Fixed, Window};
 
 /// What is known of one disk.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Cloning {
     overlay_path: String,
     /// A'.
@@ -31,7 +32,8 @@ struct Cloning {
     output: Option<Output>,
     cloned: bool,
     progress: (u64, u64),
-    commit: Commit,
+    commit: Tracked,
+    brake: Brake,
 }
 
 pub(in crate::operation) struct Engine {
@@ -60,6 +62,7 @@ pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
         destination: Image::Missing,
         cloned: false,
         commit: Job::NotStarted,
+        throttled: false,
     };
     Observed {
         alive: true,
@@ -127,7 +130,10 @@ impl Engine {
             }
         }
         if !alive {
-            self.disks.iter_mut().for_each(|disk| disk.commit.lost_domain());
+            for disk in &mut self.disks {
+                disk.commit.lost_domain();
+                disk.brake.forget();
+            }
             // What it would start from.
             chains = match self.plan.guest.get_config(true) {
                 Ok(config) => Ok(self.classify(&config)),
@@ -150,7 +156,8 @@ impl Engine {
                 Some(_) => Image::Taken,
             },
             cloned: disk.cloned,
-            commit: disk.commit.job(),
+            commit: disk.commit.commit_job(disk.brake.can_be_tightened()),
+            throttled: disk.brake.is_on(),
         });
         Ok(Observed {
             alive,
@@ -199,7 +206,8 @@ impl Engine {
             let commit = &mut self.disks[index].commit;
             if info.is_some() || mirror.is_some() {
                 let ready = mirror.is_some_and(|mirror| mirror.ready);
-                commit.runs(info, ready);
+                let at = self.shared.began().elapsed();
+                commit.runs(info, ready, at, |sample| sample.remainder() > 0);
             } else {
                 let end = self.shared.facts(|facts| facts.qemu_end("commit", &target).cloned());
                 commit.vanished(end);
@@ -225,9 +233,16 @@ impl Engine {
             Step::StartCommit(index) => self.start_commit(index),
             Step::PivotCommit(index) => {
                 self.device(index).pivot()?;
-                self.disks[index].commit.ending = true;
+                self.disks[index].commit.pivots();
                 Ok(())
             }
+            Step::AbortCommit(index) => {
+                self.device(index).abort_job()?;
+                self.disks[index].commit.give_up("commit");
+                Ok(())
+            }
+            Step::Throttle(index) => self.throttle(index),
+            Step::Unthrottle(index) => self.unthrottle(index),
             Step::RemoveOverlay(index) => {
                 if let Some(overlay) = &self.disks[index].overlay {
                     overlay.remove()?;
@@ -392,8 +407,38 @@ impl Engine {
         let target = &self.plan.disks[index].target;
         self.shared.facts(|facts| facts.forget(target));
         self.device(index).commit()?;
-        self.disks[index].commit = Commit::begun();
+        self.disks[index].commit = Tracked::begun();
         Ok(())
+    }
+
+    fn throttle(&mut self, index: usize) -> Result<()> {
+        let rates = self.disks[index].commit.rates.unwrap_or_default();
+        let mut brake = std::mem::take(&mut self.disks[index].brake);
+        let guest = Arc::clone(&self.plan.guest);
+        let target = self.plan.disks[index].target.clone();
+        let tightened = brake.tighten(&guest, &target, rates, |before| {
+            self.record.disks[index].throttled = Some(before);
+            self.write_record(self.record.mark)
+        });
+        self.disks[index].brake = brake;
+        self.tell_throttle();
+        tightened?;
+        self.disks[index].commit.watch_anew();
+        Ok(())
+    }
+
+    fn unthrottle(&mut self, index: usize) -> Result<()> {
+        self.disks[index].brake.release()?;
+        self.tell_throttle();
+        self.record.disks[index].throttled = None;
+        self.write_record(self.record.mark)
+    }
+
+    /// The tightest of the disks'.
+    fn tell_throttle(&self) {
+        let limits = self.disks.iter().map(|disk| disk.brake.limit());
+        let limit = limits.filter(|limit| *limit > 0).min().unwrap_or(0);
+        self.shared.publish(|progress| progress.guest_write_limit = limit);
     }
 
     // Telling.
@@ -451,7 +496,7 @@ impl Procedure for Engine {
         if (self.goal, goal) == (Goal::Forward, Goal::Back) {
             // A commit that failed is tried once more.
             for disk in self.disks.iter_mut().filter(|disk| disk.commit.failure.is_some()) {
-                disk.commit = Commit::default();
+                disk.commit = Tracked::default();
             }
         }
         self.seen = self.observe()?;

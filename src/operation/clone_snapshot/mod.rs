@@ -17,7 +17,7 @@ pub(super) mod engine;
 pub(super) mod model;
 pub(super) mod plan;
 
-use super::state::{Goal, Image, Job, Mark, position};
+use super::state::{Goal, Image, Job, Mark, Remedy, position};
 use super::types::Phase;
 
 /// The live chain of a disk.
@@ -40,6 +40,15 @@ pub(crate) struct SeenDisk {
     pub(crate) cloned: bool,
     /// The active commit of A' into A.
     pub(crate) commit: Job,
+    /// The guest's disk is throttled by us.
+    pub(crate) throttled: bool,
+}
+
+impl SeenDisk {
+    /// Its commit has not caught up with the guest yet, or is about to pivot.
+    fn needs_throttle(&self) -> bool {
+        self.chain == Chain::Overlay && !matches!(self.commit, Job::Failed | Job::NotStarted)
+    }
 }
 
 /// What libvirt, the file system and the record say now.
@@ -73,6 +82,9 @@ pub(crate) enum Step {
     StartCommit(usize),
     AwaitJobs,
     PivotCommit(usize),
+    Throttle(usize),
+    Unthrottle(usize),
+    AbortCommit(usize),
     /// Wait for the caller: READY.
     AwaitFinish,
     RemoveOverlay(usize),
@@ -98,6 +110,11 @@ pub(crate) enum Failure {
 pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
     if let Some(index) = position(&seen.disks, |disk| disk.chain == Chain::Foreign) {
         return Step::Fail(Failure::ForeignChain(index));
+    }
+    if seen.alive
+        && let Some(index) = position(&seen.disks, |disk| disk.throttled && !disk.needs_throttle())
+    {
+        return Step::Unthrottle(index);
     }
     match goal {
         Goal::Forward => forward(seen),
@@ -160,6 +177,10 @@ fn commit(seen: &Observed) -> Option<Step> {
         Some(Step::PivotCommit(index))
     } else if let Some(index) = find(|job| job == Job::NotStarted) {
         Some(Step::StartCommit(index))
+    } else if let Some(index) = find(|job| job == Job::Stuck(Remedy::Throttle)) {
+        Some(Step::Throttle(index))
+    } else if let Some(index) = find(|job| matches!(job, Job::Stuck(_))) {
+        Some(Step::AbortCommit(index))
     } else if find(|job| job != Job::Failed).is_some() {
         Some(Step::AwaitJobs)
     } else {

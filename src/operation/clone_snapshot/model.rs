@@ -37,6 +37,13 @@ pub(crate) fn apply(seen: &mut Observed, step: Step, taken: &[bool]) {
             }
         }
         Step::PivotCommit(index) => seen.disks[index].commit = Job::Ending,
+        Step::Throttle(index) => {
+            seen.disks[index].throttled = true;
+            seen.disks[index].commit = Job::Running;
+        }
+        Step::Unthrottle(index) => seen.disks[index].throttled = false,
+        // It is seen as failed as soon as it is gone.
+        Step::AbortCommit(index) => seen.disks[index].commit = Job::Failed,
         Step::AwaitFinish => seen.finish = true,
         Step::RemoveOverlay(index) => seen.disks[index].overlay = Image::Missing,
         Step::RemoveImage(index) => {
@@ -69,6 +76,7 @@ mod tests {
 
     use super::*;
     use crate::operation::clone_snapshot::{Failure, SeenDisk};
+    use crate::operation::state::Remedy;
 
     fn start(disks: usize, by_callback: bool) -> Observed {
         let disk = SeenDisk {
@@ -77,6 +85,7 @@ mod tests {
             destination: Image::Missing,
             cloned: false,
             commit: Job::NotStarted,
+            throttled: false,
         };
         Observed {
             alive: true,
@@ -97,10 +106,11 @@ mod tests {
             change(&mut world);
             worlds.push(world);
         };
-        let runs = |job: Job| matches!(job, Job::Running | Job::Ready | Job::Ending);
+        let runs = |job: Job| matches!(job, Job::Running | Job::Ready | Job::Ending | Job::Stuck(_));
         with(&|world| {
             world.alive = false;
             for disk in &mut world.disks {
+                disk.throttled = false;
                 if runs(disk.commit) {
                     disk.commit = Job::Failed;
                 }
@@ -113,14 +123,21 @@ mod tests {
             with(&|world| world.disks.iter_mut().for_each(|disk| disk.chain = Chain::Overlay));
         }
         // A new process takes it up: what only the old one knew is forgotten.
-        with(&|world| {
-            (world.finish, world.fixed) = (false, false);
-            world.verified = world.mark == Mark::Fixed;
-            for disk in &mut world.disks {
-                disk.cloned = world.mark == Mark::Fixed;
-            }
-        });
+        if seen.mark != Mark::Absent {
+            with(&|world| {
+                (world.finish, world.fixed) = (false, false);
+                world.verified = world.mark == Mark::Fixed;
+                for disk in &mut world.disks {
+                    disk.cloned = world.mark == Mark::Fixed;
+                }
+            });
+        }
         for index in 0..seen.disks.len() {
+            if seen.disks[index].commit == Job::Running && seen.alive {
+                for remedy in [Remedy::Throttle, Remedy::None] {
+                    with(&|world| world.disks[index].commit = Job::Stuck(remedy));
+                }
+            }
             if runs(seen.disks[index].commit) {
                 with(&|world| world.disks[index].commit = Job::Failed);
             }
@@ -202,6 +219,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_throttle_is_never_left_behind() {
+        let mut set = 0;
+        for (world, taken) in worlds() {
+            for (seen, goal) in &world {
+                let step = next(seen, *goal);
+                let is_throttled = seen.disks.iter().any(|disk| disk.throttled);
+                let leaves = matches!(step, Step::Done | Step::AwaitFinish | Step::RemoveRecord);
+                assert!(!(is_throttled && leaves), "{step:?} under a throttle: {seen:?}");
+                set += usize::from(matches!(step, Step::Throttle(_)));
+                let mut end = seen.clone();
+                for step in plan(seen, Goal::Back, &taken) {
+                    apply(&mut end, step, &taken);
+                }
+                assert!(!end.disks.iter().any(|disk| disk.throttled), "{seen:?}");
+            }
+        }
+        assert!(set > 0);
     }
 
     #[test]

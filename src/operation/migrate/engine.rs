@@ -13,35 +13,18 @@ use crate::image::{self, Identity, Made, Output, Place};
 use crate::libvirt::xml::{Disk, Target, copy_destination, external_snapshot, overlay_destination};
 use crate::libvirt::{BlockJobType, Copy, State, Subscription};
 use crate::operation::cloning;
-use crate::operation::convergence::{Convergence, Rates, Sample};
+
 use crate::operation::preflight::{beside, libvirt_target};
 use crate::operation::procedure::{Procedure, Turn};
 use crate::operation::record::{Kind, Record, RecordedDisk};
 use crate::operation::shared::Shared;
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
-use crate::operation::throttle::Throttle;
+use crate::operation::throttle::Brake;
+use crate::operation::tracked::{Tracked, does_not_catch_up};
 use crate::operation::types::{CloneMethod, Consistency, Method, Phase, Report};
 
 /// A copy with no more than this left counts as drained: it is pivoted to at once.
 const DRAINED: u64 = 4 << 20;
-
-/// What is known of one of the two jobs.
-#[derive(Debug, Default)]
-struct Tracked {
-    started: bool,
-    ready: bool,
-    /// Asked to end, or to pivot.
-    ending: bool,
-    pivoting: bool,
-    /// Why it was ended by us.
-    given_up: Option<String>,
-    restarting: bool,
-    failure: Option<String>,
-    convergence: Convergence,
-    rates: Option<Rates>,
-    done: u64,
-    total: u64,
-}
 
 pub(in crate::operation) struct Engine {
     plan: Plan,
@@ -62,9 +45,7 @@ pub(in crate::operation) struct Engine {
     commit: Tracked,
     write_blocking: bool,
     limited: bool,
-    throttle: Option<Throttle>,
-    /// libvirt would not throttle the disk.
-    unthrottleable: bool,
+    brake: Brake,
     verified: bool,
     source_deleted: bool,
     moved_at: Option<SystemTime>,
@@ -117,8 +98,7 @@ impl Engine {
             goal: Goal::Forward,
             step: Step::AwaitJobs,
             limited: plan.bandwidth > 0,
-            throttle: None,
-            unthrottleable: false,
+            brake: Brake::default(),
             subscription: None,
             overlay: None,
             destination_overlay: None,
@@ -165,13 +145,9 @@ impl Engine {
             }
         }
         if !alive {
-            if let Some(throttle) = self.throttle.take() {
-                throttle.forget();
-            }
+            self.brake.forget();
             for job in [&mut self.copy, &mut self.commit] {
-                if job.started && job.failure.is_none() {
-                    job.failure = Some("the domain was shut off, destroyed or restarted".into());
-                }
+                job.lost_domain();
             }
             // What it would start from.
             chain = match self.plan.guest.get_config(true) {
@@ -196,9 +172,9 @@ impl Engine {
             cloned: self.cloned,
             destination_overlay: made(&self.destination_overlay),
             copy: self.copy_job(finish),
-            commit: self.commit_job(),
+            commit: self.commit.commit_job(self.brake.can_be_tightened()),
             limited: self.limited,
-            throttled: self.throttle.is_some(),
+            throttled: self.brake.is_on(),
             finish,
             verify: self.plan.verify && !self.verified,
             source_deleted: self.source_deleted,
@@ -257,26 +233,14 @@ impl Engine {
                 continue;
             }
             if kind == Some(which) {
-                tracked.ready = mirror.as_ref().is_some_and(|mirror| mirror.ready);
-                if let Some(info) = info {
-                    (tracked.done, tracked.total) = (info.done, info.total);
-                    let sample = Sample {
-                        at,
-                        done: info.done,
-                        total: info.total,
-                    };
-                    let watched = match which {
-                        // Whoever waits at READY needs no more than that.
-                        Which::Copy => sample.remainder() > DRAINED && (finish || !tracked.ready),
-                        Which::Commit => sample.remainder() > 0,
-                    };
-                    if !watched {
-                        tracked.convergence.restart();
-                    }
-                    tracked.rates = watched.then(|| tracked.convergence.look(sample)).flatten();
-                }
-            } else {
-                tracked.over(end, chain, self.seen.chain);
+                let ready = mirror.as_ref().is_some_and(|mirror| mirror.ready);
+                tracked.runs(info, ready, at, |sample| match which {
+                    // Whoever waits at READY needs no more than that.
+                    Which::Copy => sample.remainder() > DRAINED && (finish || !ready),
+                    Which::Commit => sample.remainder() > 0,
+                });
+            } else if chain == self.seen.chain {
+                tracked.vanished(end);
             }
         }
         // Behind its pivot a commit on the other side of the point of no return may be started.
@@ -289,34 +253,17 @@ impl Engine {
     fn copy_job(&self, finish: bool) -> Job {
         if self.copy.rates.is_some() {
             let may_block = self.plan.write_blocking && !self.write_blocking;
-            let may_throttle = self.plan.method == Method::Clone && self.may_throttle();
+            let may_throttle = self.plan.method == Method::Clone && self.brake.can_be_tightened();
             let remedy = Remedy::choose(self.limited, may_block, may_throttle);
             if !self.copy.ending || (self.copy.pivoting && remedy == Remedy::Throttle) {
                 return Job::Stuck(remedy);
             }
         }
         let drained = self.copy.total.saturating_sub(self.copy.done) <= DRAINED;
-        match job(&self.copy) {
+        match self.copy.job() {
             Job::Ready if finish && !drained => Job::Running,
             other => other,
         }
-    }
-
-    fn commit_job(&self) -> Job {
-        let remedy = Remedy::choose(false, false, self.may_throttle());
-        let helps = !self.commit.ending || (self.commit.pivoting && remedy == Remedy::Throttle);
-        match self.commit.rates {
-            Some(_) if helps => Job::Stuck(remedy),
-            _ => job(&self.commit),
-        }
-    }
-
-    fn may_throttle(&self) -> bool {
-        let tight = self
-            .throttle
-            .as_ref()
-            .is_some_and(|throttle| !throttle.can_be_tightened());
-        !tight && !self.unthrottleable
     }
 
     // Stepping.
@@ -340,8 +287,7 @@ impl Engine {
             Step::LiftLimit => {
                 self.device().set_job_speed(0)?;
                 self.limited = false;
-                self.copy.convergence.restart();
-                self.copy.rates = None;
+                self.copy.watch_anew();
                 Ok(())
             }
             Step::RestartWriteBlocking => {
@@ -359,7 +305,7 @@ impl Engine {
             Step::PivotCopy => self.pivot_copy(),
             Step::PivotCommit => {
                 self.device().pivot()?;
-                (self.commit.ending, self.commit.pivoting) = (true, true);
+                self.commit.pivots();
                 Ok(())
             }
             Step::AbortCopy => {
@@ -369,8 +315,7 @@ impl Engine {
             }
             Step::AbortCommit => {
                 self.device().abort_job()?;
-                self.commit.ending = true;
-                self.commit.given_up = self.commit.rates.map(|rates| does_not_catch_up("commit", rates));
+                self.commit.give_up("commit");
                 Ok(())
             }
             Step::Throttle => self.throttle(),
@@ -386,44 +331,30 @@ impl Engine {
 
     fn throttle(&mut self) -> Result<()> {
         let rates = self.copy.rates.or(self.commit.rates).unwrap_or_default();
-        let throttled = match &mut self.throttle {
-            Some(throttle) => throttle.tighten(),
-            None => {
-                let before = Throttle::look(&self.plan.guest, &self.plan.target)?;
-                // Whoever takes the operation up from the record restores them, so they stand there first.
-                self.record.disks[0].throttled = Some(before.clone());
-                self.write_record(self.record.mark)?;
-                Throttle::start(&self.plan.guest, &self.plan.target, before, rates)
-                    .map(|throttle| self.throttle = Some(throttle))
-            }
-        };
-        match throttled {
-            Err(error) if error.code() != ErrorCode::NoConnection => {
-                log::warn!("{error}");
-                self.unthrottleable = true;
-            }
-            other => other?,
-        }
+        let mut brake = std::mem::take(&mut self.brake);
+        let guest = Arc::clone(&self.plan.guest);
+        let target = self.plan.target.clone();
+        let tightened = brake.tighten(&guest, &target, rates, |before| {
+            self.record.disks[0].throttled = Some(before);
+            self.write_record(self.record.mark)
+        });
+        self.brake = brake;
         self.tell_throttle();
-        for tracked in [&mut self.copy, &mut self.commit] {
-            tracked.convergence.restart();
-            tracked.rates = None;
-        }
+        tightened?;
+        self.copy.watch_anew();
+        self.commit.watch_anew();
         Ok(())
     }
 
     fn unthrottle(&mut self) -> Result<()> {
-        if let Some(throttle) = &mut self.throttle {
-            throttle.restore()?;
-        }
-        self.throttle = None;
+        self.brake.release()?;
         self.tell_throttle();
         self.record.disks[0].throttled = None;
         self.write_record(self.record.mark)
     }
 
     fn tell_throttle(&self) {
-        let limit = self.throttle.as_ref().map_or(0, Throttle::limit);
+        let limit = self.brake.limit();
         self.shared.publish(|progress| progress.guest_write_limit = limit);
     }
 
@@ -540,10 +471,7 @@ impl Engine {
     fn start_commit(&mut self) -> Result<()> {
         self.shared.facts(|facts| facts.forget(&self.plan.target));
         self.device().commit()?;
-        self.commit = Tracked {
-            started: true,
-            ..Tracked::default()
-        };
+        self.commit = Tracked::begun();
         Ok(())
     }
 
@@ -565,7 +493,7 @@ impl Engine {
         }
         self.moved_at = Some(SystemTime::now());
         self.device().pivot()?;
-        (self.copy.ending, self.copy.pivoting) = (true, true);
+        self.copy.pivots();
         Ok(())
     }
 
@@ -635,47 +563,11 @@ impl Engine {
     }
 }
 
-fn does_not_catch_up(job: &str, rates: Rates) -> String {
-    format!(
-        "the {job} does not catch up: the guest dirties {} KiB/s and {} KiB/s are copied",
-        rates.dirtied >> 10,
-        rates.copied >> 10
-    )
-}
-
 /// Which of the two jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
     Copy,
     Commit,
-}
-
-impl Tracked {
-    /// It is not there any more. Whether that was its success shows in the chain.
-    fn over(&mut self, end: Option<Option<String>>, chain: Chain, before: Chain) {
-        if self.failure.is_some() || chain != before {
-            return;
-        }
-        if let Some(reason) = self.given_up.take() {
-            self.failure = Some(reason);
-        } else if let Some(Some(reason)) = end {
-            self.failure = Some(reason);
-        } else if self.restarting {
-            *self = Self::default();
-        } else {
-            self.failure = Some("it vanished, and nobody saw how it ended".into());
-        }
-    }
-}
-
-fn job(tracked: &Tracked) -> Job {
-    match tracked {
-        Tracked { failure: Some(_), .. } => Job::Failed,
-        Tracked { started: false, .. } => Job::NotStarted,
-        Tracked { ending: true, .. } => Job::Ending,
-        Tracked { ready: true, .. } => Job::Ready,
-        _ => Job::Running,
-    }
 }
 
 fn remove(made: &mut Option<Made>) -> Result<()> {

@@ -191,7 +191,8 @@
 #define LIVEDISK_CLONE_COPY 2
 
 /**
- * libvirt storage volumes. Not supported yet.
+ * libvirt storage volumes, cloned by the daemon: source and destination lie in directories of active storage pools. For
+ * migrations; what AUTO takes on a remote connection.
  */
 #define LIVEDISK_CLONE_VOLUME 3
 

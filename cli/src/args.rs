@@ -247,6 +247,8 @@ pub enum CloneName {
     Reflink,
     /// By a copy that keeps holes
     Copy,
+    /// By the daemon, as volumes of its storage pools
+    Volume,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
@@ -288,6 +290,7 @@ impl From<CloneName> for CloneMethod {
             CloneName::Auto => Self::Auto,
             CloneName::Reflink => Self::Reflink,
             CloneName::Copy => Self::Copy,
+            CloneName::Volume => Self::Volume,
         }
     }
 }

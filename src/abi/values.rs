@@ -75,7 +75,8 @@ pub const LIVEDISK_CLONE_REFLINK: i32 = 1;
 /// Copy, with holes kept. A snapshot that is to be flattened or converted, or whose destination exists, is written in one
 /// pass from what the disk's backing chain shows; so it is with LIVEDISK_CLONE_AUTO.
 pub const LIVEDISK_CLONE_COPY: i32 = 2;
-/// libvirt storage volumes. Not supported yet.
+/// libvirt storage volumes, cloned by the daemon: source and destination lie in directories of active storage pools. For
+/// migrations; what AUTO takes on a remote connection.
 pub const LIVEDISK_CLONE_VOLUME: i32 = 3;
 /// The caller's own function.
 pub const LIVEDISK_CLONE_CALLBACK: i32 = 4;

@@ -9,6 +9,7 @@ mod failure;
 mod guest;
 mod host;
 mod stopped;
+mod volume;
 
 pub(crate) use backup::is_backup_job;
 pub(crate) use block_device::BlockDevice;

@@ -300,6 +300,15 @@ impl Output {
 }
 
 impl Made {
+    /// A storage volume: made by the daemon, and known by its name alone.
+    pub(crate) fn volume(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            device: 0,
+            inode: 0,
+        }
+    }
+
     /// Makes an empty file of mode 0600 where nothing is.
     pub(crate) fn create(path: &str) -> Result<(Self, File)> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL;

@@ -7,11 +7,13 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::Identity;
 use super::clone::{Cloned, Watch};
 use crate::error::{Error, ErrorCode, Result};
 
@@ -351,11 +353,18 @@ pub(crate) fn has_data_file(path: &str) -> Result<bool> {
     Ok(parse_info(&what, &text)?.data_file)
 }
 
-/// A clone in another directory cannot keep a relative backing name: it is given the absolute one.
-pub(crate) fn rebase_relative(file: &File, backing: (&str, &str), shown: &str) -> Result<()> {
-    match info(file, "qcow2", shown)?.backing {
-        Some(name) if !name.starts_with('/') => {}
+/// A clone at `path` keeps its relative backing name where that leads to `backing` from there too. Elsewhere it is given
+/// the absolute one.
+pub(crate) fn rebase_relative(file: &File, backing: (&str, &str), path: &str) -> Result<()> {
+    let shown = &path.escape_debug().to_string();
+    let name = match info(file, "qcow2", shown)?.backing {
+        Some(name) if !name.starts_with('/') => name,
         _ => return Ok(()),
+    };
+    let from_there = Path::new(path).with_file_name(name);
+    let found = from_there.to_str().and_then(Identity::of_path);
+    if found.is_some() && found == Identity::of_path(backing.0) {
+        return Ok(());
     }
     let what = format!("write the backing file's name into '{shown}'");
     let arguments = ["rebase", "-u", "-f", "qcow2", "-b", backing.0, "-F", backing.1, STDIN];

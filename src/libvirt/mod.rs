@@ -12,6 +12,7 @@ mod params;
 mod process;
 mod quiet;
 mod stats;
+mod volume;
 pub(crate) mod xml;
 
 pub(crate) use connection::{Connection, EventLoop};
@@ -22,6 +23,7 @@ pub(crate) use process::{ignore_requests_to_end, keep_descriptors};
 pub(crate) use quiet::Quiet;
 pub(crate) use stats::{BackupEnd, JobStats};
 pub(crate) use virt::error::Error;
+pub(crate) use volume::VolumeInfo;
 
 /// The `virErrorNumber`s that livedisk tells apart.
 pub(crate) mod code {
@@ -29,6 +31,8 @@ pub(crate) mod code {
     pub(crate) const INVALID_ARG: i32 = 8;
     pub(crate) const RPC: i32 = 39;
     pub(crate) const NO_DOMAIN: i32 = 42;
+    pub(crate) const NO_STORAGE_POOL: i32 = 49;
+    pub(crate) const NO_STORAGE_VOL: i32 = 50;
     pub(crate) const OPERATION_INVALID: i32 = 55;
     pub(crate) const CONFIG_UNSUPPORTED: i32 = 67;
     pub(crate) const OPERATION_TIMEOUT: i32 = 68;

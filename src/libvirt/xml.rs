@@ -3,10 +3,12 @@
 
 mod disk;
 mod metadata;
+mod volume;
 mod write;
 
 pub(crate) use disk::{Device, Disk, DomainXml, Layer, Machine, Source};
 pub(crate) use metadata::without_empty_metadata;
+pub(crate) use volume::{NewVolume, volume, volume_format};
 pub(crate) use write::{
     BackupDisk, NbdServer, Target, backup, copy_destination, external_snapshot, overlay_destination,
 };

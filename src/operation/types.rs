@@ -175,7 +175,8 @@ pub enum CloneMethod {
     Reflink = 1,
     /// A copy that keeps holes.
     Copy = 2,
-    /// libvirt storage volumes. Not supported yet.
+    /// libvirt storage volumes: source and destination lie in the directories of active storage pools, and the daemon
+    /// clones, by shared blocks where it can (raw). For migrations; what AUTO takes on a remote connection.
     Volume = 3,
     /// The caller's own function: a storage array's clone, rsync.
     Callback = 4,

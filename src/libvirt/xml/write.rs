@@ -28,7 +28,7 @@ pub(crate) struct BackupDisk<'a> {
     pub(crate) destination: Option<(&'a Target, &'a str)>,
 }
 
-fn element(name: &str, attributes: &[(&str, &str)], children: Vec<Element>) -> Element {
+pub(super) fn element(name: &str, attributes: &[(&str, &str)], children: Vec<Element>) -> Element {
     let mut element = Element::new(name);
     for (key, value) in attributes {
         element.attributes.insert((*key).to_owned(), (*value).to_owned());

@@ -361,7 +361,7 @@ impl Engine {
                 };
                 cloning::clone_into(self.plan.clone, source.0, file, &shown, self.plan.bandwidth, &mut watch)?;
                 if let Some(backing) = &planned.backing {
-                    image::rebase_relative(file, (&backing.path, &backing.format), &shown)?;
+                    image::rebase_relative(file, (&backing.path, &backing.format), planned.destination.as_written())?;
                 }
             }
             (_, None) => return Err(internal(format!("there is no '{shown}' to clone to"))),

@@ -273,15 +273,21 @@ impl Engine {
             Step::WriteRecord(mark) => self.write_record(mark),
             Step::MakeOverlay => {
                 let (source, format) = &self.plan.source;
-                image::make_overlay(&self.overlay_path, self.plan.size, (source, format), &mut self.overlay)
+                make_overlay(&self.plan, &self.overlay_path, (source, format), &mut self.overlay)
             }
             Step::TakeSnapshot => self.take_snapshot(),
-            Step::Clone => self.clone_base(),
-            Step::Verify => self.verify(),
+            Step::Clone => self.clone_base().map_err(|error| self.about_disk(&error)),
+            Step::Verify => self.verify().map_err(|error| self.about_disk(&error)),
             Step::MakeDestination => self.make_destination(),
             Step::MakeDestinationOverlay => {
-                self.destination_overlay = Some(Made::create(&self.destination_overlay_path)?.0);
-                Ok(())
+                if !self.plan.volumes {
+                    // libvirt makes it an overlay.
+                    self.destination_overlay = Some(Made::create(&self.destination_overlay_path)?.0);
+                    return Ok(());
+                }
+                let (plan, path) = (&self.plan, &self.destination_overlay_path);
+                let backing = (plan.destination_path(), plan.format.as_str());
+                make_overlay(plan, path, backing, &mut self.destination_overlay)
             }
             Step::StartCopy => self.start_copy(),
             Step::LiftLimit => {
@@ -320,8 +326,8 @@ impl Engine {
             }
             Step::Throttle => self.throttle(),
             Step::Unthrottle => self.unthrottle(),
-            Step::RemoveOverlay => remove(&mut self.overlay),
-            Step::RemoveDestinationOverlay => remove(&mut self.destination_overlay),
+            Step::RemoveOverlay => remove(&self.plan, &mut self.overlay),
+            Step::RemoveDestinationOverlay => remove(&self.plan, &mut self.destination_overlay),
             Step::RemoveDestination => self.remove_destination(),
             Step::DeleteSource => self.delete_source(),
             Step::RemoveRecord => self.remove_record(),
@@ -386,8 +392,11 @@ impl Engine {
     }
 
     fn clone_base(&mut self) -> Result<()> {
-        remove(&mut self.clone)?;
+        remove(&self.plan, &mut self.clone)?;
         let path = self.plan.destination_path().to_owned();
+        if self.plan.volumes {
+            return self.clone_volume(&path);
+        }
         let shown = self.plan.destination.shown();
         let (how, source) = (self.plan.clone, self.plan.source.0.as_str());
         let file = if how == CloneMethod::Callback {
@@ -400,11 +409,28 @@ impl Engine {
             file
         };
         if let (Some((backing, format)), "qcow2") = (self.plan.below.first(), self.plan.format.as_str()) {
-            image::rebase_relative(&file, (backing, format), &shown)?;
+            image::rebase_relative(&file, (backing, format), &path)?;
         }
         if let Some(made) = &self.clone {
             made.sync(&file)?;
         }
+        self.cloned = true;
+        Ok(())
+    }
+
+    fn clone_volume(&mut self, path: &str) -> Result<()> {
+        let plan = &self.plan;
+        let (source, format) = (plan.source.0.as_str(), plan.format.as_str());
+        let backing = plan
+            .below
+            .first()
+            .map(|(path, format)| (path.as_str(), format.as_str()));
+        let host = plan.guest.host();
+        host.clone_volume((source, format), plan.size, path, backing)?;
+        self.clone = Some(Made::volume(path));
+        // A pool guesses formats, and a guest may have written another one's header into its raw disk since the last look.
+        plan.must_be_volume(source)?;
+        plan.must_be_volume(path)?;
         self.cloned = true;
         Ok(())
     }
@@ -456,7 +482,7 @@ impl Engine {
             destination_xml: &xml,
             bandwidth: if self.limited { plan.bandwidth } else { 0 },
             shallow: clone,
-            reuse: !clone,
+            reuse: !clone || plan.volumes,
             synchronous_writes: self.write_blocking,
         };
         let started = self.device().copy(&copy, &plan.destination.shown());
@@ -478,7 +504,7 @@ impl Engine {
     /// The last moment at which a file that was removed or replaced can be noticed without harm.
     fn pivot_copy(&mut self) -> Result<()> {
         for made in [&self.clone, &self.destination_overlay].into_iter().flatten() {
-            if !made.is_in_place() {
+            if !is_in_place(&self.plan, made) {
                 return Err(Error::new(
                     ErrorCode::Destination,
                     format!(
@@ -503,11 +529,16 @@ impl Engine {
         }
         self.output = None;
         self.cloned = false;
-        remove(&mut self.clone)
+        remove(&self.plan, &mut self.clone)
     }
 
     fn delete_source(&mut self) -> Result<()> {
         let path = &self.plan.source.0;
+        if self.plan.volumes {
+            self.plan.guest.host().remove_volume(path)?;
+            self.source_deleted = true;
+            return Ok(());
+        }
         let unchanged = self.plan.source_identity.is_some() && Identity::of_path(path) == self.plan.source_identity;
         if unchanged && matches!(self.plan.source_identity, Some(Identity::File { .. })) {
             image::remove_source(path)?;
@@ -519,6 +550,13 @@ impl Engine {
         }
         self.source_deleted = true;
         Ok(())
+    }
+
+    /// The same error, told of this disk.
+    fn about_disk(&self, error: &Error) -> Error {
+        let (target, name) = (&self.plan.target, self.plan.guest.name());
+        let message = format!("disk '{target}' of domain '{name}': {}", error.message());
+        Error::new(error.code(), message).with_libvirt_code(error.libvirt_code())
     }
 
     fn explain(&self, failure: Failure) -> Error {
@@ -570,9 +608,29 @@ enum Which {
     Commit,
 }
 
-fn remove(made: &mut Option<Made>) -> Result<()> {
-    if let Some(file) = made {
-        file.remove()?;
+/// Of qcow2, on an image that QEMU has open. It is in `made` also when only half made.
+fn make_overlay(plan: &Plan, path: &str, backing: (&str, &str), made: &mut Option<Made>) -> Result<()> {
+    if !plan.volumes {
+        return image::make_overlay(path, plan.size, backing, made);
+    }
+    plan.guest.host().create_overlay_volume(path, plan.size, backing)?;
+    *made = Some(Made::volume(path));
+    Ok(())
+}
+
+fn is_in_place(plan: &Plan, made: &Made) -> bool {
+    if !plan.volumes {
+        return made.is_in_place();
+    }
+    let found = plan.guest.host().find_volume(&made.path);
+    found.is_ok_and(|found| found.is_some())
+}
+
+fn remove(plan: &Plan, made: &mut Option<Made>) -> Result<()> {
+    match made {
+        Some(volume) if plan.volumes => plan.guest.host().remove_volume(&volume.path)?,
+        Some(file) => file.remove()?,
+        None => {}
     }
     *made = None;
     Ok(())

@@ -35,6 +35,9 @@ pub(crate) struct Plan {
     pub(crate) verify: bool,
     pub(crate) delete_source: bool,
     pub(crate) write_blocking: bool,
+    /// All files are storage volumes, made, cloned and removed by the daemon: none of them is touched by us, who may not
+    /// see them.
+    pub(crate) volumes: bool,
     /// The guest's other disks, which the snapshot leaves out.
     pub(crate) other_disks: Vec<String>,
 }
@@ -67,9 +70,22 @@ impl Plan {
         }
         must_have_no_job(&guest, disk, &what)?;
         must_have_no_snapshots(&guest, &what)?;
-        let in_use = images_in_use(&config);
         let destination = Destination::parse(&options.destination)?;
-        let place = destination.look(false, &in_use)?;
+        let local = guest.host().is_local();
+        let volumes = options.clone == CloneMethod::Volume || (!local && options.clone == CloneMethod::Auto);
+        let volumes = volumes && options.method != Method::Mirror && matches!(destination, Destination::Path(_));
+        if !local && !volumes && matches!(destination, Destination::Path(_)) {
+            return Err(error(
+                ErrorCode::Unsupported,
+                format!("{what}: on a remote connection a path can only be cloned to by VOLUME; else use nbd://"),
+            ));
+        }
+        let place = if volumes {
+            must_be_no_volume(&guest, &destination)?;
+            Place::Free
+        } else {
+            destination.look(false, &images_in_use(&config))?
+        };
         let source = disk
             .active()
             .source
@@ -88,7 +104,7 @@ impl Plan {
             (None, Place::Device | Place::Export) => "raw".to_owned(),
         };
         let format = must_be_known_format(format, &what)?;
-        let method = choose_method(&guest, options, disk, &place, &format, &what)?;
+        let method = choose_method(options, disk, &place, &format, &what)?;
         if disk.encrypted && !options.allow_plaintext {
             return Err(error(
                 ErrorCode::Unsupported,
@@ -105,12 +121,12 @@ impl Plan {
             .filter(|other| other.target != target)
             .map(|other| other.target.clone())
             .collect();
-        Ok(Self {
+        let plan = Self {
             target: target.to_owned(),
             method,
             clone: options.clone,
             clone_callback: options.clone_callback.clone(),
-            source_identity: Identity::of_path(&source.0),
+            source_identity: if volumes { None } else { Identity::of_path(&source.0) },
             source,
             below,
             destination,
@@ -124,8 +140,41 @@ impl Plan {
             delete_source: options.delete_source,
             write_blocking: options.write_blocking,
             other_disks: others,
+            volumes,
             guest: Arc::new(guest),
-        })
+        };
+        if plan.volumes {
+            plan.must_be_volume(&plan.source.0)?;
+            if options.verify {
+                return Err(error(
+                    ErrorCode::Unsupported,
+                    format!(
+                        "{what}: VERIFY cannot read storage volumes; leave it out, or clone by another way than VOLUME"
+                    ),
+                ));
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Of the disk's size and format: what a pool takes for another format it would clone as that.
+    pub(crate) fn must_be_volume(&self, path: &str) -> Result<()> {
+        let shown = path.escape_debug();
+        match self.guest.host().find_volume(path)? {
+            Some(found) if found.format == self.format && found.capacity == self.size => Ok(()),
+            Some(found) => Err(error(
+                ErrorCode::Unsupported,
+                format!(
+                    "the storage pool of '{shown}' takes it for {} of {} bytes, and the disk is {} of {}; \
+                     clone by another way than VOLUME",
+                    found.format, found.capacity, self.format, self.size
+                ),
+            )),
+            None => Err(error(
+                ErrorCode::Unsupported,
+                format!("'{shown}' is not in its storage pool; clone by another way than VOLUME"),
+            )),
+        }
     }
 
     /// The destination's path; empty for an NBD export.
@@ -134,6 +183,19 @@ impl Plan {
             Destination::Path(path) => path,
             Destination::Nbd { .. } => "",
         }
+    }
+}
+
+fn must_be_no_volume(guest: &Guest, destination: &Destination) -> Result<()> {
+    match guest.host().find_volume(destination.as_written())? {
+        None => Ok(()),
+        Some(_) => Err(error(
+            ErrorCode::Destination,
+            format!(
+                "destination '{}': it exists; remove it or name another file",
+                destination.shown()
+            ),
+        )),
     }
 }
 
@@ -150,18 +212,9 @@ fn must_have_no_snapshots(guest: &Guest, what: &str) -> Result<()> {
     }
 }
 
-fn choose_method(
-    guest: &Guest,
-    options: &MigrateOptions,
-    disk: &Disk,
-    place: &Place,
-    format: &str,
-    what: &str,
-) -> Result<Method> {
+fn choose_method(options: &MigrateOptions, disk: &Disk, place: &Place, format: &str, what: &str) -> Result<Method> {
     let hindrance = if disk.encrypted {
         Some("the disk is encrypted")
-    } else if !guest.host().is_local() {
-        Some("the connection is remote")
     } else if *place != Place::Free {
         Some("the destination is not a new file")
     } else if !matches!(disk.active().source, Source::File(_)) {
@@ -192,12 +245,6 @@ fn choose_method(
                 format!("{what}: a migration is made by CLONE or MIRROR; ask for one of them or AUTO"),
             ));
         }
-    }
-    if options.clone == CloneMethod::Volume {
-        return Err(error(
-            ErrorCode::Unsupported,
-            format!("{what}: cloning by storage volumes is not supported yet; use AUTO, REFLINK, COPY or CALLBACK"),
-        ));
     }
     if options.clone == CloneMethod::Callback && options.clone_callback.is_none() {
         return Err(error(

@@ -30,14 +30,17 @@ fn bed() -> Turn {
 
 // The agent.
 
-/// Obeys a line at a time: `start DOMAIN METHOD QUIESCE LIMIT_MS DESTINATION...` (answered at READY), `finish`.
+/// Obeys a line at a time: `start DOMAIN METHOD QUIESCE LIMIT_MS DESTINATION...` (answered at READY), `finish`, `opening`
+/// (how many milliseconds the connection took).
 #[test]
 #[ignore = "the other tests start it"]
 fn agent() {
     let uri = std::env::var("LIVEDISK_TEST_AGENT").unwrap();
     log::set_boxed_logger(Box::new(Warnings)).unwrap();
     log::set_max_level(log::LevelFilter::Warn);
+    let began = Instant::now();
     let connection = Connection::open(Some(&uri), EventLoop::Own).unwrap();
+    let opening = began.elapsed();
     let mut operations = Vec::new();
     for line in std::io::stdin().lines() {
         let line = line.unwrap();
@@ -61,6 +64,7 @@ fn agent() {
                 });
                 reports.map(|reports| format!("done {reports:?}"))
             }
+            ["opening"] => Ok(opening.as_millis().to_string()),
             _ => panic!("{line}"),
         };
         println!(
@@ -127,13 +131,13 @@ struct Agent {
 
 impl Agent {
     fn new(bed: &Bed, environment: &[(&str, &str)]) -> Self {
-        Self::through(Command::new(std::env::current_exe().unwrap()), bed, environment)
+        Self::through(Command::new(std::env::current_exe().unwrap()), &bed.uri, environment)
     }
 
-    fn through(mut command: Command, bed: &Bed, environment: &[(&str, &str)]) -> Self {
+    fn through(mut command: Command, uri: &str, environment: &[(&str, &str)]) -> Self {
         let mut child = command
             .args(["--exact", "agent", "--ignored", "--nocapture"])
-            .env("LIVEDISK_TEST_AGENT", &bed.uri)
+            .env("LIVEDISK_TEST_AGENT", uri)
             .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -243,8 +247,8 @@ struct Export {
 }
 
 impl Export {
-    fn new(bed: &Bed, name: &str) -> Self {
-        let path = |kind: &str| bed.path(&format!("{name}.{kind}"));
+    fn new(directory: &Path, name: &str) -> Self {
+        let path = |kind: &str| directory.join(format!("{name}.{kind}"));
         let (socket, control, image) = (path("nbd"), path("pause"), path("raw"));
         fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
         let shown = |path: &Path| path.to_str().unwrap().to_owned();
@@ -298,10 +302,10 @@ impl Drop for Export {
 }
 
 /// From `since` on, for a while: the longest time that nothing came from the guest's writer.
-fn longest_silence(bed: &Bed, domain: &str, since: Instant) -> Duration {
-    let log = bed.of_guest(domain, "WRITER");
+fn longest_silence(log: &str, since: Instant) -> Duration {
     let (mut last, mut longest, mut length) = (since, Duration::ZERO, 0);
-    while since.elapsed() < Duration::from_millis(1500) {
+    // A while, but at least until something came.
+    while since.elapsed() < Duration::from_millis(1500) || (last == since && since.elapsed() < PATIENCE) {
         let now = fs::metadata(log).unwrap().len();
         longest = longest.max(last.elapsed());
         if now != length && length != 0 {
@@ -363,7 +367,7 @@ fn definition(bed: &Bed, domain: &str) -> String {
 #[test]
 fn killed_while_two_guests_are_frozen() {
     let bed = bed();
-    let exports = [Export::new(&bed, "one"), Export::new(&bed, "two")];
+    let exports = [Export::new(&bed.dir, "one"), Export::new(&bed.dir, "two")];
     let domains = ["a", "b"];
     let before = domains.map(|domain| bed.watch(domain));
     let definitions = domains.map(|domain| definition(&bed, domain));
@@ -385,7 +389,8 @@ fn killed_while_two_guests_are_frozen() {
         let killed = agent.kill();
         let shared: &Bed = &bed;
         let silences = thread::scope(|scope| {
-            let watching = domains.map(|domain| scope.spawn(move || longest_silence(shared, domain, killed)));
+            let watching =
+                domains.map(|domain| scope.spawn(move || longest_silence(shared.of_guest(domain, "WRITER"), killed)));
             watching.map(|watching| watching.join().unwrap())
         });
         println!("round {round}: silent for {silences:?} from the kill on");
@@ -402,7 +407,7 @@ fn killed_while_two_guests_are_frozen() {
 #[test]
 fn killed_while_the_guest_is_paused() {
     let bed = bed();
-    let exports = [Export::new(&bed, "one"), Export::new(&bed, "two")];
+    let exports = [Export::new(&bed.dir, "one"), Export::new(&bed.dir, "two")];
     let (before, definition) = (bed.watch("a"), definition(&bed, "a"));
     let mut agent = Agent::new(&bed, &[]);
     let start = format!("start a mirror none 60000 {} {}", exports[0].uri, exports[1].uri);
@@ -414,7 +419,7 @@ fn killed_while_the_guest_is_paused() {
     // QEMU's own pause waits for its mirrors, so that long nothing helps.
     thread::sleep(Duration::from_secs(2));
     exports.iter().for_each(Export::resume);
-    let silence = longest_silence(&bed, "a", Instant::now());
+    let silence = longest_silence(bed.of_guest("a", "WRITER"), Instant::now());
     println!("silent for {silence:?} from then on");
     assert!(silence < LET_GO_WITHIN);
     settle(&bed, "a", &definition);
@@ -442,7 +447,7 @@ fn killed_at_any_moment() {
             random.below(Duration::from_millis(300))
         };
         thread::sleep(moment);
-        let silence = longest_silence(&bed, "b", agent.kill());
+        let silence = longest_silence(bed.of_guest("b", "WRITER"), agent.kill());
         println!("round {round}, {method}, killed after {moment:?}: silent for {silence:?} from the kill on");
         assert!(silence < LET_GO_WITHIN);
         settle(&bed, "b", &definition);
@@ -476,7 +481,7 @@ fn killed_while_the_guests_agent_hangs() {
 #[test]
 fn hangs_beyond_the_limit() {
     let bed = bed();
-    let export = Export::new(&bed, "one");
+    let export = Export::new(&bed.dir, "one");
     let before = bed.watch("a");
     let mut agent = Agent::new(&bed, &[]);
     assert_eq!(
@@ -509,7 +514,7 @@ fn one_guard_for_the_life_of_the_process() {
     let mut command = Command::new("bash");
     let exec = format!("exec 9>'{}'; exec \"$0\" \"$@\"", kept_open.display());
     command.args(["-c", &exec]).arg(std::env::current_exe().unwrap());
-    let mut agent = Agent::through(command, &bed, &[]);
+    let mut agent = Agent::through(command, &bed.uri, &[]);
     let done = agent.snapshot("b", &image);
     assert!(done.starts_with("done") && done.contains("Filesystem"), "{done}");
     let guard = agent.guard();
@@ -619,4 +624,49 @@ fn where_no_guard_can_run() {
     }
     fs::remove_file(no_program).unwrap();
     before.must_be_as_before(&[]);
+}
+
+/// Its guests outlive the process that had it open, and only when that is gone can another open it.
+#[test]
+fn killed_with_the_embedded_driver() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/embedded");
+    let own = std::env::current_exe().unwrap();
+    let own = own.to_str().unwrap();
+    print!(
+        "{}",
+        run(
+            script,
+            &[own, "--exact", "on_the_embedded_driver", "--ignored", "--nocapture"]
+        )
+    );
+}
+
+#[test]
+#[ignore = "the one above starts it"]
+fn on_the_embedded_driver() {
+    let value = |name: &str| std::env::var(format!("LIVEDISK_TEST_{name}")).unwrap();
+    let (uri, domain, log) = (value("URI"), value("DOMAIN_1"), value("WRITER_1"));
+    let export = Export::new(Path::new(&value("DIR")), "one");
+    let mut agent = Agent::through(Command::new(std::env::current_exe().unwrap()), &uri, &[]);
+    let opening = Duration::from_millis(agent.ask("opening").parse().unwrap());
+    assert_eq!(
+        agent.ask(&format!("start {domain} mirror require 60000 {}", export.uri)),
+        "ready"
+    );
+    export.pause();
+    agent.tell("finish");
+    until("it is frozen", || {
+        let written = fs::metadata(&log).unwrap().modified().unwrap();
+        written.elapsed().is_ok_and(|silence| silence > LET_GO_WITHIN)
+    });
+    let silence = longest_silence(&log, agent.kill());
+    println!("silent for {silence:?} from the kill on; to open the driver took the agent {opening:?}");
+    // The guard has to open it first. That is quick, but where the machine is busy it takes its time.
+    assert!(silence < LET_GO_WITHIN + opening);
+    export.resume();
+    until("the guard has ended", || agent.guards().is_empty());
+    assert!(
+        longest_silence(&log, Instant::now()) < LET_GO_WITHIN,
+        "it lives on without the guard"
+    );
 }

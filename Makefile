@@ -10,6 +10,7 @@ help:
 	@echo "make test    set up and run every test"
 	@echo "make build   $(target)/release/liblivedisk.so and $(target)/release/livedisk"
 	@echo "make install what was built, into PREFIX (/usr/local) below DESTDIR; make uninstall takes it away"
+	@echo "make deb     Debian packages, into $(target)/deb"
 	@echo "make bench   measure the freeze window against a bare freeze and thaw"
 	@echo "make setup   install the packages that are missing (root or sudo) and build the test guest"
 	@echo "make clean   remove what was built here"

@@ -6,6 +6,8 @@ PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+# The library looks for its guard here, as seen from where it is itself (src/guard/find.rs).
+LIBEXECDIR ?= $(PREFIX)/libexec
 DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(DATADIR)/man
 BASHDIR ?= $(DATADIR)/bash-completion/completions
@@ -41,6 +43,7 @@ install:
 	install -d $(call into,$(BINDIR)) $(call into,$(LIBDIR)/pkgconfig) $(call into,$(cmakedir)) $(call into,$(INCLUDEDIR)) \
 		$(call into,$(MANDIR)/man1) $(call into,$(MANDIR)/man3)
 	install -m 755 $(release)/livedisk $(call into,$(BINDIR))
+	install -D -m 755 $(release)/livedisk-guard $(call into,$(LIBEXECDIR)/livedisk-guard)
 	install -m 644 $(release)/liblivedisk.so $(call into,$(LIBDIR)/liblivedisk.so.$(VERSION))
 	ln -sf liblivedisk.so.$(VERSION) $(call into,$(LIBDIR)/liblivedisk.so.$(SOVERSION))
 	ln -sf liblivedisk.so.$(SOVERSION) $(call into,$(LIBDIR)/liblivedisk.so)
@@ -63,3 +66,13 @@ uninstall:
 	find "$$staged" ! -type d -printf '%P\n' | while read -r file; do rm -f "$(DESTDIR)/$$file"; done; \
 	find "$$staged" -depth -type d -name livedisk -printf '%P\n' | while read -r directory; do \
 		[ ! -d "$(DESTDIR)/$$directory" ] || rmdir --ignore-fail-on-non-empty "$(DESTDIR)/$$directory"; done
+
+# Debian packages, of this machine's architecture, into $(target)/deb. It takes debhelper, and no root.
+deb:
+	@test "$$(dpkg-parsechangelog -S Version)" = $(VERSION) || \
+		{ echo "make deb: debian/changelog has another version than Cargo.toml, $(VERSION)" >&2; exit 1; }
+	rm -rf $(target)/deb
+	mkdir -p $(target)/deb
+	debian/rules clean >/dev/null
+	DEB_DESTINATION=$(abspath $(target)/deb) debian/rules binary
+	debian/rules clean >/dev/null

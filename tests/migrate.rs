@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use livedisk::{CloneMethod, ErrorCode, EventLoop, Method, MigrateOptions, Phase};
 use moving::{copy_of, home, shown, to};
 use support::bed::{Bare, Bed, Server, SmallFileSystem, Turn, is_root, run};
-use support::image::{create, info};
+use support::image::{create, info, log_of};
 use support::{PATIENCE, await_copying, await_phase, must_tell, until};
 
 const MIB: u64 = 1 << 20;
@@ -739,6 +739,44 @@ fn another_job_is_in_the_way() {
     must_tell(&error, ErrorCode::Busy, &["'a'"]);
     first.cancel().unwrap();
     before.must_be_as_before();
+}
+
+#[test]
+fn two_disks_at_once() {
+    let bed = bed();
+    let before = ["vdb", "vdc"].map(|target| home(&bed, "a", target));
+    let plain = bed.virsh(&["dumpxml", "--inactive", "a"]).contains("<metadata");
+    let options = [
+        MigrateOptions {
+            bandwidth: 4 * MIB,
+            ..copying("vdb", bed.path("first-of-two"))
+        },
+        mirroring("vdc", bed.path("second-of-two"), "qcow2"),
+    ];
+    let started = |count| bed.connection.operations(Some("a")).unwrap().len() == count;
+    let operations = [1, 2].map(|count| {
+        let operation = bed.connection.migrate_disk("a", &options[count - 1]).unwrap();
+        until("it is noted", || started(count));
+        operation
+    });
+    let busy = bed.connection.migrate_disk("a", &options[0]).err().unwrap();
+    must_tell(&busy, ErrorCode::Busy, &["'a'", "wait for it or cancel it"]);
+    let last = log_of(&bed, "a").last().unwrap().sequence;
+    for operation in operations.iter().rev() {
+        println!("{:?}", operation.finish(Some(PATIENCE)).unwrap());
+    }
+    for (before, options) in before.iter().zip(&options) {
+        let now = home(&bed, "a", &options.target);
+        assert_eq!(now.chain, std::slice::from_ref(&options.destination));
+        now.must_be_whole(
+            Path::new(&options.destination),
+            &now.format,
+            last.min(now.acknowledged() - 1),
+        );
+        fs::remove_file(&before.chain[0]).unwrap();
+    }
+    assert!(bed.connection.operations(Some("a")).unwrap().is_empty());
+    assert_eq!(bed.virsh(&["dumpxml", "--inactive", "a"]).contains("<metadata"), plain);
 }
 
 #[test]

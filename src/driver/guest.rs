@@ -129,7 +129,8 @@ impl Guest {
             return failure;
         }
         let message = format!(
-            "domain '{}' is in use by an operation that was just started on this connection; wait for it or cancel it",
+            "domain '{}' is in use by an operation that was just started on this connection; wait for it or cancel it, \
+             or try again in a moment for another disk",
             self.name
         );
         Error::new(ErrorCode::Busy, message).with_libvirt_code(failure.libvirt_code())

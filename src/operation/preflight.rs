@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use super::record::Record;
+use super::record::{Kind, Record};
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{Destination, Identity, Server};
@@ -15,16 +15,21 @@ fn error(code: ErrorCode, message: impl Into<String>) -> Error {
     Error::new(code, message)
 }
 
-/// Asked for first, because the error codes of a busy domain say many things.
-pub(super) fn must_be_free(guest: &Guest, config: &DomainXml) -> Result<()> {
+/// Asked for first, because the error codes of a busy domain say many things. `migrated` is the one disk that is wanted,
+/// by a migration: migrations of other disks are not in its way.
+pub(super) fn must_be_free(guest: &Guest, config: &DomainXml, migrated: Option<&str>) -> Result<()> {
     let name = guest.name();
-    if let Some(record) = config.metadata.iter().flatten().find_map(Record::from_xml) {
+    for record in config.metadata.iter().flatten().filter_map(Record::from_xml) {
         let record = record.map_err(|reason| {
             error(
                 ErrorCode::Busy,
                 format!("domain '{name}' is in use by another livedisk: {reason}"),
             )
         })?;
+        let is_elsewhere = |target| record.disks.iter().all(|disk| disk.target != target);
+        if record.kind == Kind::Migration && migrated.is_some_and(is_elsewhere) {
+            continue;
+        }
         let owner = &record.owner;
         let state = if owner.is_dead() { "dead" } else { "running" };
         let since = record.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -46,6 +51,24 @@ pub(super) fn must_be_free(guest: &Guest, config: &DomainXml) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Whether an operation runs on the domain.
+pub(super) fn has_record(config: &DomainXml) -> bool {
+    config
+        .metadata
+        .iter()
+        .flatten()
+        .any(|element| Record::from_xml(element).is_some())
+}
+
+/// Whether a definition has a `<metadata>` that is not only there for operations that run.
+pub(super) fn has_own_metadata(config: &DomainXml) -> bool {
+    let is_own = |element| Record::from_xml(element).is_none();
+    config
+        .metadata
+        .as_ref()
+        .is_some_and(|all| all.is_empty() || all.iter().any(is_own))
 }
 
 /// The images that the guest itself uses, whole chains included: no destination may be one of them.

@@ -9,7 +9,8 @@ use crate::image::{Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Device, Disk, Source};
 use crate::operation::preflight::{
-    find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
+    find_disk, has_own_metadata, has_record, images_in_use, must_be_copyable, must_be_free, must_be_known_format,
+    must_have_no_job,
 };
 use crate::operation::types::{CloneMethod, Method, MigrateOptions};
 
@@ -57,8 +58,10 @@ impl Plan {
             ));
         }
         let config = guest.get_config(false)?;
-        must_be_free(&guest, &config)?;
         let target = options.target.as_str();
+        must_be_free(&guest, &config, Some(target))?;
+        // libvirt takes our callbacks once a domain and connection, and the migration of another disk has them.
+        let guest = if has_record(&config) { guest.apart()? } else { guest };
         let what = format!("disk '{}' of domain '{name}'", target.escape_debug());
         let disk = find_disk(&guest, &config, target)?;
         must_be_copyable(disk, &what)?;
@@ -133,7 +136,7 @@ impl Plan {
             place,
             format,
             size: guest.get_block_device(target).get_capacity()?,
-            had_metadata: guest.get_config(true)?.metadata.is_some(),
+            had_metadata: has_own_metadata(&guest.get_config(true)?),
             bandwidth: options.bandwidth,
             auto_finish: options.auto_finish,
             verify: options.verify && method == Method::Clone,

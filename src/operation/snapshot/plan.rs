@@ -92,7 +92,7 @@ impl Plan {
             }
         };
         let config = guest.get_config(false)?;
-        must_be_free(&guest, &config)?;
+        must_be_free(&guest, &config, None)?;
         if options.method == Method::Backup && !guest.host().has_backup(&config.machine)? {
             return Err(error(
                 ErrorCode::Unsupported,

@@ -170,8 +170,8 @@ static void option(struct run *run, char *word)
             run->snapshot.flags = flags(snapshot_flags, value);
     } else if (strcmp(word, "callback") == 0) {
         CHECK(strcmp(value, "copy") == 0 || strcmp(value, "fail") == 0);
-        run->migrate.clone_callback = strcmp(value, "copy") == 0 ? copy : fail;
-        run->migrate.clone_data = run;
+        run->snapshot.clone_callback = run->migrate.clone_callback = strcmp(value, "copy") == 0 ? copy : fail;
+        run->snapshot.clone_data = run->migrate.clone_data = run;
     } else if (strcmp(word, "make") == 0) {
         char *name = rest(value, ':');
         make(value, name);

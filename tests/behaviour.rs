@@ -164,12 +164,13 @@ impl<'a> Case<'a> {
                 }
             }
             "clone" => {
-                self.migrate.clone = match value {
+                self.snapshot.clone = match value {
                     "auto" => CloneMethod::Auto,
                     "copy" => CloneMethod::Copy,
                     "callback" => CloneMethod::Callback,
                     _ => panic!("unknown word: {word}"),
-                }
+                };
+                self.migrate.clone = self.snapshot.clone;
             }
             "bandwidth" => {
                 self.snapshot.bandwidth = value.parse().unwrap();
@@ -186,6 +187,7 @@ impl<'a> Case<'a> {
                     "fail" => Arc::new(|_: &str, _: &str| 7),
                     _ => panic!("unknown word: {word}"),
                 });
+                self.snapshot.clone_callback.clone_from(&self.migrate.clone_callback);
             }
             "make" => {
                 let (kind, name) = value.split_once(':').unwrap();

@@ -30,6 +30,8 @@ const AGENT: [&str; 6] = [
     "-t",
     "/run",
 ];
+/// Every record costs an emulated processor milliseconds, and many guests share the host's.
+const INTERVAL_MS: u64 = 25;
 const BURST_CHUNK: usize = 64 * 1024;
 
 struct Disk {
@@ -51,7 +53,7 @@ impl Disk {
             name: name.to_owned(),
             directory: directory.into(),
             running: true.into(),
-            interval_ms: 5.into(),
+            interval_ms: INTERVAL_MS.into(),
             burst_mib: 0.into(),
             last: 0.into(),
             longest_us: 0.into(),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The one door: make demo, make test.
-.PHONY: help setup build bench demo test clean
+.PHONY: help setup build bench demo test faults clean
 target = $(or $(CARGO_TARGET_DIR),target)
 .DEFAULT_GOAL := help
 include packaging/install.mk
@@ -8,6 +8,7 @@ include packaging/install.mk
 help:
 	@echo "make demo    set up, build, and take a live snapshot of a small real guest (five minutes at most)"
 	@echo "make test    set up and run every test"
+	@echo "make faults  kill everything at every step, and write docs/faults.md (hours; LIVEDISK_FAULTS=100: so many cells)"
 	@echo "make build   $(target)/release/liblivedisk.so and $(target)/release/livedisk"
 	@echo "make install what was built, into PREFIX (/usr/local) below DESTDIR; make uninstall takes it away"
 	@echo "make deb     Debian packages, into $(target)/deb"
@@ -30,6 +31,12 @@ demo: build
 
 test: setup
 	@tests/run
+
+# The whole fault matrix, with destinations that hang for a minute.
+faults: setup
+	cargo build --package livedisk --bin livedisk-guard
+	LIVEDISK_FAULTS_HANG=$${LIVEDISK_FAULTS_HANG:-60} LIVEDISK_FAULTS_PAGE=$(CURDIR)/docs/faults.md \
+	cargo test --package livedisk-cli --test faults -- --ignored --nocapture
 
 clean:
 	rm -rf target build

@@ -1,63 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The command on a real bed of its own.
 
+mod bed;
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use signal_hook::consts::SIGINT;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A bed that ends with the test, however that ends.
-struct Bed {
-    dir: PathBuf,
-    lines: String,
-}
-
-fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bed")
-}
+use bed::{Bed, until};
 
 impl Bed {
-    fn up(guests: &[&str]) -> Self {
-        let dir = PathBuf::from(format!("/tmp/ldcli.{}", std::process::id()));
-        let mut bed = Self {
-            dir,
-            lines: String::new(),
-        };
-        let mut command = Command::new(script());
-        command.arg("up").arg("--dir").arg(&bed.dir);
-        for guest in guests {
-            command.args(["--guest", guest]);
-        }
-        let output = command.stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "the bed is not up");
-        bed.lines = String::from_utf8(output.stdout).unwrap();
-        bed
-    }
-
-    fn get(&self, name: &str) -> &str {
-        let prefix = format!("LIVEDISK_TEST_{name}=");
-        self.lines.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap()
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.dir.join(name).to_str().unwrap().to_owned()
-    }
-
-    fn livedisk(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_livedisk"));
-        command
-            .env("LIBVIRT_DEFAULT_URI", self.get("URI"))
-            .args(arguments)
-            .stdin(Stdio::null());
-        command
-    }
-
     fn run(&self, arguments: &[&str]) -> Output {
         self.livedisk(arguments).output().unwrap()
     }
@@ -82,32 +38,6 @@ impl Bed {
         let log = std::fs::read_to_string(self.get("WRITER_1")).unwrap();
         log.lines().count()
     }
-
-    fn virsh(&self, arguments: &[&str]) -> String {
-        let output = Command::new("virsh")
-            .args(["-q", "-c", self.get("URI")])
-            .args(arguments)
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    }
-}
-
-impl Drop for Bed {
-    fn drop(&mut self) {
-        let down = Command::new(script()).arg("down").arg("--dir").arg(&self.dir).status();
-        if !matches!(down, Ok(status) if status.success()) {
-            eprintln!("the bed in {} is not down", self.dir.display());
-        }
-    }
-}
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}: never");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 fn signal(child: &Child, signal: i32) {
@@ -124,7 +54,10 @@ fn text(bytes: &[u8]) -> String {
 /// One bed for all: they take seconds to come up.
 #[test]
 fn the_command_on_a_real_guest() {
-    let bed = Bed::up(&["name=a,disks=qcow2-backed:64M+raw:32M", "name=b,agent=no,data=1M"]);
+    let bed = Bed::up(
+        "ldcli",
+        &["name=a,disks=qcow2-backed:64M+raw:32M", "name=b,agent=no,data=1M"],
+    );
     plan_changes_nothing(&bed);
     snapshot_in_a_pipe(&bed);
     snapshot_as_json(&bed);

@@ -8,6 +8,7 @@
 mod clone_snapshot;
 mod cloning;
 mod convergence;
+mod faults;
 mod migrate;
 mod preflight;
 mod procedure;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What the loop needs of a procedure.
 
+use std::fmt::Debug;
+
 use super::state::Goal;
 use super::types::{Phase, Report};
 use crate::driver::Guest;
@@ -27,6 +29,9 @@ pub(super) trait Procedure: Send {
 
     /// Carries out the step that was decided last.
     fn act(&mut self) -> Result<()>;
+
+    /// The step that was decided last.
+    fn step(&self) -> &dyn Debug;
 
     /// What the caller is told while the step that was decided last is taken.
     fn phase(&self) -> Phase;

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::faults;
 use super::shared::Shared;
 use super::types::Consistency;
 use crate::driver::{Guest, Stopped};
@@ -107,7 +108,9 @@ impl Window<'_> {
         }
         // What the guest has been told is written by now is in the image; with a freeze nothing is written until the thaw.
         let at = SystemTime::now();
+        faults::point("frozen in", &format_args!("FixPoint"));
         fix(deadline)?;
+        faults::point("fixed in", &format_args!("FixPoint"));
         let late = undo.expired.load(Ordering::SeqCst);
         if let Some(paused_at) = paused_at {
             self.guest.resume()?;

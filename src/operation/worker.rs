@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::faults;
 use super::procedure::{Procedure, Turn};
 use super::shared::{Outcome, Shared};
 use super::state::Goal;
@@ -65,6 +66,7 @@ impl Worker {
                 Err(error) => return self.give_up(error),
             };
             self.publish(goal);
+            faults::point("before", self.procedure.step());
             let result = match turn {
                 Turn::Done => return self.conclude(goal),
                 Turn::Fail(error) => Err(error),
@@ -85,6 +87,7 @@ impl Worker {
                     self.procedure.act()
                 }
             };
+            faults::point("after", self.procedure.step());
             if let Err(error) = result
                 && !self.carries_on(goal, &error)
             {

@@ -516,6 +516,10 @@ impl Procedure for Engine {
         self.perform(self.step)
     }
 
+    fn step(&self) -> &dyn std::fmt::Debug {
+        &self.step
+    }
+
     fn phase(&self) -> Phase {
         phase(&self.seen, self.goal, self.step)
     }

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A test bed that ends with the test, however that ends.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Bed {
+    pub dir: PathBuf,
+    lines: String,
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bed")
+}
+
+impl Bed {
+    /// `name` is the test binary's: each has a directory of its own.
+    pub fn up(name: &str, guests: &[&str]) -> Self {
+        let dir = std::env::temp_dir().join(format!("{name}.{}", std::process::id()));
+        let mut bed = Self {
+            dir,
+            lines: String::new(),
+        };
+        let mut command = Command::new(script());
+        command.arg("up").arg("--dir").arg(&bed.dir);
+        for guest in guests {
+            command.args(["--guest", guest]);
+        }
+        let output = command.stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "the bed is not up");
+        bed.lines = String::from_utf8(output.stdout).unwrap();
+        bed
+    }
+
+    pub fn get(&self, name: &str) -> &str {
+        let prefix = format!("LIVEDISK_TEST_{name}=");
+        self.lines.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap()
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.dir.join(name).to_str().unwrap().to_owned()
+    }
+
+    pub fn livedisk(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_livedisk"));
+        command
+            .env("LIBVIRT_DEFAULT_URI", self.get("URI"))
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// virsh on the bed's daemon: its standard output, or its error.
+    pub fn try_virsh(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = Command::new("virsh")
+            .args(["-q", "-c", self.get("URI")])
+            .args(arguments)
+            .env("XDG_CACHE_HOME", self.dir.join("c"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(format!(
+                "virsh {}: {}",
+                arguments.join(" "),
+                text(&output.stderr).trim()
+            ))
+        }
+    }
+
+    pub fn virsh(&self, arguments: &[&str]) -> String {
+        self.try_virsh(arguments).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The bed's script with a command for this bed.
+    pub fn script(&self, command: &str, words: &[&str]) -> Command {
+        let mut script = Command::new(script());
+        script
+            .arg(command)
+            .arg("--dir")
+            .arg(&self.dir)
+            .args(words)
+            .stdin(Stdio::null());
+        script
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        let down = self.script("down", &[]).status();
+        if !matches!(down, Ok(status) if status.success()) {
+            eprintln!("the bed in {} is not down", self.dir.display());
+        }
+    }
+}
+
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: never");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! One cell: an operation is held at a point, something goes wrong, and what is left is looked at.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::Result;
+use super::agent::Agent;
+use super::check::{self, Form, Picture};
+use super::fault::{Fault, Scene};
+use super::log::Log;
+use super::operation::{Course, Kind, Operation};
+use super::proxy::Proxy;
+use super::stand::{DOMAIN, Part, Place, Stand};
+
+/// Longer than anything takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How soon a guest whose agent was killed writes again, besides what the machine's own load costs.
+const THAW_LIMIT: Duration = Duration::from_secs(1);
+
+/// When.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum At {
+    /// The process stands still there.
+    Point(String),
+    /// A moment after this point.
+    During(String),
+}
+
+impl At {
+    pub fn point(&self) -> &str {
+        match self {
+            Self::Point(point) | Self::During(point) => point,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Cell {
+    pub operation: Operation,
+    pub course: Course,
+    pub at: At,
+    pub fault: Fault,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Point(point) => f.write_str(point),
+            Self::During(point) => write!(f, "during {}", point.trim_start_matches("before ")),
+        }
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}, {}, {}", self.operation, self.course, self.at, self.fault)
+    }
+}
+
+/// How a cell that passed ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Notes {
+    /// After its own end a record was left, which `livedisk recover` settled.
+    pub recovered: bool,
+    /// From SIGKILL of the agent to the guest's next writes.
+    pub thawed_within: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub enum Outcome {
+    Passed(Notes),
+    Failed(Vec<String>),
+    /// The operation did not come by there this time.
+    NotReached,
+}
+
+/// What an undisturbed run shows of an operation.
+#[derive(Debug, Clone)]
+pub struct Lesson {
+    pub points: Vec<String>,
+}
+
+/// What undisturbed runs showed.
+#[derive(Default)]
+pub struct Lessons {
+    points: HashMap<(Operation, Course, Place), Lesson>,
+    /// A domain's form behind a migration from this form.
+    moved: HashMap<(Operation, Place, Form), Form>,
+}
+
+/// Something under way on the stand.
+struct Run<'a> {
+    stand: &'a Stand,
+    operation: Operation,
+    destinations: Vec<String>,
+    before: Picture,
+    log: Log,
+    /// How long the guest takes to write a few records, on this machine now.
+    quiet: Duration,
+    proxy: Option<Proxy>,
+}
+
+impl Lessons {
+    pub fn points(&mut self, stand: &mut Stand, operation: Operation, course: Course, place: Place) -> Result<Lesson> {
+        if let Some(known) = self.points.get(&(operation, course, place)) {
+            return Ok(known.clone());
+        }
+        let run = Run::prepare(stand, operation, place, false)?;
+        let mut agent = run.bring(course, &["list"])?;
+        let status = agent.wait(PATIENCE)?;
+        let wanted = if course == Course::Cancelled { 130 } else { 0 };
+        if status.code() != Some(wanted) {
+            return Err(format!(
+                "{operation}, {course}, undisturbed: {status}\n{}",
+                agent.said.join("\n")
+            ));
+        }
+        run.clean()?;
+        let lesson = Lesson { points: agent.points() };
+        self.points.insert((operation, course, place), lesson.clone());
+        Ok(lesson)
+    }
+
+    /// The form that the domain now has becomes this one.
+    fn moved(&mut self, stand: &mut Stand, operation: Operation, place: Place) -> Result<Option<Form>> {
+        if operation.kind == Kind::Snapshot {
+            return Ok(None);
+        }
+        let before = Picture::take(stand)?.form;
+        let key = (operation, place, before);
+        if !self.moved.contains_key(&key) {
+            let run = Run::prepare(stand, operation, place, false)?;
+            let mut agent = run.bring(Course::Forward, &[])?;
+            let status = agent.wait(PATIENCE)?;
+            if !status.success() {
+                return Err(format!("{operation}, undisturbed: {status}\n{}", agent.said.join("\n")));
+            }
+            let after = Picture::take(run.stand)?.form;
+            run.clean()?;
+            self.moved.insert(key.clone(), after);
+            // From the form that it has now, too.
+            if Picture::take(stand)?.form != key.2 {
+                return self.moved(stand, operation, place);
+            }
+        }
+        Ok(self.moved.get(&key).cloned())
+    }
+}
+
+impl<'a> Run<'a> {
+    fn prepare(stand: &'a mut Stand, operation: Operation, place: Place, proxied: bool) -> Result<Self> {
+        let number = stand.number();
+        let names = operation.destinations(place, number);
+        let stand = &*stand;
+        let destinations = names.iter().map(|name| stand.destination(place, name)).collect();
+        let proxy = proxied.then(|| {
+            let daemon = stand
+                .bed
+                .get("URI")
+                .split_once("socket=")
+                .map_or("", |(_, socket)| socket);
+            Proxy::start(PathBuf::from(stand.bed.path("proxy")), PathBuf::from(daemon))
+        });
+        let proxy = proxy.transpose().map_err(|error| format!("proxy: {error}"))?;
+        let before = Picture::take(stand)?;
+        let log = stand.log();
+        let began = Instant::now();
+        log.await_writing(PATIENCE)?;
+        Ok(Self {
+            stand,
+            operation,
+            destinations,
+            before,
+            log,
+            quiet: began.elapsed(),
+            proxy,
+        })
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = self.stand.bed.livedisk(words);
+        if let Some(proxy) = &self.proxy {
+            let uri = format!("qemu+unix:///system?socket={}", proxy.socket.display());
+            command.env("LIBVIRT_DEFAULT_URI", uri);
+        }
+        command
+    }
+
+    /// The operation's process, on its course.
+    fn bring(&self, course: Course, stops: &[&str]) -> Result<Agent> {
+        let words = self.operation.words(&self.destinations);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let turn = self.operation.turning_point();
+        let first = match course {
+            Course::Forward => stops.to_vec(),
+            Course::Cancelled => [&[turn], stops].concat(),
+            Course::Recovering => vec![turn],
+        };
+        let mut agent = Agent::start(self.command(&words), &first)?;
+        if course == Course::Forward {
+            return Ok(agent);
+        }
+        if !agent.await_stop(turn, PATIENCE)? {
+            return Err(format!("ended before '{turn}':\n{}", agent.said.join("\n")));
+        }
+        if course == Course::Cancelled {
+            agent.signal(Signal::TERM);
+            agent.signal(Signal::CONT);
+            // Of what lies before the turn nothing is said.
+            agent.said.clear();
+            return Ok(agent);
+        }
+        agent.signal(Signal::KILL);
+        agent.wait(PATIENCE)?;
+        Agent::start(self.command(&["recover", DOMAIN, "--verbose"]), stops)
+    }
+
+    fn recover(&self) -> Result<()> {
+        let output = self.stand.bed.livedisk(&["recover", DOMAIN, "--verbose"]).output();
+        let output = output.map_err(|error| error.to_string())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(format!(
+            "recover: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        ))
+    }
+
+    fn has_moved(&self, now: &Picture) -> bool {
+        now.source != self.before.source
+    }
+
+    /// What a run leaves by right is removed: images, or the disk's former place.
+    fn clean(&self) -> Result<()> {
+        let now = Picture::take(self.stand)?;
+        if self.operation.kind == Kind::Migrate && self.has_moved(&now) {
+            if is_kept(&now.source) {
+                return self.go_home();
+            }
+            let _ = fs::remove_file(&self.before.source);
+        } else {
+            for destination in self.destinations.iter().filter(|name| !is_kept(name)) {
+                let _ = fs::remove_file(destination);
+            }
+        }
+        if now.source.starts_with(&self.stand.bed.path("")) {
+            return Ok(());
+        }
+        // Other cells need the room.
+        let home = self.stand.bed.path(&format!("home-{}", self.log.from()));
+        let words = ["migrate", DOMAIN, "vda", &home, "--method", "mirror", "--quiet"];
+        let output = self
+            .stand
+            .bed
+            .livedisk(&words)
+            .output()
+            .map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(format!(
+                "the disk does not come home: {}",
+                String::from_utf8_lossy(&output.stderr)
+            ));
+        }
+        fs::remove_file(&now.source).map_err(|error| format!("{}: {error}", now.source))
+    }
+
+    /// From an export no disk can be moved yet: the guest starts again where it was before.
+    fn go_home(&self) -> Result<()> {
+        let path = self.stand.bed.path("home.xml");
+        fs::write(&path, &self.before.definition).map_err(|error| format!("{path}: {error}"))?;
+        self.stand.virsh(&["destroy", DOMAIN])?;
+        let defined = self.stand.virsh(&["define", &path]);
+        let _ = fs::remove_file(&path);
+        defined?;
+        check::records(self.stand, &self.stand.export(), "raw")?;
+        self.stand.await_guest(&self.log, PATIENCE)
+    }
+
+    /// Everything that must hold at the end.
+    fn check(&self, fault: Fault, moved: Option<&Form>, ended: ExitStatus) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut note = |result: Result<()>| wrong.extend(result.err());
+        note(check::idle(self.stand));
+        let now = match Picture::take(self.stand) {
+            Ok(now) => now,
+            Err(error) => return vec![error],
+        };
+        let has_moved = self.has_moved(&now);
+        let known = match moved {
+            Some(moved) if has_moved => moved,
+            _ => &self.before.form,
+        };
+        if has_moved && !self.destinations.iter().any(|name| name.ends_with(&now.source)) {
+            note(Err(format!("vda is on {}", now.source)));
+        }
+        for difference in now.form.difference(known) {
+            note(Err(difference));
+        }
+        if self.operation.kind == Kind::Migrate && ended.success() && !has_moved {
+            note(Err("it says that the disk moved, and it did not".into()));
+        }
+        let paths = self.destinations.iter().map(PathBuf::from);
+        let images: BTreeSet<_> = paths.filter(|path| now.files.contains(path)).collect();
+        let allowed: BTreeSet<_> = self.before.files.union(&images).cloned().collect();
+        for path in now.files.difference(&allowed) {
+            note(Err(format!("left: {}", path.display())));
+        }
+        for path in allowed.difference(&now.files) {
+            note(Err(format!("gone: {}", path.display())));
+        }
+        note(self.check_images(fault, &images, has_moved, ended));
+        if !is_kept(&now.source) {
+            note(check::whole(self.stand, &self.log));
+        }
+        wrong
+    }
+
+    /// All or none, and whole.
+    fn check_images(&self, fault: Fault, images: &BTreeSet<PathBuf>, has_moved: bool, ended: ExitStatus) -> Result<()> {
+        let kept = self.destinations.iter().any(|name| is_kept(name));
+        if self.operation.kind == Kind::Migrate {
+            return match (kept, has_moved != images.is_empty()) {
+                (true, _) | (_, true) => Ok(()),
+                _ => Err(format!("images left: {images:?}")),
+            };
+        }
+        if !kept && !images.is_empty() && images.len() < self.destinations.len() {
+            return Err(format!("only {images:?}"));
+        }
+        if ended.success() && !kept && images.is_empty() {
+            return Err("it says that the images are made, and they are not there".into());
+        }
+        let failed = !ended.success() && fault != Fault::AgentKilled && ended.code() != Some(130);
+        if failed && !kept && !images.is_empty() {
+            return Err(format!("it failed and left {images:?}"));
+        }
+        for image in images {
+            let format = if shown_format(image) { "qcow2" } else { "raw" };
+            check::records(self.stand, image, format)?;
+        }
+        Ok(())
+    }
+}
+
+/// An export stays, whatever is in it.
+fn is_kept(name: &str) -> bool {
+    name.starts_with("nbd") || name.contains("/ldstore.") && !name.contains("/small/")
+}
+
+/// vda is qcow2 and vdb raw, unless told otherwise.
+fn shown_format(image: &Path) -> bool {
+    image.to_string_lossy().ends_with("vda")
+}
+
+impl Cell {
+    pub fn place(&self) -> Place {
+        self.fault.place(self.operation)
+    }
+
+    pub fn run(&self, stand: &mut Stand, lessons: &mut Lessons, random: &mut fastrand::Rng) -> Outcome {
+        match self.try_run(stand, lessons, random) {
+            Ok(outcome) => outcome,
+            Err(error) => Outcome::Failed(vec![error]),
+        }
+    }
+
+    fn try_run(&self, stand: &mut Stand, lessons: &mut Lessons, random: &mut fastrand::Rng) -> Result<Outcome> {
+        let moved = lessons.moved(stand, self.operation, self.place())?;
+        let run = Run::prepare(stand, self.operation, self.place(), self.fault == Fault::ConnectionCut)?;
+        let mut agent = run.bring(self.course, &[self.at.point()])?;
+        if !agent.await_stop(self.at.point(), PATIENCE)? {
+            let status = agent.wait(PATIENCE)?;
+            let wrong = run.check(self.fault, moved.as_ref(), status);
+            run.clean()?;
+            return Ok(if wrong.is_empty() {
+                Outcome::NotReached
+            } else {
+                Outcome::Failed(wrong)
+            });
+        }
+        if matches!(self.at, At::During(_)) {
+            agent.signal(Signal::CONT);
+            let within = if self.at.point().contains("Await") { 200 } else { 20 };
+            thread::sleep(Duration::from_millis(random.u64(..within)));
+        }
+        let mut scene = Scene {
+            stand: run.stand,
+            agent: &agent,
+            destinations: &run.destinations,
+            proxy: run.proxy.as_ref(),
+            pending: None,
+        };
+        self.fault.inflict(&mut scene)?;
+        agent.signal(Signal::CONT);
+        let pending = scene.pending.take();
+        let mut notes = Notes::default();
+        let result = self.see_through(&run, &mut agent, &mut notes);
+        if let Some(mut pending) = pending {
+            let _ = pending.wait();
+        }
+        let status = result.map_err(|error| said(error, &agent))?;
+        let mut wrong = run.check(self.fault, moved.as_ref(), status);
+        if !wrong.is_empty() {
+            wrong.push(said(format!("the agent's end: {status}"), &agent));
+            return Ok(Outcome::Failed(wrong));
+        }
+        run.clean()?;
+        Ok(Outcome::Passed(notes))
+    }
+
+    /// Until the agent has ended, the fault is undone, the guest runs, and what was left is settled.
+    fn see_through(&self, run: &Run<'_>, agent: &mut Agent, notes: &mut Notes) -> Result<ExitStatus> {
+        let killed = Instant::now();
+        if self.fault == Fault::AgentKilled && run.stand.has(Part::Guard) {
+            let limit = THAW_LIMIT + 3 * run.quiet;
+            run.log.await_writing(limit)?;
+            notes.thawed_within = Some(killed.elapsed());
+        }
+        if let Some(lasts) = self.fault.lasts() {
+            while killed.elapsed() < lasts && !agent.has_ended() {
+                thread::sleep(Duration::from_millis(10));
+            }
+            self.undo(run, agent)?;
+        }
+        let status = agent.wait(PATIENCE)?;
+        if self.fault.lasts().is_none() {
+            self.undo(run, agent)?;
+        }
+        let left = check::recorded(run.stand)? > 0;
+        if self.fault.kills_guest() && left {
+            // Of a domain that is off, it settles what can be.
+            notes.recovered = true;
+            let _ = run.recover();
+        }
+        run.stand.await_guest(&run.log, PATIENCE)?;
+        if left || status.signal().is_some() && run.stand.has(Part::Recover) {
+            notes.recovered = left;
+            run.recover()?;
+        }
+        run.log.await_writing(PATIENCE)?;
+        Ok(status)
+    }
+
+    fn undo(&self, run: &Run<'_>, agent: &Agent) -> Result<()> {
+        self.fault.undo(&mut Scene {
+            stand: run.stand,
+            agent,
+            destinations: &run.destinations,
+            proxy: run.proxy.as_ref(),
+            pending: None,
+        })
+    }
+}
+
+fn said(what: String, agent: &Agent) -> String {
+    let last = agent.said.len().saturating_sub(25);
+    format!("{what}\n      {}", agent.said[last..].join("\n      "))
+}

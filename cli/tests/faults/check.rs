@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What must hold when a cell is over.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::Result;
+use super::log::Log;
+use super::stand::{DISKS, DOMAIN, Stand, shown};
+
+/// The definitions with a placeholder where vda's active layer is named.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Form {
+    live: String,
+    inactive: String,
+}
+
+pub struct Picture {
+    pub form: Form,
+    /// vda's active layer.
+    pub source: String,
+    /// The inactive definition as it is.
+    pub definition: String,
+    pub files: BTreeSet<PathBuf>,
+}
+
+/// Without what libvirt numbers anew, adds and forgets: the domain's number, indexes of images, an empty element where
+/// metadata were, an alias when it is restarted.
+fn plain(xml: &str, source: &str) -> String {
+    let alias = "<controller type='usb' index='0' model='none'>\n      <alias name='usb'/>\n    </controller>";
+    let xml = xml
+        .replace("  <metadata/>\n", "")
+        .replace(alias, "<controller type='usb' index='0' model='none'/>")
+        .replace(source, "@DISK@");
+    let mut lines = Vec::new();
+    for line in xml.lines() {
+        if let Some((start, _)) = line.split_once(" id='").filter(|_| line.starts_with("<domain ")) {
+            lines.push(start.to_owned());
+            continue;
+        }
+        let is_image = line.contains("<source ") || line.contains("<backingStore ");
+        let index = line.split_once(" index='").filter(|_| is_image);
+        match index.and_then(|(start, rest)| Some((start, rest.split_once('\'')?.1))) {
+            Some((start, rest)) => lines.push(format!("{start}{rest}")),
+            None => lines.push(line.to_owned()),
+        }
+    }
+    lines.join("\n")
+}
+
+/// The element of one disk.
+fn disk<'a>(xml: &'a str, target: &str) -> &'a str {
+    let wanted = format!("<target dev='{target}'");
+    let mut disks = xml
+        .split("<disk ")
+        .filter_map(|text| Some(text.split_once("</disk>")?.0));
+    disks.find(|disk| disk.contains(&wanted)).unwrap_or_default()
+}
+
+/// Where its active layer is: a file, or an export's socket.
+fn source_of(disk: &str) -> Option<&str> {
+    let value = |name| Some(disk.split_once(name)?.1.split_once('\'')?.0);
+    value("<source file='").or_else(|| value("socket='"))
+}
+
+fn format_of(disk: &str) -> &str {
+    let value = disk
+        .split_once("<driver name='qemu' type='")
+        .and_then(|(_, rest)| rest.split_once('\''));
+    value.map_or("raw", |(format, _)| format)
+}
+
+fn files(stand: &Stand) -> BTreeSet<PathBuf> {
+    let entries = stand
+        .directories()
+        .into_iter()
+        .filter_map(|dir| fs::read_dir(dir).ok())
+        .flatten()
+        .flatten();
+    let paths = entries.map(|entry| entry.path());
+    // virsh's own, and the faults' means.
+    let ours = ["c", "fill", "proxy"];
+    paths
+        .filter(|path| !ours.iter().any(|name| path.ends_with(name)))
+        .collect()
+}
+
+impl Picture {
+    pub fn take(stand: &Stand) -> Result<Self> {
+        let live = stand.virsh(&["dumpxml", "--security-info", DOMAIN])?;
+        let inactive = stand.virsh(&["dumpxml", "--inactive", "--security-info", DOMAIN])?;
+        let source = source_of(disk(&live, "vda")).ok_or("vda has no source")?.to_owned();
+        Ok(Self {
+            form: Form {
+                live: plain(&live, &source),
+                inactive: plain(&inactive, &source),
+            },
+            source,
+            definition: inactive,
+            files: files(stand),
+        })
+    }
+}
+
+impl Form {
+    /// What `self` has and `known` has not.
+    pub fn difference(&self, known: &Self) -> Vec<String> {
+        let pairs = [
+            ("live", &self.live, &known.live),
+            ("inactive", &self.inactive, &known.inactive),
+        ];
+        let mut found = Vec::new();
+        for (name, now, known) in pairs {
+            let (now_lines, known_lines): (BTreeSet<_>, BTreeSet<_>) = (now.lines().collect(), known.lines().collect());
+            let more = now_lines
+                .difference(&known_lines)
+                .map(|line| format!("+{}", line.trim()));
+            let less = known_lines
+                .difference(&now_lines)
+                .map(|line| format!("-{}", line.trim()));
+            let all: Vec<_> = more.chain(less).collect();
+            if now != known {
+                found.push(format!("the {name} definition: {}", all.join(" ")));
+            }
+        }
+        found
+    }
+}
+
+/// The operations that the domain's metadata tell of.
+pub fn recorded(stand: &Stand) -> Result<usize> {
+    let output = stand.bed.livedisk(&["status", "--json"]).output();
+    let output = output.map_err(|error| error.to_string())?;
+    let answer: Value = serde_json::from_slice(&output.stdout).map_err(|error| format!("status: {error}"))?;
+    answer["operations"]
+        .as_array()
+        .map(Vec::len)
+        .ok_or_else(|| format!("status: {answer}"))
+}
+
+/// No job, no freeze, no record, no snapshot or checkpoint.
+pub fn idle(stand: &Stand) -> Result<()> {
+    let state = stand.domain_state()?;
+    if state != "running" {
+        return Err(format!("the domain is '{state}'"));
+    }
+    let question = [
+        "qemu-agent-command",
+        "--timeout",
+        "10",
+        DOMAIN,
+        r#"{"execute":"guest-fsfreeze-status"}"#,
+    ];
+    let answer = stand.virsh(&question)?;
+    if !answer.contains("\"thawed\"") {
+        return Err(format!("the guest is not thawed: {}", answer.trim()));
+    }
+    let job = stand.virsh(&["domjobinfo", DOMAIN])?;
+    if !job.contains("None") {
+        return Err(format!("a job is left: {}", job.trim()));
+    }
+    for target in DISKS {
+        let job = stand.virsh(&["blockjob", DOMAIN, target])?;
+        if !job.trim().is_empty() {
+            return Err(format!("a block job is left on {target}: {}", job.trim()));
+        }
+    }
+    for list in ["snapshot-list", "checkpoint-list"] {
+        let names = stand.virsh(&[list, DOMAIN, "--name"])?;
+        if !names.trim().is_empty() {
+            return Err(format!("{list}: {}", names.trim()));
+        }
+    }
+    match recorded(stand)? {
+        0 => Ok(()),
+        count => Err(format!("{count} operations are still recorded")),
+    }
+}
+
+/// The guest's disks hold all that it was told is written. Read beside a guest that stands still.
+pub fn whole(stand: &Stand, log: &Log) -> Result<()> {
+    let xml = stand.virsh(&["dumpxml", DOMAIN])?;
+    let images: Vec<_> = DISKS
+        .iter()
+        .filter_map(|target| {
+            let disk = disk(&xml, target);
+            let path = Path::new(source_of(disk)?);
+            Some((*target, path.to_owned(), format_of(disk).to_owned()))
+        })
+        .collect();
+    stand.virsh(&["suspend", DOMAIN])?;
+    let acknowledged: Vec<_> = images.iter().map(|(target, ..)| log.last(target)).collect();
+    // Beside it, for a backing file's relative name.
+    let copies: Vec<_> = images
+        .iter()
+        .map(|(target, path, _)| path.with_file_name(format!("read-{target}")))
+        .collect();
+    let copied = images.iter().zip(&copies).try_for_each(|((_, path, _), copy)| {
+        let status = Command::new("cp")
+            .args(["--sparse=always", "--"])
+            .args([path, copy])
+            .status();
+        status
+            .is_ok_and(|status| status.success())
+            .then_some(())
+            .ok_or_else(|| format!("cannot copy {}", path.display()))
+    });
+    stand.virsh(&["resume", DOMAIN])?;
+    let mut result = copied;
+    for (((target, _, format), copy), acknowledged) in images.iter().zip(&copies).zip(acknowledged) {
+        if result.is_ok() {
+            result = records(stand, copy, format).and_then(|last| {
+                let lost = || format!("{target}: record {acknowledged} was acknowledged, and {last} is the last there");
+                (last >= acknowledged).then_some(()).ok_or_else(lost)
+            });
+        }
+        let _ = fs::remove_file(copy);
+    }
+    result?;
+    log.must_grow()
+}
+
+/// The last record of an image, which must be whole.
+pub fn records(stand: &Stand, image: &Path, format: &str) -> Result<u64> {
+    let output = Command::new(stand.bed.get("RECORDS"))
+        .args([&shown(image), "--format", format, "--json"])
+        .output()
+        .map_err(|error| error.to_string())?;
+    let answer = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr);
+        return Err(format!(
+            "{} is not whole: {} {}",
+            image.display(),
+            answer.trim(),
+            error.trim()
+        ));
+    }
+    let answer: Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
+    answer["last"].as_u64().ok_or_else(|| format!("records: {answer}"))
+}

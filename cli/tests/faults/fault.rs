@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What goes wrong, and when it makes no sense.
+
+use std::fmt;
+use std::process::Child;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::Result;
+use super::agent::{Agent, signal};
+use super::operation::{Kind, Operation};
+use super::proxy::Proxy;
+use super::stand::{DOMAIN, Place, Stand};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Fault {
+    AgentKilled,
+    AgentTerminated,
+    QemuKilled,
+    DaemonKilled,
+    GuestReset,
+    GuestShutdown,
+    GuestPaused,
+    GuestAgentHangs,
+    GuestAgentGone,
+    DestinationFull,
+    DestinationFails,
+    DestinationHangs,
+    DestinationDeleted,
+    ConnectionCut,
+}
+
+pub const FAULTS: [Fault; 14] = [
+    Fault::AgentKilled,
+    Fault::AgentTerminated,
+    Fault::QemuKilled,
+    Fault::DaemonKilled,
+    Fault::GuestReset,
+    Fault::GuestShutdown,
+    Fault::GuestPaused,
+    Fault::GuestAgentHangs,
+    Fault::GuestAgentGone,
+    Fault::DestinationFull,
+    Fault::DestinationFails,
+    Fault::DestinationHangs,
+    Fault::DestinationDeleted,
+    Fault::ConnectionCut,
+];
+
+/// What a fault is inflicted on.
+pub struct Scene<'a> {
+    pub stand: &'a Stand,
+    pub agent: &'a Agent,
+    pub destinations: &'a [String],
+    pub proxy: Option<&'a Proxy>,
+    /// A command to the guest that may be answered late or never.
+    pub pending: Option<Child>,
+}
+
+impl Fault {
+    /// Where the operation writes to.
+    pub fn place(self, operation: Operation) -> Place {
+        match self {
+            Self::DestinationFull => Place::Small,
+            Self::DestinationFails | Self::DestinationHangs if operation.method == "backup" => Place::Fuse,
+            Self::DestinationFails | Self::DestinationHangs => Place::Export,
+            _ => Place::Bed,
+        }
+    }
+
+    /// The rule by which there is no such cell.
+    pub fn left_out(self, operation: Operation) -> Option<&'static str> {
+        match self {
+            Self::DestinationFails | Self::DestinationHangs if operation.method == "clone" => {
+                Some("a clone's destination is a file on the source's own storage; what fails there is the source")
+            }
+            _ => None,
+        }
+    }
+
+    /// The rule by which it is left out at a point. `passed` are the points before.
+    pub fn left_out_at(self, operation: Operation, passed: &[String]) -> Option<&'static str> {
+        let gone_past = |point: &str| passed.iter().any(|passed| passed == point);
+        match (self, operation.kind) {
+            (Self::DestinationDeleted, Kind::Migrate) if gone_past("before PivotCopy") => {
+                Some("behind the pivot the destination is the guest's only disk: to delete it is the loss itself")
+            }
+            (Self::DestinationDeleted, Kind::Snapshot) if gone_past("before Verify") => {
+                Some("behind the last check the image is its owner's, who may delete it")
+            }
+            _ => None,
+        }
+    }
+
+    /// How long it lasts while the agent goes on; none: until the agent has ended.
+    pub fn lasts(self) -> Option<Duration> {
+        match self {
+            Self::GuestPaused => Some(Duration::from_secs(2)),
+            // Longer than the freeze limit.
+            Self::GuestAgentHangs | Self::GuestAgentGone => Some(Duration::from_secs(4)),
+            Self::DestinationHangs => Some(hang()),
+            Self::ConnectionCut => Some(Duration::from_millis(500)),
+            _ => None,
+        }
+    }
+
+    pub fn kills_guest(self) -> bool {
+        matches!(self, Self::QemuKilled | Self::GuestReset | Self::GuestShutdown)
+    }
+
+    pub fn inflict(self, scene: &mut Scene<'_>) -> Result<()> {
+        let stand = scene.stand;
+        match self {
+            Self::AgentKilled => scene.agent.signal(Signal::KILL),
+            Self::AgentTerminated => scene.agent.signal(Signal::TERM),
+            Self::QemuKilled => signal(stand.qemu()?, Signal::KILL),
+            Self::DaemonKilled => stand.restart_daemon()?,
+            Self::GuestReset => drop(stand.virsh(&["reset", DOMAIN])?),
+            // A frozen guest does it once it is thawed.
+            Self::GuestShutdown => scene.pending = Some(stand.control_later(&["poweroff"])?),
+            Self::GuestPaused => drop(stand.virsh(&["suspend", DOMAIN])?),
+            Self::GuestAgentHangs => stand.control(&["agent", "stop"])?,
+            Self::GuestAgentGone => stand.control(&["agent", "kill"])?,
+            Self::DestinationFull => stand.fill()?,
+            Self::DestinationFails => stand.fail_export(true)?,
+            Self::DestinationHangs => signal(stand.server(), Signal::STOP),
+            Self::DestinationDeleted => {
+                for destination in scene.destinations {
+                    // It may not be made yet, or be removed already.
+                    let _ = std::fs::remove_file(destination);
+                }
+            }
+            Self::ConnectionCut => scene.proxy.ok_or("no proxy")?.cut(),
+        }
+        Ok(())
+    }
+
+    /// As before, as far as that can be.
+    pub fn undo(self, scene: &mut Scene<'_>) -> Result<()> {
+        let stand = scene.stand;
+        match self {
+            Self::GuestPaused if stand.domain_state()? == "paused" => drop(stand.virsh(&["resume", DOMAIN])?),
+            Self::GuestAgentHangs => stand.control(&["agent", "cont"])?,
+            Self::GuestAgentGone => stand.control(&["agent", "start"])?,
+            Self::DestinationFull => stand.make_room()?,
+            Self::DestinationFails => stand.fail_export(false)?,
+            Self::DestinationHangs => signal(stand.server(), Signal::CONT),
+            Self::ConnectionCut => scene.proxy.ok_or("no proxy")?.mend(),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A minute in the whole matrix.
+fn hang() -> Duration {
+    let seconds = std::env::var("LIVEDISK_FAULTS_HANG")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(5))
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AgentKilled => "agent SIGKILL",
+            Self::AgentTerminated => "agent SIGTERM",
+            Self::QemuKilled => "QEMU SIGKILL",
+            Self::DaemonKilled => "libvirtd SIGKILL, restarted",
+            Self::GuestReset => "guest reset",
+            Self::GuestShutdown => "guest shutdown",
+            Self::GuestPaused => "guest paused",
+            Self::GuestAgentHangs => "guest agent hangs",
+            Self::GuestAgentGone => "guest agent gone",
+            Self::DestinationFull => "destination full",
+            Self::DestinationFails => "destination EIO",
+            Self::DestinationHangs => "destination hangs",
+            Self::DestinationDeleted => "destination deleted",
+            Self::ConnectionCut => "connection cut",
+        })
+    }
+}

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The fault matrix: whatever dies, and whenever, nothing is left behind. docs/faults.md says how it is run.
+
+mod agent;
+#[path = "../bed/mod.rs"]
+mod bed;
+mod cell;
+mod check;
+mod fault;
+mod log;
+mod operation;
+mod proxy;
+mod stand;
+mod table;
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use cell::{At, Cell, Lessons, Outcome};
+use fault::FAULTS;
+use operation::{COURSES, Course, OPERATIONS, Operation};
+use stand::Stand;
+use table::Table;
+
+type Result<T> = std::result::Result<T, String>;
+
+/// As much of it as `make test` waits for.
+const SAMPLE: usize = 8;
+const SAMPLE_TIME: Duration = Duration::from_secs(45);
+
+#[test]
+fn a_sample_of_the_fault_matrix() {
+    let mut matrix = Matrix::new();
+    if !matrix.stand().has(stand::Part::Recover) {
+        return println!("skipped until the command has 'recover'");
+    }
+    matrix.draw(SAMPLE, SAMPLE_TIME);
+    matrix.must_have_passed();
+}
+
+#[test]
+#[ignore = "takes hours: make faults"]
+fn the_fault_matrix() {
+    let mut matrix = Matrix::new();
+    let name = std::env::var("LIVEDISK_FAULTS_CELL").unwrap_or_default();
+    match number("LIVEDISK_FAULTS") {
+        _ if !name.is_empty() => matrix.one(&name),
+        Some(count) => matrix.draw(usize::try_from(count).unwrap(), Duration::MAX),
+        None => matrix.all(),
+    }
+    if let Ok(path) = std::env::var("LIVEDISK_FAULTS_PAGE")
+        && name.is_empty()
+    {
+        std::fs::write(path, matrix.table.page(matrix.seed)).unwrap();
+    }
+    matrix.must_have_passed();
+}
+
+struct Matrix {
+    seed: u64,
+    random: fastrand::Rng,
+    stand: Option<Stand>,
+    lessons: Lessons,
+    table: Table,
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
+}
+
+impl Matrix {
+    fn new() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // The day's.
+        let seed = number("LIVEDISK_FAULTS_SEED").unwrap_or(since.as_secs() / 86400);
+        println!("LIVEDISK_FAULTS_SEED={seed}");
+        Self {
+            seed,
+            random: fastrand::Rng::with_seed(seed),
+            stand: None,
+            lessons: Lessons::default(),
+            table: Table::default(),
+        }
+    }
+
+    fn must_have_passed(&self) {
+        println!("{}", self.table.summary());
+        assert!(self.table.has_any(), "no cell was run");
+        assert!(self.table.failed.is_empty(), "{}", self.table.failed.join("\n"));
+    }
+
+    fn stand(&mut self) -> &mut Stand {
+        self.stand.get_or_insert_with(Stand::up)
+    }
+
+    /// The cells of one operation with one fault.
+    fn cells(&mut self, operation: Operation, course: Course, fault: fault::Fault) -> Result<Vec<Cell>> {
+        if fault.left_out(operation).is_some() {
+            return Ok(Vec::new());
+        }
+        let place = fault.place(operation);
+        self.stand();
+        let Some(stand) = &mut self.stand else {
+            return Ok(Vec::new());
+        };
+        if course == Course::Recovering && !stand.has(stand::Part::Recover) {
+            return Ok(Vec::new());
+        }
+        let points = self.lessons.points(stand, operation, course, place)?.points;
+        let cell = |at| Cell {
+            operation,
+            course,
+            at,
+            fault,
+        };
+        let mut cells = Vec::new();
+        for (index, point) in points.iter().enumerate() {
+            if fault.left_out_at(operation, &points[..index]).is_some() {
+                continue;
+            }
+            cells.push(cell(At::Point(point.clone())));
+            // During the step it may already be past it.
+            if point.starts_with("before ") && fault.left_out_at(operation, &points[..=index]).is_none() {
+                cells.push(cell(At::During(point.clone())));
+            }
+        }
+        Ok(cells)
+    }
+
+    fn run(&mut self, cell: &Cell) {
+        let began = Instant::now();
+        self.stand();
+        let Some(stand) = &mut self.stand else { return };
+        let outcome = cell.run(stand, &mut self.lessons, &mut self.random);
+        let took = began.elapsed().as_secs_f64();
+        match &outcome {
+            Outcome::Passed(notes) => println!("passed {took:5.1} s  {cell}  {notes:?}"),
+            Outcome::NotReached => println!("not reached {took:5.1} s  {cell}"),
+            Outcome::Failed(wrong) => {
+                println!(
+                    "FAILED {took:5.1} s  {cell}  (seed {})\n    {}",
+                    self.seed,
+                    wrong.join("\n    ")
+                );
+                // Whatever it left, the next cell begins afresh.
+                self.stand = None;
+            }
+        }
+        self.table.add(cell, &outcome);
+    }
+
+    fn triples(&self) -> Vec<(Operation, Course, fault::Fault)> {
+        let operations = OPERATIONS.into_iter();
+        let pairs = operations.flat_map(|operation| COURSES.map(|course| (operation, course)));
+        pairs
+            .flat_map(|(operation, course)| FAULTS.map(|fault| (operation, course, fault)))
+            .collect()
+    }
+
+    /// So many, spread over operations and faults; it learns no more than it needs.
+    fn draw(&mut self, count: usize, time: Duration) {
+        self.stand();
+        let began = Instant::now();
+        let mut triples = self.triples();
+        self.random.shuffle(&mut triples);
+        let mut run = 0;
+        for (operation, course, fault) in triples.into_iter().cycle() {
+            if run >= count || run > 0 && began.elapsed() > time {
+                break;
+            }
+            let cells = self.cells_or_failure(operation, course, fault);
+            if let Some(cell) = self.random.choice(&cells) {
+                self.run(cell);
+                run += 1;
+            }
+        }
+    }
+
+    /// All of them.
+    fn all(&mut self) {
+        let mut cells = Vec::new();
+        for (operation, course, fault) in self.triples() {
+            cells.extend(self.cells_or_failure(operation, course, fault));
+        }
+        self.random.shuffle(&mut cells);
+        println!("{} cells", cells.len());
+        for cell in &cells {
+            self.run(cell);
+        }
+    }
+
+    /// The one of this name.
+    fn one(&mut self, name: &str) {
+        for (operation, course, fault) in self.triples() {
+            let (start, end) = (format!("{operation}, {course}, "), format!(", {fault}"));
+            if name.starts_with(&start) && name.ends_with(&end) {
+                let cells = self.cells_or_failure(operation, course, fault);
+                if let Some(cell) = cells.iter().find(|cell| cell.to_string() == name) {
+                    return self.run(cell);
+                }
+            }
+        }
+        panic!("there is no cell '{name}'");
+    }
+
+    fn cells_or_failure(&mut self, operation: Operation, course: Course, fault: fault::Fault) -> Vec<Cell> {
+        self.cells(operation, course, fault).unwrap_or_else(|error| {
+            println!("FAILED  {error}");
+            self.table.failed.push(error);
+            self.stand = None;
+            Vec::new()
+        })
+    }
+}

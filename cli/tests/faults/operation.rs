@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The operations under test and where they write.
+
+use std::fmt;
+
+use super::stand::Place;
+
+/// One operation by one method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Operation {
+    pub kind: Kind,
+    pub method: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    Snapshot,
+    Migrate,
+}
+
+/// What the operation is about when the fault comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Course {
+    /// It goes on.
+    Forward,
+    /// It was cancelled with SIGTERM, and is being taken back.
+    Cancelled,
+    /// Its process was killed, and `livedisk recover` is settling it.
+    Recovering,
+}
+
+const fn snapshot(method: &'static str) -> Operation {
+    Operation {
+        kind: Kind::Snapshot,
+        method,
+    }
+}
+
+const fn migrate(method: &'static str) -> Operation {
+    Operation {
+        kind: Kind::Migrate,
+        method,
+    }
+}
+
+pub const OPERATIONS: [Operation; 5] = [
+    snapshot("mirror"),
+    snapshot("backup"),
+    snapshot("clone"),
+    migrate("clone"),
+    migrate("mirror"),
+];
+
+pub const COURSES: [Course; 3] = [Course::Forward, Course::Cancelled, Course::Recovering];
+
+impl Operation {
+    /// Where it is cancelled, or its process killed: as late as there is a way back.
+    pub fn turning_point(self) -> &'static str {
+        match (self.kind, self.method) {
+            (Kind::Snapshot, "backup" | "clone") => "before WriteRecord(Fixed)",
+            _ => "before WriteRecord(Fixing)",
+        }
+    }
+
+    /// The names of the images it is to make, in the stand's counting.
+    pub fn destinations(self, place: Place, number: u32) -> Vec<String> {
+        match (self.kind, place) {
+            // One disk is all that a small place takes.
+            (Kind::Snapshot, Place::Bed) => vec![format!("cell{number}-vda"), format!("cell{number}-vdb")],
+            _ => vec![format!("cell{number}-vda")],
+        }
+    }
+
+    /// The command's words. Slow enough for its waiting to be met.
+    pub fn words(self, destinations: &[String]) -> Vec<String> {
+        let mut words: Vec<String> = match self.kind {
+            Kind::Snapshot => vec!["snapshot".into(), "a".into(), "--freeze-limit".into(), "2s".into()],
+            Kind::Migrate => vec!["migrate".into(), "a".into(), "vda".into(), destinations[0].clone()],
+        };
+        if self.kind == Kind::Snapshot {
+            for (target, destination) in ["vda", "vdb"].iter().zip(destinations) {
+                words.extend(["--disk".into(), format!("{target}={destination}")]);
+            }
+        }
+        words.extend(["--method", self.method, "--bandwidth", "24M", "--quiet", "--verbose"].map(str::to_owned));
+        words
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Snapshot => "snapshot",
+            Kind::Migrate => "migrate",
+        };
+        write!(f, "{kind} {}", self.method)
+    }
+}
+
+impl fmt::Display for Course {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forward => "forward",
+            Self::Cancelled => "cancelled",
+            Self::Recovering => "recovering",
+        })
+    }
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Points at which the fault matrix (`cli/tests/faults`) holds this process to let something go wrong. Without the
+//! feature `faults`, which no release build has, there is nothing here.
+
+use std::fmt::Debug;
+
+/// Names a point that is being passed: `when` and the step.
+#[inline]
+pub(super) fn point(when: &str, step: &dyn Debug) {
+    #[cfg(feature = "faults")]
+    hold::at(&format!("{when} {step:?}"));
+    #[cfg(not(feature = "faults"))]
+    let _ = (when, step);
+}
+
+#[cfg(feature = "faults")]
+mod hold {
+    use std::collections::HashSet;
+    use std::sync::{Mutex, PoisonError};
+    use std::thread;
+    use std::time::Duration;
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    /// Points to stop at, joined by `;`, each once. With `list` among them each point is said, once.
+    const WANTED: &str = "LIVEDISK_STOP_AT";
+
+    pub(super) fn at(point: &str) {
+        static PASSED: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+        let Ok(wanted) = std::env::var(WANTED) else { return };
+        let among = |name: &str| wanted.split(';').any(|wanted| wanted == name);
+        let stop = among(point);
+        if !stop && !among("list") {
+            return;
+        }
+        let first = PASSED
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_default()
+            .insert(point.to_owned());
+        if !first {
+            return;
+        }
+        eprintln!("livedisk: at {point}");
+        if stop && kill_process(getpid(), Signal::STOP).is_ok() {
+            // The signal may be taken by another thread and reach this one a moment later.
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

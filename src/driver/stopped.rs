@@ -13,6 +13,8 @@ use crate::libvirt::State;
 /// Between two attempts; each is twice as long as the one before.
 const FIRST_AGAIN: Duration = Duration::from_millis(50);
 const LAST_AGAIN: Duration = Duration::from_secs(1);
+/// How long libvirt may be away before the guest is given up.
+const AWAY: Duration = Duration::from_secs(3600);
 /// How long the agent is given for such an attempt, in seconds.
 const PATIENCE: u32 = 5;
 /// How long a request of a process that is gone may be on its way through libvirt.
@@ -30,9 +32,10 @@ pub(crate) struct Stopped {
 
 impl Guest {
     /// Thaws and resumes, again and again: a guest whose agent hangs may freeze when it wakes, long after the request.
-    /// Returns when the guest is certain to run, or is gone.
+    /// Returns when the guest is certain to run, or is gone, or libvirt is.
     pub(crate) fn let_go_until_certain(&self, stopped: Stopped) {
         let mut again = FIRST_AGAIN;
+        let mut reached = Instant::now();
         loop {
             if matches!(self.get_power_state(), Ok(State::Off)) {
                 return;
@@ -41,8 +44,10 @@ impl Guest {
                 Ok(()) => return log::info!("domain '{}' runs", self.name()),
                 Err(error) => log::debug!("{error}"),
             }
-            if let Err(error) = self.reconnect() {
-                log::debug!("{error}");
+            match self.reconnect() {
+                Ok(()) => reached = Instant::now(),
+                Err(error) if reached.elapsed() > AWAY => return log::error!("{error}; giving up"),
+                Err(error) => log::debug!("{error}"),
             }
             thread::sleep(again);
             again = (again * 2).min(LAST_AGAIN);

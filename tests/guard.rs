@@ -649,10 +649,12 @@ fn on_the_embedded_driver() {
     let export = Export::new(Path::new(&value("DIR")), "one");
     let mut agent = Agent::through(Command::new(std::env::current_exe().unwrap()), &uri, &[]);
     let opening = Duration::from_millis(agent.ask("opening").parse().unwrap());
-    assert_eq!(
-        agent.ask(&format!("start {domain} mirror require 60000 {}", export.uri)),
-        "ready"
-    );
+    // The driver that was just opened does not know the guest's agent at once.
+    until("the guest's agent is known", || {
+        let answer = agent.ask(&format!("start {domain} mirror require 60000 {}", export.uri));
+        assert!(answer == "ready" || answer.starts_with("error Agent"), "{answer}");
+        answer == "ready"
+    });
     export.pause();
     agent.tell("finish");
     until("it is frozen", || {

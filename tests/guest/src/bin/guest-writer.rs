@@ -31,7 +31,7 @@ const AGENT: [&str; 6] = [
     "/run",
 ];
 /// Every record costs an emulated processor milliseconds, and many guests share the host's.
-const INTERVAL_MS: u64 = 25;
+const INTERVAL_MS: u64 = 100;
 const BURST_CHUNK: usize = 64 * 1024;
 
 struct Disk {

@@ -285,7 +285,7 @@ fn cancel_in_each_phase() {
                 }
                 let began = Instant::now();
                 operation.cancel().unwrap();
-                assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+                assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
                 assert_eq!(operation.poll(None).phase, Phase::Cancelled);
                 must_tell(&operation.finish(None).unwrap_err(), ErrorCode::Cancelled, &[domain]);
                 before.must_be_as_before(&[]);

@@ -192,7 +192,7 @@ func TestLeakIsReported(t *testing.T) {
 			t.Fatal(err)
 		}
 	}()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		runtime.GC()
 		if strings.Contains(lines.String(), "a Connection was dropped without Close") {
 			return

@@ -124,7 +124,7 @@ pub fn domain_goes(bed: &Bed, method: Method, kill: bool) {
     let began = Instant::now();
     let error = operation.finish(Some(PATIENCE)).unwrap_err();
     must_tell(&error, ErrorCode::DomainState, &["victim"]);
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     assert_eq!(operation.poll(None).phase, Phase::Failed);
     assert!(!bed.path("out").exists());
     assert_eq!(bed.virsh(&["dumpxml", "--inactive", "victim"]), inactive);
@@ -172,7 +172,7 @@ pub fn agent_hangs_in_the_window(bed: &Bed, quiesce: Quiesce) {
     assert!(!bed.path("out").exists());
     bed.ctl("a", &["agent", "cont"]);
     must_tell(&error, ErrorCode::Freeze, &["'a'"]);
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
     // It may freeze now, and must be thawed for good.
     thread::sleep(Duration::from_secs(6));
     before.must_be_as_before(&[]);

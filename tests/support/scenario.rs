@@ -122,11 +122,20 @@ pub fn domain_goes(bed: &Bed, method: Method, kill: bool) {
         bed.virsh(&["destroy", "victim"]);
     }
     let began = Instant::now();
-    let error = operation.finish(Some(PATIENCE)).unwrap_err();
-    must_tell(&error, ErrorCode::DomainState, &["victim"]);
+    match operation.finish(Some(PATIENCE)) {
+        Err(error) => {
+            must_tell(&error, ErrorCode::DomainState, &["victim"]);
+            assert_eq!(operation.poll(None).phase, Phase::Failed);
+            assert!(!bed.path("out").exists());
+        }
+        // On a busy machine a backup may be through before its limit takes hold; then it is whole.
+        Ok(report) => {
+            assert_eq!(report.method, Method::Backup);
+            must_equal(&bed.path("out"), "qcow2", &bare.files[0]);
+            std::fs::remove_file(bed.path("out")).unwrap();
+        }
+    }
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
-    assert_eq!(operation.poll(None).phase, Phase::Failed);
-    assert!(!bed.path("out").exists());
     assert_eq!(bed.virsh(&["dumpxml", "--inactive", "victim"]), inactive);
     bed.virsh(&["start", "victim"]);
     drop(bare);

@@ -59,7 +59,7 @@ pub(in crate::operation) struct Engine {
     step: Step,
     limited: bool,
     verified: bool,
-    /// The guest's write requests at the point in time, to know whether contents can be compared.
+    /// The guest's write requests just before the point in time, to know whether contents can be compared.
     writes: Vec<i64>,
 }
 
@@ -442,6 +442,11 @@ impl Engine {
     }
 
     fn fix_point(&mut self) -> Result<()> {
+        // Before the window: a write behind it would pass for one that the image has.
+        self.writes = (0..self.plan.disks.len())
+            .map(|index| self.device(index).get_write_requests())
+            .collect::<Result<_>>()
+            .unwrap_or_default();
         let plan = &self.plan;
         let window = Window {
             guest: &plan.guest,
@@ -467,10 +472,6 @@ impl Engine {
             job.ending = self.plan.method == Method::Mirror;
         }
         self.fixed = Some(fixed);
-        self.writes = (0..self.plan.disks.len())
-            .map(|index| self.device(index).get_write_requests())
-            .collect::<Result<_>>()
-            .unwrap_or_default();
         if self.plan.method == Method::Backup {
             // Whatever holds it back during the window ends here.
             for job in self.plan.guest.get_backup_jobs()? {

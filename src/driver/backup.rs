@@ -26,11 +26,12 @@ impl Guest {
         self.call(&self.what("cannot ask for the last backup of"), Domain::last_backup)
     }
 
-    /// The names of the jobs that QEMU runs for the backup.
+    /// The names of the jobs that QEMU runs for the backup, without those that have come to their end.
     pub(crate) fn get_backup_jobs(&self) -> Result<Vec<String>> {
         let answer = self.monitor_command(&json!({ "execute": "query-block-jobs" }))?;
         let jobs = answer["return"].as_array().into_iter().flatten();
-        let names = jobs.filter_map(|job| job["device"].as_str());
+        let running = jobs.filter(|job| matches!(job["status"].as_str(), Some("created" | "running" | "paused")));
+        let names = running.filter_map(|job| job["device"].as_str());
         Ok(names.filter(|name| is_backup_job(name)).map(str::to_owned).collect())
     }
 
@@ -42,7 +43,7 @@ impl Guest {
         }))?;
         match &answer["error"] {
             Value::Null => Ok(()),
-            error if error["class"] == "DeviceNotActive" => Ok(()),
+            _ if !self.get_backup_jobs()?.iter().any(|running| running == job) => Ok(()),
             error => Err(Error::new(
                 ErrorCode::Libvirt,
                 format!(

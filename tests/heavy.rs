@@ -160,6 +160,7 @@ fn await_throttle(operation: &Operation, bed: &Bed, own: &str) {
 }
 
 #[test]
+#[ignore = "an emulated guest does not always write faster than its copy; run it on a quiet machine: cargo test --test heavy -- --ignored"]
 fn a_migration_throttles_its_guest_and_restores_its_limits() {
     let bed = bed();
     let own = [

@@ -22,15 +22,7 @@ static void snapshot(struct livedisk_snapshot_options options, const char *word)
 
 int main(void)
 {
-    const char *domain = bed_domain(GUEST_WITHOUT_AGENT);
-    struct livedisk_operation *operation = NULL;
-    struct livedisk_recovery recovery;
     connection = bed_open(0);
-    CHECK_FAILS(error, LIVEDISK_ERR_UNSUPPORTED, "livedisk_attach",
-                livedisk_attach(connection, domain, "vda", &operation, &error));
-    CHECK_FAILS(error, LIVEDISK_ERR_UNSUPPORTED, "livedisk_recover",
-                livedisk_recover(connection, NULL, &recovery, sizeof recovery, &error));
-    CHECK(operation == NULL);
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_REBASE}, "");
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_CLONE, .clone = LIVEDISK_CLONE_VOLUME}, "volumes");
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP, .checkpoint = "c"}, "checkpoint");

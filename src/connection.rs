@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::driver::Host;
 use crate::error::Result;
 use crate::libvirt::{self, Quiet};
-use crate::operation::{self, MigrateOptions, Operation, OperationStatus, SnapshotOptions};
+use crate::operation::{self, MigrateOptions, Operation, OperationStatus, Recovery, SnapshotOptions};
 
 /// How livedisk learns what QEMU does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,6 +65,30 @@ impl Connection {
     pub fn migrate_disk(&self, domain: &str, options: &MigrateOptions) -> Result<Operation> {
         let _quiet = Quiet::new();
         Operation::migrate_disk(self.host.get_guest(domain)?, options)
+    }
+
+    /// Takes up the operation that has this disk, after the process that ran it has ended or let go of it. Progress and
+    /// finish go on as if nothing had happened. [`SnapshotOptions::auto_finish`] and its like still hold.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoOperation`](crate::ErrorCode::NoOperation) where there is none,
+    /// [`ErrorCode::Busy`](crate::ErrorCode::Busy) while another process runs it,
+    /// [`ErrorCode::DomainState`](crate::ErrorCode::DomainState) where the domain is off.
+    pub fn attach(&self, domain: &str, target: &str) -> Result<Operation> {
+        let _quiet = Quiet::new();
+        Operation::attach(self.host.get_guest(domain)?, target)
+    }
+
+    /// Settles what dead processes left on a domain (`None`: on every domain), running or not: thaws what they froze,
+    /// completes what is past its point of no return, takes back the rest. What somebody runs is left alone. A dry run
+    /// says what would be done and changes nothing.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoDomain`](crate::ErrorCode::NoDomain), or what libvirt says. An operation that cannot be settled is
+    /// none: see [`Recovery::failed`].
+    pub fn recover(&self, domain: Option<&str>, dry_run: bool) -> Result<Recovery> {
+        let _quiet = Quiet::new();
+        operation::recover(&self.host, domain, dry_run)
     }
 
     /// The operations that a domain (`None`: every domain) knows of, whoever runs them.

@@ -40,7 +40,7 @@ pub use error::{Error, ErrorCode, Result};
 pub use guard::main as guard_main;
 pub use operation::{
     CloneCallback, CloneMethod, Consistency, DiskStatus, Method, MigrateOptions, Operation, OperationStatus, Phase,
-    Progress, Quiesce, Report, SnapshotDisk, SnapshotOptions,
+    Progress, Quiesce, Recovered, Recovery, Report, Settlement, SnapshotDisk, SnapshotOptions,
 };
 
 /// livedisk's version.

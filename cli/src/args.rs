@@ -36,6 +36,14 @@ those that are there stay.
     disks: [{target, destination}]
   snapshot --dry-run, migrate --dry-run
     domain, method, plan: [text], disks: [{target, destination}]
+  attach
+    domain, target, method, consistency, filesystems_frozen, point_in_time_ns, freeze_ns,
+    pause_ns, bytes_copied, elapsed_ns
+  recover
+    domains, thawed, completed, taken_back, failed (counts),
+    operations: [{domain, id, kind (snapshot, migration), method, mark, owner, thawed,
+    plan: [text], settlement (completed, taken_back, left_alone, failed), reason}]
+    and error beside them where one failed
   status
     operations: [{domain, id, method, mark (begun, copying, fixing, fixed), started_ns,
     owner_host, owner_process, orphaned,
@@ -76,6 +84,7 @@ impl Arguments {
         let quiet = match &self.command {
             Command::Snapshot(snapshot) => snapshot.run.quiet,
             Command::Migrate(migrate) => migrate.run.quiet,
+            Command::Attach(attach) => attach.quiet,
             _ => false,
         };
         self.json || quiet
@@ -86,6 +95,8 @@ impl Arguments {
 pub enum Command {
     Snapshot(Snapshot),
     Migrate(Migrate),
+    Attach(Attach),
+    Recover(Recover),
     Status(Status),
     /// Print the completion of a shell's command line
     Completion {
@@ -188,6 +199,35 @@ pub struct Run {
     /// No progress, only the result
     #[arg(short, long, visible_alias = "no-progress")]
     pub quiet: bool,
+}
+
+/// Go on with an operation whose process has ended, to its end
+///
+/// The first signal takes it back, as in the command that began it.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
+pub struct Attach {
+    /// The domain's name or UUID
+    pub domain: String,
+    /// A disk of the operation, such as vda
+    pub target: String,
+    /// No progress, only the result
+    #[arg(short, long, visible_alias = "no-progress")]
+    pub quiet: bool,
+}
+
+/// Settle what processes that have ended left behind
+///
+/// Guests that they froze are thawed, operations past their point of no return completed, and all others taken back, on
+/// domains that run and on those that do not. Operations that somebody runs are left alone, so it is safe at any time.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
+pub struct Recover {
+    /// The domain's name or UUID [default: all domains]
+    pub domain: Option<String>,
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Show the operations that run, whoever runs them

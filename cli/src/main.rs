@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod attach;
 mod companions;
 mod interrupt;
 mod migrate;
 mod operation;
 mod output;
 mod progress;
+mod recover;
 mod snapshot;
 mod status;
 mod units;
@@ -60,6 +62,8 @@ fn run(arguments: &Arguments) -> Result<Output, Failure> {
     match &arguments.command {
         Command::Snapshot(snapshot) => snapshot::run(&connect()?, snapshot, arguments),
         Command::Migrate(migrate) => migrate::run(&connect()?, migrate, arguments),
+        Command::Attach(attach) => attach::run(&connect()?, attach, arguments),
+        Command::Recover(recover) => recover::run(&connect()?, recover),
         Command::Status(status) => status::run(&connect()?, status),
         Command::Completion { shell } => companions::completion(*shell),
         Command::Man { dir } => companions::man(dir.as_deref()),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use livedisk::{Operation, Report};
+use livedisk::{ErrorCode, Operation, Report};
 use serde_json::{Value, json};
 
 use crate::args::Arguments;
@@ -24,6 +24,22 @@ pub fn run(
     let mut display = Display::new(arguments.is_quiet() || dry_run, arguments.verbose);
     let report = follow(&operation, &mut display)?;
     Ok((operation, report))
+}
+
+/// The same for one that another process began: whether it waits at READY was decided there, and this command waits for
+/// nobody.
+pub fn run_to_end(
+    attach: impl FnOnce() -> livedisk::Result<Operation>,
+    arguments: &Arguments,
+) -> Result<(Arc<Operation>, Report), Failure> {
+    let finishing = || {
+        let operation = attach()?;
+        match operation.finish(Some(Duration::ZERO)) {
+            Err(error) if error.code() != ErrorCode::Timeout => Err(error),
+            _ => Ok(operation),
+        }
+    };
+    run(finishing, false, arguments)
 }
 
 fn follow(operation: &Operation, display: &mut Display) -> livedisk::Result<Report> {

@@ -28,14 +28,22 @@ pub struct Failure {
     code: ErrorCode,
     message: String,
     libvirt_code: i32,
+    /// What there is to tell all the same.
+    result: Option<Output>,
 }
 
 impl Failure {
+    pub fn beside(mut self, result: Output) -> Self {
+        self.result = Some(result);
+        self
+    }
+
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
             libvirt_code: 0,
+            result: None,
         }
     }
 
@@ -48,8 +56,13 @@ impl Failure {
                 "message": self.message,
                 "libvirt_code": self.libvirt_code,
             });
-            print(&json!({ "error": error }).to_string());
+            let mut object = self.result.as_ref().map_or(json!({}), |result| result.json.clone());
+            object["error"] = error;
+            print(&object.to_string());
         } else {
+            if let Some(result) = &self.result {
+                print(&result.text);
+            }
             eprintln!("livedisk: {}", self.message);
         }
         ExitCode::from(status)
@@ -62,6 +75,7 @@ impl From<Error> for Failure {
             code: error.code(),
             message: error.message().to_owned(),
             libvirt_code: error.libvirt_code(),
+            result: None,
         }
     }
 }

@@ -7,7 +7,6 @@ use std::os::fd::AsRawFd;
 use super::connection::{connection, livedisk_connection, must_have_room};
 use super::error::livedisk_error;
 use super::output::{Room, livedisk_progress, livedisk_recovery, livedisk_report};
-use super::start::not_yet;
 use super::{Handle, frame, input, invalid};
 use crate::error::Result;
 use crate::operation::Operation;
@@ -158,7 +157,8 @@ pub unsafe extern "C" fn livedisk_cancel(operation: *mut livedisk_operation, err
 }
 
 /// Lets go of an operation: nothing is pivoted and nothing aborted. What QEMU does goes on, and the operation's record
-/// stays with the domain; livedisk_start_live_snapshot() on it says BUSY until it is settled. If the operation is in the
+/// stays with the domain: livedisk_attach() takes it up, livedisk_recover() settles it, and until then a start call on the
+/// domain says BUSY. If the operation is in the
 /// freeze window, the call returns behind the thaw.
 ///
 /// @param operation  the operation; NULL is fine
@@ -175,14 +175,22 @@ pub unsafe extern "C" fn livedisk_operation_free(operation: *mut livedisk_operat
     }
 }
 
-/// Takes a running operation of a domain up again. Not supported by this version of livedisk.
+/// Takes a running operation of a domain up again, after the process that ran it has ended, or after
+/// livedisk_operation_free(). Progress and finish go on as if nothing had happened; AUTO_FINISH and its like still hold. An
+/// operation that was being taken back goes on being taken back.
 ///
 /// @param connection  from livedisk_open() or livedisk_open_from()
 /// @param domain      name or UUID of a domain
 /// @param target      a disk target of the operation
-/// @param out         receives the operation
+/// @param out         receives the operation, owned by the caller: end it with livedisk_operation_free()
 /// @param error       receives the error, owned by the caller; may be NULL
-/// @return LIVEDISK_ERR_INVALID_ARGUMENT (correct the call), LIVEDISK_ERR_UNSUPPORTED (wait for a later version)
+/// @return LIVEDISK_OK, or
+///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+///         LIVEDISK_ERR_NO_DOMAIN,
+///         LIVEDISK_ERR_NO_OPERATION (the disk has none),
+///         LIVEDISK_ERR_BUSY (another process runs it; the message says which),
+///         LIVEDISK_ERR_DOMAIN_STATE (the domain is off: livedisk_recover() settles what is left),
+///         LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
 ///
 /// Any thread.
 ///
@@ -199,23 +207,29 @@ pub unsafe extern "C" fn livedisk_attach(
     // SAFETY: by the caller's promise.
     unsafe {
         frame(error, || {
-            self::connection(connection)?;
+            let connection = self::connection(connection)?;
             must_have_room(out)?;
-            input::string(domain, "domain")?;
-            input::string(target, "target")?;
-            Err(not_yet("livedisk_attach"))
+            let domain = input::string(domain, "domain")?;
+            let target = input::string(target, "target")?;
+            let operation = connection.call(|connection| connection.attach(&domain, &target))?;
+            hand_out(operation, out);
+            Ok(())
         })
     }
 }
 
-/// Settles what is left on a domain after a crash. Not supported by this version of livedisk.
+/// Settles what processes that have ended left on a domain, running or not: thaws what they froze, completes what is past
+/// its point of no return, takes back the rest. Operations that somebody runs are left alone, so it is safe at any time,
+/// and again. The log says what was found and done.
 ///
 /// @param connection     from livedisk_open() or livedisk_open_from()
 /// @param domain         name or UUID; NULL: all domains
 /// @param recovery       is filled; NULL with size 0 if not wanted
 /// @param recovery_size  sizeof(struct livedisk_recovery)
 /// @param error          receives the error, owned by the caller; may be NULL
-/// @return LIVEDISK_ERR_INVALID_ARGUMENT (correct the call), LIVEDISK_ERR_UNSUPPORTED (wait for a later version)
+/// @return LIVEDISK_OK, also where an operation could not be settled: see `failed`; or
+///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+///         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
 ///
 /// Any thread.
 ///
@@ -232,10 +246,12 @@ pub unsafe extern "C" fn livedisk_recover(
     // SAFETY: by the caller's promise.
     unsafe {
         frame(error, || {
-            self::connection(connection)?;
-            input::optional_string(domain, "domain")?;
-            Room::new(recovery, recovery_size, "recovery")?;
-            Err(not_yet("livedisk_recover"))
+            let connection = self::connection(connection)?;
+            let domain = input::optional_string(domain, "domain")?;
+            let room = Room::new(recovery, recovery_size, "recovery")?;
+            let found = connection.call(|connection| connection.recover(domain.as_deref(), false))?;
+            room.fill(&livedisk_recovery::from(&found));
+            Ok(())
         })
     }
 }

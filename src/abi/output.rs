@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::invalid;
 use crate::error::Result;
-use crate::operation::{Progress, Report};
+use crate::operation::{Progress, Recovery, Report};
 
 /// How far an operation is. Filled by livedisk_poll().
 #[repr(C)]
@@ -139,6 +139,19 @@ impl From<&Progress> for livedisk_progress {
             bytes_per_second: progress.bytes_per_second,
             elapsed_ns: nanoseconds(progress.elapsed),
             guest_write_limit: progress.guest_write_limit,
+        }
+    }
+}
+
+impl From<&Recovery> for livedisk_recovery {
+    fn from(recovery: &Recovery) -> Self {
+        Self {
+            domains: recovery.domains(),
+            thawed: recovery.thawed(),
+            completed: recovery.completed(),
+            taken_back: recovery.taken_back(),
+            failed: recovery.failed(),
+            reserved: 0,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::input::{self, input};
 use super::operation::{hand_out, livedisk_operation};
 use super::values::*;
 use super::{frame, invalid};
-use crate::error::{Error, ErrorCode, Result};
+use crate::error::Result;
 use crate::operation::{CloneCallback, CloneMethod, Method, MigrateOptions, Quiesce, SnapshotDisk, SnapshotOptions};
 
 /// Clones `source`, which nobody writes to meanwhile, to `destination`, where there is nothing yet unless it was to be
@@ -215,16 +215,6 @@ pub unsafe extern "C" fn livedisk_migrate_disk(
             Ok(())
         })
     }
-}
-
-pub(super) fn not_yet(call: &str) -> Error {
-    Error::new(
-        ErrorCode::Unsupported,
-        format!(
-            "{call} is not supported by livedisk {}; use a later version",
-            crate::VERSION
-        ),
-    )
 }
 
 fn methods() -> [Method; 5] {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::guest::Guest;
 use crate::error::{Error, ErrorCode, Result};
+use crate::libvirt::xml::{Source, backup_targets};
 use crate::libvirt::{BackupEnd, Domain};
 
 impl Guest {
@@ -19,6 +20,15 @@ impl Guest {
 
     pub(crate) fn abort_backup(&self) -> Result<()> {
         self.call(&self.what("cannot end the backup of"), Domain::abort_job)
+    }
+
+    /// Each disk that the backup under way copies, and where to; `None` where none runs.
+    pub(crate) fn get_backup(&self) -> Result<Option<Vec<(String, Source)>>> {
+        let what = self.what("cannot ask for the backup of");
+        let text = self.call(&what, Domain::backup_xml)?;
+        text.map(|text| backup_targets(&text))
+            .transpose()
+            .map_err(|reason| Error::new(ErrorCode::Internal, format!("{what}: {reason}")))
     }
 
     /// How the last backup ended, as long as libvirt knows.

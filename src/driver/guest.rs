@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::block_device::BlockDevice;
 use super::host::Host;
 use crate::error::{Error, ErrorCode, Result};
-use crate::libvirt::xml::{DomainXml, without_empty_metadata};
+use crate::libvirt::xml::{DomainXml, without_metadata, without_overlay};
 use crate::libvirt::{self, Domain, Event, JobStats, State, Subscription};
 
 /// How long the agent is given for a plain question, in seconds.
@@ -152,6 +152,16 @@ impl Guest {
         }
     }
 
+    /// Whether an instance of the domain runs, this one or a later one. A transient one that is off is gone.
+    pub(crate) fn is_active(&self) -> Result<bool> {
+        match self.host.connection().lookup_uuid(&self.uuid) {
+            Err(error) if error.code().to_raw() as i32 == libvirt::code::NO_DOMAIN => Ok(false),
+            found => found
+                .map(|domain| domain.id().is_some())
+                .map_err(|error| self.host.failed(&error, &self.what("cannot find"))),
+        }
+    }
+
     /// Whether the guest is about to be seen as gone: between QEMU's death and libvirt's noticing it calls fail oddly.
     pub(crate) fn goes_away(&self) -> bool {
         let deadline = Instant::now() + NOTICING;
@@ -234,27 +244,40 @@ impl Guest {
         self.call(&self.what("cannot ask for the job of"), Domain::job_stats)
     }
 
-    /// Sets or (`None`) removes the metadata element of this namespace, live and, if persistent, in the configuration.
-    pub(crate) fn set_metadata(&self, uri: &str, element: Option<&str>) -> Result<()> {
-        let live = self.get_power_state()? != State::Off;
-        let config = self.has_persistent_configuration()?;
+    /// Sets or (`None`) removes the metadata element of this namespace, in the live and in the inactive definition.
+    pub(crate) fn set_metadata(&self, uri: &str, element: Option<&str>, live: bool, config: bool) -> Result<()> {
         self.call(&self.what("cannot set the metadata of"), |domain| {
             domain.set_metadata(uri, element, live, config)
         })
     }
 
-    /// libvirt keeps an empty `<metadata/>` where the last element was removed; a definition that had none before gets
-    /// its old form back. The domain stays defined throughout.
-    fn drop_empty_metadata(&self) -> Result<()> {
+    /// libvirt keeps an empty `<metadata/>` where the last element was removed; a definition that had none before gets its old
+    /// form back, in one step. The domain stays defined throughout. False where it holds somebody else's.
+    fn drop_metadata(&self, uri: &str) -> Result<bool> {
         let what = self.what("cannot tidy the definition of");
         let definition = self.call(&what, Domain::whole_definition)?;
-        let tidy = without_empty_metadata(&definition)
+        let tidy = without_metadata(&definition, uri)
             .map_err(|reason| Error::new(ErrorCode::Internal, format!("{what}: {reason}")))?;
-        match tidy {
-            Some(tidy) => {
+        if let Some(tidy) = &tidy {
+            let connection = self.host.connection();
+            connection
+                .define(tidy)
+                .map_err(|error| self.host.failed(&error, &what))?;
+        }
+        Ok(tidy.is_some())
+    }
+
+    /// In the inactive definition `base` (path, format) becomes the disk's image, where `overlay` was.
+    pub(crate) fn drop_overlay(&self, target: &str, overlay: &str, base: (&str, &str)) -> Result<()> {
+        let what = self.what("cannot change the definition of");
+        let definition = self.call(&what, Domain::whole_definition)?;
+        let changed = without_overlay(&definition, target, overlay, base)
+            .map_err(|reason| Error::new(ErrorCode::Internal, format!("{what}: {reason}")))?;
+        match changed {
+            Some(changed) => {
                 let connection = self.host.connection();
                 connection
-                    .define(&tidy)
+                    .define(&changed)
                     .map_err(|error| self.host.failed(&error, &what))
             }
             None => Ok(()),
@@ -276,19 +299,32 @@ impl Guest {
         )
     }
 
-    /// Removes the metadata element of this namespace, and the empty `<metadata/>` if there was none before.
+    /// Removes the metadata element of this namespace, and the `<metadata>` if there was none before.
     pub(crate) fn remove_metadata(&self, uri: &str, had_metadata: bool) -> Result<()> {
-        match self.set_metadata(uri, None) {
+        let removed = self.remove_from_config(uri, had_metadata).and_then(|()| {
+            if self.is_active()? {
+                self.set_metadata(uri, None, true, false)?;
+            }
+            Ok(())
+        });
+        match removed {
             // A transient domain takes its metadata with it.
-            Err(error) if error.code() == ErrorCode::NoDomain => return Ok(()),
-            other => other?,
+            Err(error) if error.code() == ErrorCode::NoDomain => Ok(()),
+            other => other,
         }
-        if !had_metadata
-            && self.has_persistent_configuration()?
-            && let Err(error) = self.drop_empty_metadata()
-        {
-            log::warn!("{error}; an empty <metadata/> stays in it");
+    }
+
+    fn remove_from_config(&self, uri: &str, had_metadata: bool) -> Result<()> {
+        if !self.has_persistent_configuration()? {
+            return Ok(());
         }
-        Ok(())
+        if !had_metadata {
+            match self.drop_metadata(uri) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => log::warn!("{error}; an empty <metadata/> stays in it"),
+            }
+        }
+        self.set_metadata(uri, None, false, true)
     }
 }

@@ -85,6 +85,16 @@ impl Guest {
         Ok(())
     }
 
+    /// Thaws what a process that is gone may have left frozen; how many file systems it was.
+    pub(crate) fn thaw_left(&self) -> Result<u32> {
+        self.set_agent_timeout(Some(PATIENCE))?;
+        let thawed = self.thaw_filesystems();
+        self.set_agent_timeout(None)?;
+        let thawed = thawed?;
+        log::info!("domain '{}': {thawed} file systems thawed", self.name());
+        Ok(thawed)
+    }
+
     /// One that suspended itself wakes by itself.
     fn resume_if_it_can(&self) -> Result<()> {
         match self.resume() {

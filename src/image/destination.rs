@@ -5,20 +5,21 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, statat};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::Identity;
 use super::nbd::{self, Export};
 use crate::error::{Error, ErrorCode, Result};
 
 /// A destination as the caller names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Destination {
     Path(String),
     Nbd { uri: String, export: Export },
 }
 
 /// What stands at a destination now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Place {
     /// Nothing: a file can be made there.
     Free,

@@ -4,15 +4,17 @@
 
 mod clone;
 mod destination;
+mod made;
 mod nbd;
 mod output;
 mod qemu_img;
 
 pub(crate) use clone::{Cloned, Watch, can_share_blocks, copy, reflink};
 pub(crate) use destination::{Destination, Place};
+pub(crate) use made::Made;
 pub(crate) use nbd::Server;
-pub(crate) use output::{Backing, Made, Output};
-pub(crate) use qemu_img::{check, compare_with_live, has_data_file, rebase_relative};
+pub(crate) use output::{Backing, Output};
+pub(crate) use qemu_img::{are_equal, check, commit, compare_with_live, has_content, has_data_file, rebase_relative};
 
 /// A clone that failed, and why.
 pub(crate) fn failed_clone(shown: &str, error: std::io::Error) -> crate::error::Error {
@@ -42,9 +44,10 @@ pub(crate) fn open_source(path: &str) -> crate::error::Result<std::fs::File> {
 }
 
 use rustix::fs::Stat;
+use serde::{Deserialize, Serialize};
 
 /// What makes a file the same file, whatever it is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Identity {
     File { device: u64, inode: u64 },
     Device { number: u64 },

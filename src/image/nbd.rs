@@ -2,20 +2,21 @@
 //! NBD URIs: `nbd://host[:port]/export` and `nbd+unix:///export?socket=/path`.
 
 use fluent_uri::Uri;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorCode, Result};
 
 const DEFAULT_PORT: u16 = 10809;
 
 /// Where an NBD server listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Server {
     Tcp { host: String, port: u16 },
     Unix { socket: String },
 }
 
 /// An export of an NBD server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Export {
     pub(crate) name: String,
     pub(crate) server: Server,

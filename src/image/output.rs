@@ -4,25 +4,17 @@
 use std::fs::File;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat, unlinkat};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat};
+use serde::{Deserialize, Serialize};
 
 use super::clone::{Cloned, Watch};
 use super::destination::{Destination, Place};
 use super::qemu_img::Target;
-use super::{Identity, qemu_img};
+use super::{Identity, Made, qemu_img};
 use crate::error::{Error, ErrorCode, Result};
 
-/// What a made file is, so that it alone is removed: by another process too.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Made {
-    pub(crate) path: String,
-    pub(crate) device: u64,
-    pub(crate) inode: u64,
-}
-
 /// The image that a shallow copy rests on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Backing {
     pub(crate) path: String,
     pub(crate) format: String,
@@ -40,7 +32,7 @@ pub(crate) struct Output {
     blank: bool,
 }
 
-fn refused(shown: &str, why: &str) -> Error {
+pub(super) fn refused(shown: &str, why: &str) -> Error {
     Error::new(ErrorCode::Destination, format!("destination '{shown}': {why}"))
 }
 
@@ -56,7 +48,8 @@ pub(super) fn cannot(shown: &str, what: &str, error: impl Into<std::io::Error>) 
 }
 
 impl Output {
-    /// Makes the image, or takes the one that is there. A failure leaves nothing made.
+    /// Makes the image, or takes the one that is there. One that is made is called `staging` until it is published. A
+    /// failure leaves nothing made.
     pub(crate) fn prepare(
         destination: &Destination,
         place: &Place,
@@ -64,8 +57,9 @@ impl Output {
         size: u64,
         backing: Option<&Backing>,
         reuse: bool,
+        staging: &str,
     ) -> Result<Self> {
-        let mut output = Self::open(destination, place, format)?;
+        let mut output = Self::open(destination, place, format, staging)?;
         match output.fill(place, size, backing, reuse) {
             Ok(blank) => {
                 output.blank = blank;
@@ -78,53 +72,69 @@ impl Output {
         }
     }
 
-    /// Makes an empty file, or opens what is there.
-    pub(crate) fn open(destination: &Destination, place: &Place, format: &str) -> Result<Self> {
-        let shown = destination.shown();
-        let mut output = Self {
+    /// Makes an empty file, called `staging` until it is published, or opens what is there.
+    pub(crate) fn open(destination: &Destination, place: &Place, format: &str, staging: &str) -> Result<Self> {
+        let mut output = Self::closed(destination, format);
+        let Destination::Path(path) = destination else {
+            return Ok(output);
+        };
+        output.file = Some(match place {
+            Place::Free => {
+                let (made, file) = Made::stage(path, staging)?;
+                output.made = Some(made);
+                file
+            }
+            Place::Device => {
+                // Exclusive: not while it is mounted or claimed. That claim would keep QEMU away from it, too.
+                drop(open(path, OFlags::EXCL)?);
+                open(path, OFlags::empty())?
+            }
+            Place::File | Place::Export => open(path, OFlags::empty())?,
+        });
+        Ok(output)
+    }
+
+    fn closed(destination: &Destination, format: &str) -> Self {
+        Self {
             destination: destination.clone(),
             format: format.to_owned(),
             file: None,
             made: None,
             blank: false,
-        };
-        let Destination::Path(path) = destination else {
-            return Ok(output);
-        };
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (flags, mode) = match place {
-            Place::Free => (flags | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR),
-            // Exclusive on a block device: not while it is mounted or claimed.
-            Place::Device => (flags | OFlags::EXCL, Mode::empty()),
-            Place::File | Place::Export => (flags, Mode::empty()),
-        };
-        let open = |flags| {
-            openat(CWD, path.as_str(), flags, mode)
-                .map(File::from)
-                .map_err(|error| cannot(&shown, "open", error))
-        };
-        let mut file = open(flags)?;
-        match place {
-            Place::Free => output.made = Some(Made::of(path, &file)?),
-            // A device is held open without its exclusive claim, which would keep QEMU away from it.
-            Place::Device => {
-                drop(file);
-                file = open(flags - OFlags::EXCL)?;
-            }
-            Place::File | Place::Export => {}
         }
-        output.file = Some(file);
-        Ok(output)
     }
 
     /// Opens what somebody made for this operation at a place, which counts as made by it where nothing was.
     pub(crate) fn adopt(destination: &Destination, place: &Place, format: &str) -> Result<Self> {
-        let now = if *place == Place::Free { &Place::File } else { place };
-        let mut output = Self::open(destination, now, format)?;
-        if let (Place::Free, Destination::Path(path), Some(file)) = (place, destination, &output.file) {
-            output.made = Some(Made::of(path, file)?);
+        let mut output = Self::closed(destination, format);
+        if let Destination::Path(path) = destination {
+            let file = open(path, OFlags::empty())?;
+            if *place == Place::Free {
+                output.made = Some(Made::of(path, &file)?);
+            }
+            output.file = Some(file);
         }
         Ok(output)
+    }
+
+    /// Takes the image up again in another process: the one that was `made`, or the caller's. None where it is gone.
+    pub(crate) fn reopen(destination: &Destination, place: &Place, format: &str, made: Option<Made>) -> Option<Self> {
+        let mut output = Self::closed(destination, format);
+        output.made = made;
+        if let Destination::Path(path) = destination {
+            let path = match (&output.made, place) {
+                (Some(made), _) => made.staging.as_ref().unwrap_or(path),
+                (None, Place::Free) => return None,
+                (None, _) => path,
+            };
+            output.file = Some(open(path, OFlags::empty()).ok()?);
+        }
+        Some(output)
+    }
+
+    /// Gives a made image its name.
+    pub(crate) fn publish(&mut self) -> Result<()> {
+        self.made.as_mut().map_or(Ok(()), Made::publish)
     }
 
     /// True where it reads as zeroes now.
@@ -299,75 +309,11 @@ impl Output {
     }
 }
 
-impl Made {
-    /// A storage volume: made by the daemon, and known by its name alone.
-    pub(crate) fn volume(path: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            device: 0,
-            inode: 0,
-        }
-    }
-
-    /// Makes an empty file of mode 0600 where nothing is.
-    pub(crate) fn create(path: &str) -> Result<(Self, File)> {
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL;
-        Self::open(path, flags, Mode::RUSR | Mode::WUSR, "make")
-    }
-
-    /// Takes a file that somebody made for this operation.
-    pub(crate) fn adopt(path: &str) -> Result<(Self, File)> {
-        Self::open(
-            path,
-            OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-            "open",
-        )
-    }
-
-    fn open(path: &str, flags: OFlags, mode: Mode, what: &str) -> Result<(Self, File)> {
-        let shown = path.escape_debug().to_string();
-        let file = openat(CWD, path, flags, mode)
-            .map(File::from)
-            .map_err(|error| cannot(&shown, what, error))?;
-        Ok((Self::of(path, &file)?, file))
-    }
-
-    fn of(path: &str, file: &File) -> Result<Self> {
-        let stat = fstat(file).map_err(|error| cannot(&path.escape_debug().to_string(), "look at", error))?;
-        Ok(Self {
-            path: path.to_owned(),
-            device: stat.st_dev,
-            inode: stat.st_ino,
-        })
-    }
-
-    /// Whether the name still leads to the file.
-    pub(crate) fn is_in_place(&self) -> bool {
-        let found = statat(CWD, self.path.as_str(), AtFlags::SYMLINK_NOFOLLOW);
-        found.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (self.device, self.inode))
-    }
-
-    /// Writes the file's data and its name to the disk.
-    pub(crate) fn sync(&self, file: &File) -> Result<()> {
-        let shown = self.path.escape_debug().to_string();
-        let directory = Path::new(&self.path).parent().unwrap_or(Path::new("/"));
-        file.sync_all()
-            .and_then(|()| File::open(directory)?.sync_all())
-            .map_err(|error| cannot(&shown, "sync", error))
-    }
-
-    /// Removes the file, unless the name leads to another one by now.
-    pub(crate) fn remove(&self) -> Result<()> {
-        let shown = self.path.escape_debug().to_string();
-        if !self.is_in_place() {
-            return Ok(());
-        }
-        match unlinkat(CWD, self.path.as_str(), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(cannot(&shown, "remove", error)),
-        }
-    }
+fn open(path: &str, more: OFlags) -> Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | more;
+    openat(CWD, path, flags, Mode::empty())
+        .map(File::from)
+        .map_err(|error| cannot(&path.escape_debug().to_string(), "open", error))
 }
 
 fn must_fit(shown: &str, found: u64, wanted: u64) -> Result<()> {

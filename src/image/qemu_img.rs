@@ -268,7 +268,9 @@ pub(super) fn convert(
         arguments.extend(["-r", &limit]);
     }
     arguments.extend([source.as_str(), name]);
-    let mut child = Command::new("qemu-img")
+    // It may run for hours, and holds the source's lock: it ends when we do.
+    let mut child = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "qemu-img"])
         .args(&arguments)
         .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::piped())
@@ -369,6 +371,46 @@ pub(crate) fn rebase_relative(file: &File, backing: (&str, &str), path: &str) ->
     let what = format!("write the backing file's name into '{shown}'");
     let arguments = ["rebase", "-u", "-f", "qcow2", "-b", backing.0, "-F", backing.1, STDIN];
     must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
+}
+
+/// Whether a qcow2 image has content of its own.
+pub(crate) fn has_content(file: &File, shown: &str) -> Result<bool> {
+    let what = format!("check '{shown}'");
+    let arguments = ["check", "-f", "qcow2", "--output=json", STDIN];
+    let (_, output, errors) = run(&what, &arguments, Some(clone_of(file, &what)?), None)?;
+    let value: serde_json::Value = serde_json::from_str(&output).map_err(|_| failed(&what, &one_line(&errors)))?;
+    Ok(value["allocated-clusters"].as_u64() != Some(0))
+}
+
+/// Commits an overlay that nobody uses into `base`, which it must rest on. The overlay keeps its content.
+pub(crate) fn commit(file: &File, base: &str, shown: &str) -> Result<()> {
+    let what = format!("commit '{shown}'");
+    let backing = info(file, "qcow2", shown)?.backing;
+    if backing.as_deref() != Some(base) {
+        let found = backing.unwrap_or_else(|| "nothing".into());
+        return Err(failed(
+            &what,
+            &format!("it rests on '{}' and not on '{base}'", found.escape_debug()),
+        ));
+    }
+    let arguments = ["commit", "-q", "-d", "-f", "qcow2", STDIN];
+    must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
+}
+
+/// `qemu-img compare` of two images that nobody uses.
+pub(crate) fn are_equal(one: &File, other: &File, format: &str, shown: &str) -> Result<bool> {
+    let what = format!("compare '{shown}'");
+    let path = format!(
+        "/proc/{}/fd/{}",
+        std::process::id(),
+        std::os::fd::AsRawFd::as_raw_fd(other)
+    );
+    let arguments = ["compare", "-q", "-f", format, "-F", format, STDIN, &path];
+    match run(&what, &arguments, Some(clone_of(one, &what)?), None)? {
+        (0, ..) => Ok(true),
+        (1, ..) => Ok(false),
+        (_, _, errors) => Err(failed(&what, &one_line(&errors))),
+    }
 }
 
 #[cfg(test)]

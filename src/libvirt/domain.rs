@@ -274,6 +274,22 @@ impl Domain {
         .map(drop)
     }
 
+    /// virDomainBackupGetXMLDesc of the backup that runs now; `None` where none does.
+    pub(crate) fn backup_xml(&self) -> Result<Option<String>, Error> {
+        // SAFETY: libvirt allocates the text with malloc on success; it is copied and freed here.
+        unsafe {
+            let text = sys::virDomainBackupGetXMLDesc(self.ptr(), 0);
+            if text.is_null() {
+                let error = Error::last_error();
+                let none = error.code().to_raw() as i32 == super::code::NO_DOMAIN_BACKUP;
+                return if none { Ok(None) } else { Err(error) };
+            }
+            let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
+            libc::free(text.cast());
+            Ok(Some(owned))
+        }
+    }
+
     /// virDomainGetJobStats of the job that runs now.
     pub(crate) fn job_stats(&self) -> Result<JobStats, Error> {
         let (kind, map) = self.read_job_stats(0)?;

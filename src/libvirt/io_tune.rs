@@ -4,6 +4,7 @@
 use std::ffi::CString;
 use std::ptr;
 
+use serde::{Deserialize, Serialize};
 use virt::error::Error;
 use virt_sys as sys;
 
@@ -14,7 +15,7 @@ use super::params::{self, Value};
 const AROUND_A_WRITE: u64 = 128 << 10;
 
 /// Every limit of a disk by libvirt's name for it, 0: none. The group that a disk may share limits with is left alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IoTune(Vec<(String, u64)>);
 
 impl IoTune {
@@ -42,18 +43,10 @@ impl IoTune {
         Self(limits)
     }
 
-    /// In one line, for a record.
+    /// In one line.
     pub(crate) fn to_text(&self) -> String {
         let limits: Vec<_> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
         limits.join(" ")
-    }
-
-    pub(crate) fn from_text(text: &str) -> Option<Self> {
-        let limit = |word: &str| {
-            let (name, value) = word.split_once('=')?;
-            Some((name.to_owned(), value.parse().ok()?))
-        };
-        text.split(' ').map(limit).collect::<Option<_>>().map(Self)
     }
 }
 
@@ -174,7 +167,5 @@ mod tests {
         let limited = before.with_writes_limited(1 << 20).to_text();
         let expected = "total_bytes_sec=1048576 total_bytes_sec_max=0 total_bytes_sec_max_length=0 write_bytes_sec=0 write_iops_sec=2";
         assert_eq!(limited, expected);
-        assert_eq!(IoTune::from_text(&before.to_text()), Some(before));
-        assert_eq!(IoTune::from_text("no limits"), None);
     }
 }

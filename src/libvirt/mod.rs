@@ -41,6 +41,7 @@ pub(crate) mod code {
     pub(crate) const OPERATION_UNSUPPORTED: i32 = 84;
     pub(crate) const AGENT_UNRESPONSIVE: i32 = 86;
     pub(crate) const AGENT_UNSYNCED: i32 = 97;
+    pub(crate) const NO_DOMAIN_BACKUP: i32 = 104;
     pub(crate) const AGENT_COMMAND_TIMEOUT: i32 = 112;
     pub(crate) const AGENT_COMMAND_FAILED: i32 = 113;
 }

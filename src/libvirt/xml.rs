@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The XML that is read from libvirt and written for it.
 
+mod chain;
 mod disk;
 mod metadata;
 mod volume;
 mod write;
 
-pub(crate) use disk::{Device, Disk, DomainXml, Layer, Machine, Source};
-pub(crate) use metadata::without_empty_metadata;
+pub(crate) use chain::without_overlay;
+pub(crate) use disk::{Device, Disk, DomainXml, Layer, Machine, Mirror, Source, backup_targets};
+pub(crate) use metadata::without_metadata;
 pub(crate) use volume::{NewVolume, volume, volume_format};
 pub(crate) use write::{
     BackupDisk, NbdServer, Target, backup, copy_destination, external_snapshot, overlay_destination,

@@ -5,14 +5,19 @@
 //! the hands, [`worker`] for the loop.
 #![forbid(unsafe_code)]
 
+mod claim;
 mod clone_snapshot;
 mod cloning;
 mod convergence;
 mod faults;
+mod journal;
 mod migrate;
+mod offline;
+mod owner;
 mod preflight;
 mod procedure;
 mod record;
+mod recover;
 mod shared;
 mod snapshot;
 mod state;
@@ -29,6 +34,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+pub(crate) use recover::recover;
+pub use recover::{Recovered, Recovery, Settlement};
 pub(crate) use status::operations;
 pub use status::{DiskStatus, OperationStatus};
 pub use types::{
@@ -38,8 +45,13 @@ pub use types::{
 
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
-use crate::libvirt::Quiet;
+use crate::guard;
+use crate::libvirt::xml::DomainXml;
+use crate::libvirt::{Quiet, State};
+use claim::Claim;
+use journal::Journal;
 use procedure::Procedure;
+use record::{Kind, Record};
 use shared::{Outcome, Shared};
 use state::Goal;
 use worker::Worker;
@@ -47,7 +59,7 @@ use worker::Worker;
 /// An operation on a running guest. It goes on by itself; this handle watches and steers it, from any thread.
 ///
 /// Dropping it detaches: nothing is pivoted and nothing aborted. What QEMU does goes on, and the operation's record
-/// stays with the domain.
+/// stays with the domain, so that it can be attached to or recovered.
 #[derive(Debug)]
 pub struct Operation {
     shared: Arc<Shared>,
@@ -56,7 +68,7 @@ pub struct Operation {
     plan: Vec<String>,
 }
 
-/// An operation that is planned and not started.
+/// What it comes to in threads and handles.
 struct Draft {
     shared: Arc<Shared>,
     domain: String,
@@ -64,9 +76,12 @@ struct Draft {
 }
 
 impl Draft {
-    fn new(domain: &str, plan: Vec<String>) -> Result<Self> {
+    fn new(domain: &str, plan: Vec<String>, started: SystemTime) -> Result<Self> {
+        let shared = Shared::new(started)?;
+        let step_count = u32::try_from(plan.len()).unwrap_or(u32::MAX);
+        shared.publish(|progress| progress.step_count = step_count);
         Ok(Self {
-            shared: Arc::new(Shared::new(u32::try_from(plan.len()).unwrap_or(u32::MAX))?),
+            shared: Arc::new(shared),
             domain: domain.to_owned(),
             plan,
         })
@@ -91,6 +106,7 @@ impl Draft {
         let outcome = Outcome {
             result: Ok(report),
             taken_back: true,
+            thawed: 0,
         };
         self.shared.conclude(Phase::Done, outcome);
         self.into_operation(None)
@@ -111,6 +127,7 @@ impl Draft {
                     let outcome = Outcome {
                         result: Err(error),
                         taken_back: false,
+                        thawed: 0,
                     };
                     in_thread.conclude(Phase::Failed, outcome);
                 }
@@ -129,6 +146,40 @@ impl Draft {
     }
 }
 
+/// The claim to the domain, if it is as it was when the plan was made: nobody else's operation, and the disks where they
+/// were. `migrated` as in [`preflight::must_be_free`].
+fn claim<'a>(guest: &'a Guest, before: &DomainXml, targets: &[&str], migrated: Option<&str>) -> Result<Claim<'a>> {
+    let claim = Claim::take(guest)?;
+    preflight::must_be_free(guest, migrated)?;
+    let now = guest.get_config(false)?;
+    let chain = |config: &DomainXml, target| config.disk(target).map(|disk| disk.chain.clone());
+    if targets
+        .iter()
+        .all(|target| chain(&now, target) == chain(before, target))
+    {
+        return Ok(claim);
+    }
+    Err(Error::new(
+        ErrorCode::Busy,
+        format!(
+            "somebody else changed the disks of domain '{}' just now; try again",
+            guest.name()
+        ),
+    ))
+}
+
+/// An operation as its record and the world show it.
+fn resume(guest: &Arc<Guest>, journal: Journal, shared: &Arc<Shared>) -> Result<Box<dyn Procedure>> {
+    let (record, shared) = (journal.read(), Arc::clone(shared));
+    Ok(match record.kind {
+        Kind::Snapshot if record.method == Method::Clone => {
+            Box::new(clone_snapshot::engine::Engine::resume(guest, journal, shared)?)
+        }
+        Kind::Snapshot => Box::new(snapshot::engine::Engine::resume(guest, journal, shared)?),
+        Kind::Migration => Box::new(migrate::engine::Engine::resume(guest, journal, shared)?),
+    })
+}
+
 fn deadline(timeout: Option<Duration>) -> Option<Instant> {
     // A time too far to be named is for ever.
     Instant::now().checked_add(timeout?)
@@ -138,44 +189,95 @@ impl Operation {
     /// Checks everything, then starts.
     pub(crate) fn start_live_snapshot(guest: Guest, options: &SnapshotOptions) -> Result<Self> {
         use snapshot::{describe, engine, model};
-        let plan = snapshot::plan::Plan::new(guest, options)?;
+        let guest = Arc::new(guest);
+        let config = guest.get_config(false)?;
+        let plan = snapshot::plan::Plan::new(&guest, options)?;
         if plan.method == Method::Clone {
-            return Self::start_clone_snapshot(plan, options.dry_run);
+            return Self::start_clone_snapshot(&guest, &config, plan, options.dry_run);
         }
         let steps = model::plan(&engine::at_start(&plan), Goal::Forward, &plan.taken());
         let words = steps.iter().map(|step| describe::step(*step, &plan)).collect();
-        let draft = Draft::new(plan.guest.name(), words)?;
+        let draft = Draft::new(guest.name(), words, SystemTime::now())?;
         if options.dry_run {
             return Ok(draft.dry_run(plan.method, plan.disk_count()));
         }
-        let procedure = engine::Engine::new(plan, Arc::clone(&draft.shared))?;
+        let claim = claim(&guest, &config, &plan.targets(), None)?;
+        let procedure = engine::Engine::new(plan, &claim, Arc::clone(&draft.shared))?;
         draft.start(Box::new(procedure))
     }
 
-    fn start_clone_snapshot(plan: snapshot::plan::Plan, dry_run: bool) -> Result<Self> {
+    fn start_clone_snapshot(
+        guest: &Arc<Guest>,
+        config: &DomainXml,
+        plan: snapshot::plan::Plan,
+        dry_run: bool,
+    ) -> Result<Self> {
         use clone_snapshot::{describe, engine, model};
         let steps = model::plan(&engine::at_start(&plan), Goal::Forward, &plan.taken());
         let words = steps.iter().map(|step| describe::step(*step, &plan)).collect();
-        let draft = Draft::new(plan.guest.name(), words)?;
+        let draft = Draft::new(guest.name(), words, SystemTime::now())?;
         if dry_run {
             return Ok(draft.dry_run(plan.method, plan.disk_count()));
         }
-        let procedure = engine::Engine::new(plan, Arc::clone(&draft.shared))?;
+        let claim = claim(guest, config, &plan.targets(), None)?;
+        let procedure = engine::Engine::new(plan, &claim, Arc::clone(&draft.shared))?;
         draft.start(Box::new(procedure))
     }
 
     /// Checks everything, then starts.
     pub(crate) fn migrate_disk(guest: Guest, options: &MigrateOptions) -> Result<Self> {
         use migrate::{describe, engine, model};
-        let plan = migrate::plan::Plan::new(guest, options)?;
+        let guest = Arc::new(guest);
+        let config = guest.get_config(false)?;
+        let plan = migrate::plan::Plan::new(&guest, options)?;
         let steps = model::plan(&engine::at_start(&plan), Goal::Forward);
         let words = steps.iter().map(|step| describe::step(*step, &plan)).collect();
-        let draft = Draft::new(plan.guest.name(), words)?;
+        let draft = Draft::new(guest.name(), words, SystemTime::now())?;
         if options.dry_run {
             return Ok(draft.dry_run(plan.method, 1));
         }
-        let procedure = engine::Engine::new(plan, Arc::clone(&draft.shared))?;
+        let target = options.target.as_str();
+        let claim = claim(&guest, &config, &[target], Some(target))?;
+        let procedure = engine::Engine::new(plan, &claim, Arc::clone(&draft.shared))?;
         draft.start(Box::new(procedure))
+    }
+
+    /// Takes up the operation that has the disk, if nobody runs it.
+    pub(crate) fn attach(guest: Guest, target: &str) -> Result<Self> {
+        let guest = Arc::new(guest);
+        let name = guest.name();
+        let claim = Claim::take(&guest)?;
+        let records: Vec<_> = Record::all(&guest)?.into_iter().collect::<Result<_>>()?;
+        let has_disk = |record: &Record| record.disks.iter().any(|disk| disk.target == target);
+        let record = records.into_iter().find(has_disk).ok_or_else(|| {
+            Error::new(
+                ErrorCode::NoOperation,
+                format!(
+                    "disk '{}' of domain '{name}' has no operation under way",
+                    target.escape_debug()
+                ),
+            )
+        })?;
+        if !record.owner.is_dead() {
+            return Err(preflight::in_use(&guest, &record));
+        }
+        if guest.get_power_state()? == State::Off {
+            return Err(Error::new(
+                ErrorCode::DomainState,
+                format!("domain '{name}' is off, so its operation cannot go on; let recover settle it"),
+            ));
+        }
+        guard::prepare(guest.host())?;
+        let shared = Arc::new(Shared::new(record.started)?);
+        let apart = preflight::apart_if_in_use(&guest)?;
+        let journal = Journal::take_over(&apart, record, &claim)?;
+        let mut procedure = resume(&apart, journal, &shared)?;
+        procedure.look(Goal::Forward)?;
+        let plan = procedure.words(Goal::Forward);
+        let step_count = u32::try_from(plan.len()).unwrap_or(u32::MAX);
+        shared.publish(|progress| progress.step_count = step_count);
+        let domain = name.to_owned();
+        Draft { shared, domain, plan }.start(procedure)
     }
 
     /// Waits until the phase changes or there is new progress, at most for `timeout` (`None`: for ever), and returns
@@ -227,6 +329,7 @@ impl Operation {
             Some(Outcome {
                 result: Err(error),
                 taken_back: false,
+                ..
             }) => Err(error),
             _ => Ok(()),
         }

@@ -2,7 +2,7 @@
 //! What every operation asks before it begins.
 
 use std::path::Path;
-use std::time::UNIX_EPOCH;
+use std::sync::Arc;
 
 use super::record::{Kind, Record};
 use crate::driver::Guest;
@@ -17,30 +17,19 @@ fn error(code: ErrorCode, message: impl Into<String>) -> Error {
 
 /// Asked for first, because the error codes of a busy domain say many things. `migrated` is the one disk that is wanted,
 /// by a migration: migrations of other disks are not in its way.
-pub(super) fn must_be_free(guest: &Guest, config: &DomainXml, migrated: Option<&str>) -> Result<()> {
+pub(super) fn must_be_free(guest: &Guest, migrated: Option<&str>) -> Result<()> {
     let name = guest.name();
-    for record in config.metadata.iter().flatten().filter_map(Record::from_xml) {
-        let record = record.map_err(|reason| {
+    for record in Record::all(guest)? {
+        let record = record.map_err(|failure| {
             error(
                 ErrorCode::Busy,
-                format!("domain '{name}' is in use by another livedisk: {reason}"),
+                format!("domain '{name}' is in use by another livedisk: {}", failure.message()),
             )
         })?;
         let is_elsewhere = |target| record.disks.iter().all(|disk| disk.target != target);
-        if record.kind == Kind::Migration && migrated.is_some_and(is_elsewhere) {
-            continue;
+        if record.kind != Kind::Migration || !migrated.is_some_and(is_elsewhere) {
+            return Err(in_use(guest, &record));
         }
-        let owner = &record.owner;
-        let state = if owner.is_dead() { "dead" } else { "running" };
-        let since = record.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        return Err(error(
-            ErrorCode::Busy,
-            format!(
-                "domain '{name}' is in use by livedisk operation {} of the {state} process {} on host {} (since second \
-                 {since} of the epoch); wait for it or cancel it there, and settle what a dead process left",
-                record.id, owner.process, owner.host
-            ),
-        ));
     }
     if guest.get_job_stats()? != JobStats::None {
         return Err(error(
@@ -53,22 +42,43 @@ pub(super) fn must_be_free(guest: &Guest, config: &DomainXml, migrated: Option<&
     Ok(())
 }
 
-/// Whether an operation runs on the domain.
-pub(super) fn has_record(config: &DomainXml) -> bool {
-    config
-        .metadata
-        .iter()
-        .flatten()
-        .any(|element| Record::from_xml(element).is_some())
+/// The guest over a connection of its own where another operation runs on it: libvirt takes our callbacks once a domain and
+/// connection.
+pub(super) fn apart_if_in_use(guest: &Arc<Guest>) -> Result<Arc<Guest>> {
+    let others = Record::all(guest)?.into_iter().flatten();
+    if others.filter(|record| !record.owner.is_dead()).count() > 0 {
+        return guest.apart().map(Arc::new);
+    }
+    Ok(Arc::clone(guest))
 }
 
 /// Whether a definition has a `<metadata>` that is not only there for operations that run.
 pub(super) fn has_own_metadata(config: &DomainXml) -> bool {
-    let is_own = |element| Record::from_xml(element).is_none();
+    let is_own = |element: &xmltree::Element| {
+        let uri = element.namespace.as_deref();
+        !uri.is_some_and(|uri| uri.starts_with("urn:livedisk:"))
+    };
     config
         .metadata
         .as_ref()
         .is_some_and(|all| all.is_empty() || all.iter().any(is_own))
+}
+
+/// Who is in the way, and what to do about it.
+pub(super) fn in_use(guest: &Guest, record: &Record) -> Error {
+    let (name, kind, owner) = (guest.name(), record.kind.name(), &record.owner);
+    let (state, advice) = if owner.is_dead() {
+        ("was left behind by", "attach to it, or let recover settle it")
+    } else {
+        ("is run by", "wait for it, or cancel it there")
+    };
+    error(
+        ErrorCode::Busy,
+        format!(
+            "domain '{name}' has a {kind} under way (operation {}), which {state} {owner}; {advice}",
+            record.id
+        ),
+    )
 }
 
 /// The images that the guest itself uses, whole chains included: no destination may be one of them.
@@ -162,11 +172,26 @@ pub(super) fn libvirt_target(destination: &Destination, is_device: bool) -> Targ
     }
 }
 
+/// Whether a job that writes there writes to this destination.
+pub(super) fn is_at(destination: &Destination, source: &Source) -> bool {
+    match (destination, source) {
+        (Destination::Path(path), source) => source.path() == Some(path),
+        (Destination::Nbd { export, .. }, Source::Nbd(name)) => export.name == *name,
+        _ => false,
+    }
+}
+
+/// What the image of a disk is called until the record knows it.
+pub(super) fn staging(destination: &Destination, id: &str, target: &str) -> String {
+    beside_as(destination.as_written(), &format!(".livedisk-{id}-{target}.part"))
+}
+
 /// A file name beside `path` that belongs to this operation.
 pub(super) fn beside(path: &str, id: &str, role: &str) -> String {
+    beside_as(path, &format!(".livedisk-{id}-{role}.qcow2"))
+}
+
+fn beside_as(path: &str, name: &str) -> String {
     let directory = Path::new(path).parent().unwrap_or(Path::new("/"));
-    directory
-        .join(format!(".livedisk-{id}-{role}.qcow2"))
-        .to_string_lossy()
-        .into_owned()
+    directory.join(name).to_string_lossy().into_owned()
 }

@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 
+use super::journal::Journal;
 use super::state::Goal;
 use super::types::{Phase, Report};
 use crate::driver::Guest;
@@ -53,4 +54,15 @@ pub(super) trait Procedure: Send {
     fn has_events(&self) -> bool;
 
     fn guest(&self) -> &Guest;
+
+    fn journal(&self) -> &Journal;
+
+    /// Whether what was observed last is settled by going on: what is left to do is to say so.
+    fn is_settled_forward(&self) -> bool;
+
+    /// The steps to the goal from what was observed last, in words.
+    fn words(&self, goal: Goal) -> Vec<String>;
+
+    /// File systems thawed that a dead process had left frozen.
+    fn thawed(&self) -> u32;
 }

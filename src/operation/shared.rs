@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -66,6 +66,8 @@ pub(super) struct Outcome {
     pub(super) result: Result<Report>,
     /// Nothing of it is left. A complete operation leaves its images.
     pub(super) taken_back: bool,
+    /// File systems thawed that a dead process had left frozen.
+    pub(super) thawed: u32,
 }
 
 #[derive(Debug)]
@@ -91,7 +93,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(step_count: u32) -> Result<Self> {
+    /// Of an operation that began when `started` was.
+    pub(super) fn new(started: SystemTime) -> Result<Self> {
+        let now = Instant::now();
+        let since = started.elapsed().unwrap_or_default();
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| Error::new(ErrorCode::Io, format!("cannot make an event descriptor: {error}")))?;
         Ok(Self {
@@ -102,7 +107,7 @@ impl Shared {
                 progress: Progress {
                     phase: Phase::Preparing,
                     step: 0,
-                    step_count,
+                    step_count: 0,
                     bytes_done: 0,
                     bytes_total: 0,
                     bytes_per_second: 0,
@@ -115,7 +120,7 @@ impl Shared {
             }),
             changed: Condvar::new(),
             fd,
-            began: Instant::now(),
+            began: now.checked_sub(since).unwrap_or(now),
         })
     }
 

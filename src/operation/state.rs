@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What the procedures tell apart in the world.
 
+use serde::{Deserialize, Serialize};
+
+use crate::image::{Made, Output};
+
 /// Where the loop is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Goal {
@@ -11,7 +15,8 @@ pub(crate) enum Goal {
 }
 
 /// How far the operation's record says it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Mark {
     Absent,
     /// The destinations are being made.
@@ -25,9 +30,6 @@ pub(crate) enum Mark {
 }
 
 impl Mark {
-    /// Every mark that a record can carry.
-    pub(crate) const RECORDED: [Self; 4] = [Self::Begun, Self::Copying, Self::Fixing, Self::Fixed];
-
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Absent => "absent",
@@ -84,10 +86,35 @@ impl Remedy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Image {
     Missing,
+    /// Begun by this operation, and of no use: to be made anew or removed.
+    Half,
     /// Made by this operation: to be removed on the way back.
     Made,
     /// The caller's: never removed.
     Taken,
+}
+
+impl Image {
+    pub(crate) fn of(output: Option<&Output>) -> Self {
+        output.map_or(Self::Missing, |output| output.made().map_or(Self::Taken, Self::of_made))
+    }
+
+    pub(crate) fn of_made(made: &Made) -> Self {
+        match made.staging {
+            Some(_) => Self::Half,
+            None => Self::Made,
+        }
+    }
+
+    /// Of this operation, and so to be removed on the way back.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Self::Half | Self::Made)
+    }
+
+    /// To be made, or made anew.
+    pub(crate) fn is_wanting(self) -> bool {
+        matches!(self, Self::Missing | Self::Half)
+    }
 }
 
 pub(crate) fn position<T>(list: &[T], matches: impl Fn(&T) -> bool) -> Option<usize> {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::record::Record;
 use super::types::Method;
 use crate::driver::Host;
-use crate::error::{Error, ErrorCode, Result};
+use crate::error::{ErrorCode, Result};
 
 /// An operation, as its record with the domain tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,14 +55,13 @@ pub(crate) fn operations(host: &Arc<Host>, domain: Option<&str>) -> Result<Vec<O
     };
     let mut found = Vec::new();
     for guest in guests {
-        let config = match guest.get_config(false) {
+        let records = match Record::all(&guest) {
             // It was removed since the list was made.
             Err(error) if error.code() == ErrorCode::NoDomain && domain.is_none() => continue,
             other => other?,
         };
-        for record in config.metadata.iter().flatten().filter_map(Record::from_xml) {
-            let record = record
-                .map_err(|reason| Error::new(ErrorCode::Internal, format!("domain '{}': {reason}", guest.name())))?;
+        for record in records {
+            let record = record?;
             let disks = record
                 .disks
                 .iter()

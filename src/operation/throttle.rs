@@ -21,6 +21,21 @@ pub(super) struct Brake {
 }
 
 impl Brake {
+    /// One that a process that died left, as tight as may be.
+    pub(super) fn found(guest: &Arc<Guest>, target: &str, before: IoTune) -> Self {
+        let throttle = Throttle {
+            guest: Arc::clone(guest),
+            target: target.to_owned(),
+            before,
+            limit: FLOOR,
+            restored: false,
+        };
+        Self {
+            throttle: Some(throttle),
+            refused: false,
+        }
+    }
+
     pub(super) fn is_on(&self) -> bool {
         self.throttle.is_some()
     }

@@ -3,10 +3,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 /// How the content of a disk gets to its destination.
 ///
 /// [`Method::Auto`] takes the cheapest method that cannot hurt the guest; the report says which one it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[repr(i32)]
 pub enum Method {
     /// Let livedisk choose: [`Method::Clone`] where the image's file can share its blocks with the destination, else
@@ -105,7 +108,8 @@ impl Consistency {
 }
 
 /// What the result can be relied on for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[repr(i32)]
 pub enum Consistency {
     /// As after a power failure: file systems replay their journals.
@@ -165,7 +169,8 @@ pub struct SnapshotOptions {
 
 /// How the quiet base of a disk gets to its destination. Where a snapshot is to be flattened, converted or written to
 /// something that exists, `Auto` and `Copy` write what the backing chain shows, in one pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[repr(i32)]
 pub enum CloneMethod {
     /// The cheapest that works: shared blocks, else a copy.

@@ -7,6 +7,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use super::faults;
 use super::shared::Shared;
 use super::types::Consistency;
@@ -34,7 +36,7 @@ pub(super) struct Window<'a> {
 }
 
 /// A point in time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Fixed {
     pub(super) at: SystemTime,
     pub(super) freeze: Duration,

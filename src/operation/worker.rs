@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::faults;
 use super::procedure::{Procedure, Turn};
 use super::shared::{Outcome, Shared};
-use super::state::Goal;
+use super::state::{Goal, Mark};
 use super::types::Phase;
 use crate::error::{Error, ErrorCode, Result};
 
@@ -39,10 +39,16 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(procedure: Box<dyn Procedure>, shared: Arc<Shared>) -> Self {
+        let failure = procedure.journal().read().back.map(|why| {
+            let name = procedure.guest().name();
+            let message =
+                format!("the operation on domain '{name}' was being taken back when its process ended: {why}");
+            Error::new(ErrorCode::Cancelled, message)
+        });
         Self {
             procedure,
             shared,
-            failure: None,
+            failure,
             back_failures: 0,
             back_waits: None,
             interval: FIRST_WITHOUT_EVENTS,
@@ -59,6 +65,11 @@ impl Worker {
             }
             let back = (self.failure.is_some() || requests.cancel) && !self.procedure.passed_no_return();
             let goal = if back { Goal::Back } else { Goal::Forward };
+            if let Err(error) = self.record_way_back(goal)
+                && !self.carries_on(goal, &error)
+            {
+                return self.give_up(error);
+            }
             let news = self.shared.news();
             let turn = match self.procedure.look(goal) {
                 Ok(turn) => turn,
@@ -94,6 +105,19 @@ impl Worker {
                 return self.give_up(error);
             }
         }
+    }
+
+    /// Whoever takes the operation up from its record goes on the way it went.
+    fn record_way_back(&self, goal: Goal) -> Result<()> {
+        let journal = self.procedure.journal();
+        if goal == Goal::Forward || journal.is_back() || journal.mark() == Mark::Absent {
+            return Ok(());
+        }
+        let why = self.failure.as_ref().map_or("it was cancelled", Error::message);
+        journal.write(|record| {
+            record.back = Some(why.to_owned());
+            Ok(())
+        })
     }
 
     /// Whether the loop goes on after `error`: over a new connection, or back instead of forward.
@@ -226,8 +250,12 @@ impl Worker {
             }
         };
         log::info!("{}: {result:?}", phase.name());
-        let taken_back = goal == Goal::Back;
-        self.shared.conclude(phase, Outcome { result, taken_back });
+        let outcome = Outcome {
+            result,
+            taken_back: goal == Goal::Back,
+            thawed: self.procedure.thawed(),
+        };
+        self.shared.conclude(phase, outcome);
     }
 
     /// Taking back did not work either: the record stays, so that what is left can be found and settled.
@@ -244,12 +272,13 @@ impl Worker {
             .with_libvirt_code(first.libvirt_code()),
             _ => error,
         };
-        // What it holds of the guest (a throttle) is given back before anybody hears of the end.
-        drop(self.procedure);
         let outcome = Outcome {
             result: Err(told),
             taken_back: false,
+            thawed: self.procedure.thawed(),
         };
+        // What it holds of the guest (a throttle, its record) is given back before anybody hears of the end.
+        drop(self.procedure);
         self.shared.conclude(Phase::Failed, outcome);
     }
 }

@@ -75,6 +75,10 @@ fn live(bed: &Bed, domain: &str) -> String {
             lines.push(start.to_owned());
             continue;
         }
+        if let Some((start, rest)) = line.split_once("/domain-") {
+            lines.push(format!("{start}{}", rest.split_once('-').unwrap().1));
+            continue;
+        }
         let is_image = line.contains("<source ") || line.contains("<backingStore ");
         match line.split_once(" index='").filter(|_| is_image) {
             Some((start, rest)) => lines.push(format!("{start}{}", rest.split_once('\'').unwrap().1)),

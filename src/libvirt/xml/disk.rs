@@ -19,6 +19,8 @@ pub(crate) enum Device {
 pub(crate) enum Source {
     File(String),
     Block(String),
+    /// An export of an NBD server, by its name.
+    Nbd(String),
     /// Network, volume, NVMe, vhost-user, ...: nothing that this host can open by path.
     Other(String),
     /// No medium.
@@ -39,6 +41,8 @@ pub(crate) struct Mirror {
     pub(crate) job: String,
     /// `ready='yes'`: the only sign of readiness there is.
     pub(crate) ready: bool,
+    /// Where it goes.
+    pub(crate) source: Source,
 }
 
 /// One disk.
@@ -125,7 +129,7 @@ impl Disk {
         };
         let mut chain = vec![Layer {
             format: format_of(element, "driver"),
-            source: Source::parse(element),
+            source: Source::parse(element, "source"),
         }];
         let mut backing = element.get_child("backingStore");
         while let Some(layer) = backing {
@@ -134,7 +138,7 @@ impl Disk {
             }
             chain.push(Layer {
                 format: format_of(layer, "format"),
-                source: Source::parse(layer),
+                source: Source::parse(layer, "source"),
             });
             backing = layer.get_child("backingStore");
         }
@@ -153,6 +157,7 @@ impl Disk {
             mirror: element.get_child("mirror").map(|mirror| Mirror {
                 job: attribute(mirror, "job").unwrap_or("copy").to_owned(),
                 ready: attribute(mirror, "ready") == Some("yes"),
+                source: Source::parse(mirror, "source"),
             }),
         })
     }
@@ -169,10 +174,14 @@ impl Disk {
 }
 
 impl Source {
-    fn parse(parent: &Element) -> Self {
-        let Some(source) = parent.get_child("source") else {
+    /// From the child of that name.
+    pub(super) fn parse(parent: &Element, child: &str) -> Self {
+        let Some(source) = parent.get_child(child) else {
             return Self::Empty;
         };
+        if let (Some("nbd"), Some(name)) = (attribute(source, "protocol"), attribute(source, "name")) {
+            return Self::Nbd(name.to_owned());
+        }
         match (attribute(source, "file"), attribute(source, "dev")) {
             (Some(path), _) => Self::File(path.to_owned()),
             (None, Some(path)) => Self::Block(path.to_owned()),
@@ -184,9 +193,21 @@ impl Source {
     pub(crate) fn path(&self) -> Option<&str> {
         match self {
             Self::File(path) | Self::Block(path) => Some(path),
-            Self::Other(_) | Self::Empty => None,
+            Self::Nbd(_) | Self::Other(_) | Self::Empty => None,
         }
     }
+}
+
+/// Each disk that a `<domainbackup>` copies, and where to.
+pub(crate) fn backup_targets(text: &str) -> Result<Vec<(String, Source)>, String> {
+    let root = parse(text).map_err(|error| error.to_string())?;
+    let disks = root
+        .get_child("disks")
+        .into_iter()
+        .flat_map(|disks| children(disks, "disk"));
+    let copied = disks.filter(|disk| attribute(disk, "backup") != Some("no"));
+    let target = |disk| Some((attribute(disk, "name")?.to_owned(), Source::parse(disk, "target")));
+    Ok(copied.filter_map(target).collect())
 }
 
 fn format_of(parent: &Element, child: &str) -> Option<String> {
@@ -216,7 +237,8 @@ mod tests {
         assert_eq!(vda.active().format.as_deref(), Some("qcow2"));
         assert_eq!(vda.chain.len(), 2);
         assert_eq!(vda.backing().unwrap().format.as_deref(), Some("raw"));
-        assert!(vda.mirror.as_ref().unwrap().ready);
+        let mirror = vda.mirror.as_ref().unwrap();
+        assert!(mirror.ready && mirror.source == Source::File("/m".into()));
         assert_eq!(domain.disk("sda").unwrap().active().source, Source::Empty);
         assert_eq!(domain.disk("sda").unwrap().device, Device::Cdrom);
         let vdb = domain.disk("vdb").unwrap();

@@ -34,6 +34,11 @@ pub(in crate::operation) fn step(step: Step, plan: &Plan) -> String {
         ),
         Step::AwaitJobs => "wait for QEMU".into(),
         Step::PivotCommit(index) => format!("pivot disk '{}' to its image", target(index)),
+        Step::CommitOffline(index) => format!(
+            "commit the overlay of disk '{}' into its image, and write that into the definition (qemu-img)",
+            target(index)
+        ),
+        Step::Thaw => "thaw the guest's file systems".into(),
         Step::Throttle(index) => format!(
             "throttle the guest's writes to disk '{}' (virDomainSetBlockIoTune)",
             target(index)

@@ -4,19 +4,24 @@
 use std::ffi::CString;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::plan::Way;
-use super::{Chain, Failure, Observed, SeenDisk, Step, model, next, phase};
+use super::{Chain, Failure, Observed, SeenDisk, Step, describe, model, next, phase};
 use crate::driver::{BlockDevice, Guest, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{self, Made, Output};
+use crate::image::{self, Destination, Made, Output, Place};
 use crate::libvirt::xml::{DomainXml, external_snapshot};
-use crate::libvirt::{State, Subscription};
+use crate::libvirt::{IoTune, State, Subscription};
+use crate::operation::claim::Claim;
 use crate::operation::cloning;
-use crate::operation::preflight::beside;
+use crate::operation::journal::Journal;
+use crate::operation::offline;
+use crate::operation::preflight::{beside, staging};
 use crate::operation::procedure::{Procedure, Turn};
 use crate::operation::record::{Kind, Record, RecordedDisk};
 use crate::operation::shared::Shared;
-use crate::operation::snapshot::plan::{Plan, PlannedDisk};
+use crate::operation::snapshot::plan::{Plan, PlannedDisk, Request};
 use crate::operation::state::{Goal, Image, Job, Mark};
 use crate::operation::throttle::Brake;
 use crate::operation::tracked::Tracked;
@@ -29,21 +34,45 @@ struct Cloning {
     overlay_path: String,
     /// A'.
     overlay: Option<Made>,
+    /// A process that died left A', and nobody uses it.
+    stale: bool,
     output: Option<Output>,
     cloned: bool,
     progress: (u64, u64),
     commit: Tracked,
     brake: Brake,
+    /// What a throttled disk is given back.
+    unthrottled: Option<IoTune>,
+}
+
+/// What the record keeps for whoever takes the operation up.
+#[derive(Serialize, Deserialize)]
+struct Details {
+    request: Request,
+    fixed: Option<Fixed>,
+    disks: Vec<DiskDetails>,
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct DiskDetails {
+    /// Copied and to be copied, by the clone.
+    progress: (u64, u64),
+    /// The disk is throttled, and these limits are its own.
+    throttled: Option<IoTune>,
 }
 
 pub(in crate::operation) struct Engine {
     plan: Plan,
     shared: Arc<Shared>,
     subscription: Option<Subscription>,
-    record: Record,
+    journal: Journal,
     disks: Vec<Cloning>,
     fixed: Option<Fixed>,
     verified: bool,
+    /// A process died with the freeze window open, or nearly so.
+    left_frozen: bool,
+    /// File systems thawed that such a process had left frozen.
+    thawed: u32,
     /// What was seen and decided last.
     seen: Observed,
     goal: Goal,
@@ -66,6 +95,8 @@ pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
     };
     Observed {
         alive: true,
+        off: false,
+        thawed: true,
         mark: Mark::Absent,
         fixed: false,
         verified: false,
@@ -76,21 +107,90 @@ pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
 }
 
 impl Engine {
-    pub(in crate::operation) fn new(plan: Plan, shared: Arc<Shared>) -> Result<Self> {
+    /// Writes the record; from then on the operation is this process's.
+    pub(in crate::operation) fn new(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
         let disks = plan.disks.iter().map(|disk| RecordedDisk {
             target: disk.target.clone(),
             destination: disk.destination.as_written().to_owned(),
             format: disk.format.clone(),
             made: None,
-            throttled: None,
-            overlay: None,
         });
-        let record = Record::new(Kind::Snapshot, plan.method, plan.had_metadata, disks.collect())?;
+        let details = Details {
+            request: plan.request.clone(),
+            fixed: None,
+            disks: vec![DiskDetails::default(); plan.disks.len()],
+        };
+        let record = Record::new(Kind::Snapshot, plan.method, disks.collect(), &details)?;
+        let journal = Journal::begin(&plan.guest, record, claim)?;
+        let mut engine = Self::at_rest(plan, journal, shared);
+        engine.subscribe()?;
+        Ok(engine)
+    }
+
+    /// Takes an operation up from its record and from what can be observed.
+    pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<Self> {
+        let record = journal.read();
+        let details: Details = record.details()?;
+        let plan = Plan {
+            guest: Arc::clone(guest),
+            clone_callback: None,
+            request: details.request,
+        };
+        let mut engine = Self::at_rest(plan, journal, shared);
+        engine.subscribe()?;
+        engine.fixed = details.fixed;
+        // The mark is written behind the clones and their check.
+        engine.verified = record.mark == Mark::Fixed;
+        engine.left_frozen = record.live && record.mark == Mark::Fixing && engine.plan.freeze && !engine.plan.paused;
+        let config = guest.get_config(false)?;
+        let chains = engine.classify(&config);
+        for (index, (recorded, known)) in record.disks.iter().zip(details.disks).enumerate() {
+            engine.find_disk(index, recorded, known, &record);
+            let found = config.disk(&recorded.target).and_then(|disk| disk.mirror.as_ref());
+            let disk = &mut engine.disks[index];
+            let commits = found.is_some_and(|mirror| mirror.job == "active-commit");
+            disk.commit.started = commits && chains[index] == Chain::Overlay;
+            disk.stale = chains[index] == Chain::Source && record.mark == Mark::Begun;
+            let before_snapshot = matches!(record.mark, Mark::Begun | Mark::Fixing) && record.back.is_none();
+            if before_snapshot && chains[index] == Chain::Source && disk.overlay.is_some() {
+                let what = format!("disk '{}' of domain '{}'", recorded.target, guest.name());
+                offline::must_hold_nothing(&disk.overlay_path, source(&engine.plan.disks[index]).0, &what)?;
+            }
+        }
+        Ok(engine)
+    }
+
+    fn find_disk(&mut self, index: usize, recorded: &RecordedDisk, known: DiskDetails, record: &Record) {
+        let planned = &self.plan.disks[index];
+        let made = match &planned.destination {
+            Destination::Path(path) if planned.place == Place::Free => {
+                Made::find_staged(recorded.made.as_ref(), path, &self.staging(index))
+            }
+            _ => None,
+        };
+        let is_there = made.is_some() || (planned.place != Place::Free && record.mark != Mark::Begun);
+        let output = is_there.then(|| Output::reopen(&planned.destination, &planned.place, &planned.format, made));
+        let brake = match known.throttled.clone() {
+            Some(before) if record.live && self.journal.is_owned() => {
+                Brake::found(&self.plan.guest, &planned.target, before)
+            }
+            _ => Brake::default(),
+        };
+        let disk = &mut self.disks[index];
+        disk.overlay = Made::find(&disk.overlay_path);
+        disk.cloned = record.mark == Mark::Fixed;
+        disk.progress = known.progress;
+        disk.unthrottled = known.throttled;
+        (disk.output, disk.brake) = (output.flatten(), brake);
+    }
+
+    fn at_rest(plan: Plan, journal: Journal, shared: Arc<Shared>) -> Self {
+        let id = journal.read().id;
         let disks = plan.disks.iter().map(|disk| Cloning {
-            overlay_path: beside(source(disk).0, &record.id, &disk.target),
+            overlay_path: beside(source(disk).0, &id, &disk.target),
             ..Cloning::default()
         });
-        let mut engine = Self {
+        Self {
             disks: disks.collect(),
             seen: at_start(&plan),
             goal: Goal::Forward,
@@ -98,12 +198,17 @@ impl Engine {
             subscription: None,
             fixed: None,
             verified: false,
+            left_frozen: false,
+            thawed: 0,
             plan,
             shared,
-            record,
-        };
-        engine.subscribe()?;
-        Ok(engine)
+            journal,
+        }
+    }
+
+    fn staging(&self, index: usize) -> String {
+        let disk = &self.plan.disks[index];
+        staging(&disk.destination, &self.journal.read().id, &disk.target)
     }
 
     fn subscribe(&mut self) -> Result<()> {
@@ -129,13 +234,14 @@ impl Engine {
                 alive = self.plan.guest.get_power_state()? != State::Off;
             }
         }
+        let off = !alive && !self.plan.guest.is_active()?;
         if !alive {
             for disk in &mut self.disks {
                 disk.commit.lost_domain();
                 disk.brake.forget();
             }
-            // What it would start from.
-            chains = match self.plan.guest.get_config(true) {
+            // What it would start from, or has been started from.
+            chains = match self.plan.guest.get_config(off) {
                 Ok(config) => Ok(self.classify(&config)),
                 Err(error) if error.code() == ErrorCode::NoDomain => {
                     Ok(self.seen.disks.iter().map(|disk| disk.chain).collect())
@@ -145,23 +251,21 @@ impl Engine {
         }
         let disks = self.disks.iter().zip(chains?).map(|(disk, chain)| SeenDisk {
             chain,
-            overlay: if disk.overlay.is_some() {
-                Image::Made
-            } else {
-                Image::Missing
-            },
-            destination: match &disk.output {
+            overlay: match disk.overlay {
                 None => Image::Missing,
-                Some(output) if output.made().is_some() => Image::Made,
-                Some(_) => Image::Taken,
+                Some(_) if disk.stale => Image::Half,
+                Some(_) => Image::Made,
             },
+            destination: Image::of(disk.output.as_ref()),
             cloned: disk.cloned,
             commit: disk.commit.commit_job(disk.brake.can_be_tightened()),
             throttled: disk.brake.is_on(),
         });
         Ok(Observed {
             alive,
-            mark: self.record.mark,
+            off,
+            thawed: !self.left_frozen,
+            mark: self.journal.mark(),
             fixed: self.fixed.is_some(),
             verified: self.verified,
             finish: self.plan.auto_finish || self.shared.requests().finish,
@@ -223,6 +327,11 @@ impl Engine {
             Step::WriteRecord(mark) => self.write_record(mark),
             Step::MakeImage(index) => self.make_image(index),
             Step::MakeOverlay(index) => self.make_overlay(index),
+            Step::Thaw => {
+                self.thawed = self.plan.guest.thaw_left()?;
+                self.left_frozen = false;
+                Ok(())
+            }
             Step::FixPoint => self.fix_point(),
             Step::Clone(index) => self.clone_disk(index).map_err(|error| {
                 let (target, name) = (&self.plan.disks[index].target, self.plan.guest.name());
@@ -236,6 +345,11 @@ impl Engine {
                 self.disks[index].commit.pivots();
                 Ok(())
             }
+            Step::CommitOffline(index) => {
+                let planned = &self.plan.disks[index];
+                let overlay = &self.disks[index].overlay_path;
+                offline::commit(&self.plan.guest, &planned.target, overlay, source(planned))
+            }
             Step::AbortCommit(index) => {
                 self.device(index).abort_job()?;
                 self.disks[index].commit.give_up("commit");
@@ -243,52 +357,59 @@ impl Engine {
             }
             Step::Throttle(index) => self.throttle(index),
             Step::Unthrottle(index) => self.unthrottle(index),
-            Step::RemoveOverlay(index) => {
-                if let Some(overlay) = &self.disks[index].overlay {
-                    overlay.remove()?;
-                }
-                self.disks[index].overlay = None;
-                Ok(())
-            }
-            Step::RemoveImage(index) => {
-                if let Some(output) = &mut self.disks[index].output {
-                    output.remove()?;
-                }
-                (self.disks[index].output, self.disks[index].cloned) = (None, false);
-                Ok(())
-            }
+            Step::RemoveOverlay(index) => self.remove_overlay(index),
+            Step::RemoveImage(index) => self.remove_image(index),
             Step::RemoveRecord => self.remove_record(),
             Step::AwaitJobs | Step::AwaitFinish | Step::Fail(_) | Step::Done => Ok(()),
         }
     }
 
     fn write_record(&mut self, mark: Mark) -> Result<()> {
-        let mut record = self.record.clone();
-        record.mark = mark;
-        for (recorded, disk) in record.disks.iter_mut().zip(&self.disks) {
-            recorded.made = disk.output.as_ref().and_then(Output::made).cloned();
-            recorded.overlay = disk.overlay.clone();
-        }
-        self.plan
-            .guest
-            .set_metadata(&record.namespace(), Some(&record.to_xml()?))?;
-        self.record = record;
-        Ok(())
+        let disks = self.disks.iter().map(|disk| DiskDetails {
+            progress: disk.progress,
+            throttled: disk.unthrottled.clone(),
+        });
+        let details = Details {
+            request: self.plan.request.clone(),
+            fixed: self.fixed,
+            disks: disks.collect(),
+        };
+        let disks = &self.disks;
+        self.journal.write(|record| {
+            record.mark = mark;
+            for (recorded, disk) in record.disks.iter_mut().zip(disks) {
+                recorded.made = disk.output.as_ref().and_then(Output::made).cloned();
+            }
+            record.set_details(&details)
+        })
     }
 
     fn remove_record(&mut self) -> Result<()> {
-        self.plan
-            .guest
-            .remove_metadata(&self.record.namespace(), self.record.had_metadata)?;
-        self.record.mark = Mark::Absent;
+        self.journal.remove()
+    }
+
+    fn remove_image(&mut self, index: usize) -> Result<()> {
+        if let Some(output) = &mut self.disks[index].output {
+            output.remove()?;
+        }
+        (self.disks[index].output, self.disks[index].cloned) = (None, false);
+        Ok(())
+    }
+
+    fn remove_overlay(&mut self, index: usize) -> Result<()> {
+        if let Some(overlay) = &self.disks[index].overlay {
+            overlay.remove()?;
+        }
+        (self.disks[index].overlay, self.disks[index].stale) = (None, false);
         Ok(())
     }
 
     /// Before the guest is touched, so that a destination that cannot be written to never reaches it.
     fn make_image(&mut self, index: usize) -> Result<()> {
-        let disk = &self.plan.disks[index];
+        self.remove_image(index)?;
+        let (disk, staging) = (&self.plan.disks[index], self.staging(index));
         self.disks[index].output = Some(match self.plan.ways[index] {
-            Way::File => Output::open(&disk.destination, &disk.place, &disk.format)?,
+            Way::File => Output::open(&disk.destination, &disk.place, &disk.format, &staging)?,
             Way::Content | Way::Callback => Output::prepare(
                 &disk.destination,
                 &disk.place,
@@ -296,12 +417,16 @@ impl Engine {
                 disk.size,
                 disk.backing.as_ref(),
                 disk.reuse,
+                &staging,
             )?,
         });
-        Ok(())
+        // Known by its inode before it has its name.
+        self.write_record(Mark::Begun)?;
+        self.disks[index].output.as_mut().map_or(Ok(()), Output::publish)
     }
 
     fn make_overlay(&mut self, index: usize) -> Result<()> {
+        self.remove_overlay(index)?;
         let planned = &self.plan.disks[index];
         let disk = &mut self.disks[index];
         image::make_overlay(&disk.overlay_path, planned.size, source(planned), &mut disk.overlay)
@@ -327,7 +452,10 @@ impl Engine {
             pause_unfrozen: false,
             limit: plan.freeze_limit,
         };
-        self.fixed = Some(window.run(|_deadline| plan.guest.snapshot(&xml))?);
+        let held = self.journal.hold();
+        let fixed = window.run(|_deadline| plan.guest.snapshot(&xml))?;
+        drop(held);
+        self.fixed = Some(fixed);
         Ok(())
     }
 
@@ -417,8 +545,8 @@ impl Engine {
         let guest = Arc::clone(&self.plan.guest);
         let target = self.plan.disks[index].target.clone();
         let tightened = brake.tighten(&guest, &target, rates, |before| {
-            self.record.disks[index].throttled = Some(before);
-            self.write_record(self.record.mark)
+            self.disks[index].unthrottled = Some(before);
+            self.write_record(self.journal.mark())
         });
         self.disks[index].brake = brake;
         self.tell_throttle();
@@ -430,8 +558,8 @@ impl Engine {
     fn unthrottle(&mut self, index: usize) -> Result<()> {
         self.disks[index].brake.release()?;
         self.tell_throttle();
-        self.record.disks[index].throttled = None;
-        self.write_record(self.record.mark)
+        self.disks[index].unthrottled = None;
+        self.write_record(self.journal.mark())
     }
 
     /// The tightest of the disks'.
@@ -568,5 +696,22 @@ impl Procedure for Engine {
 
     fn guest(&self) -> &Guest {
         &self.plan.guest
+    }
+
+    fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    fn is_settled_forward(&self) -> bool {
+        self.seen.mark == Mark::Fixed
+    }
+
+    fn words(&self, goal: Goal) -> Vec<String> {
+        let steps = model::plan(&self.seen, goal, &self.plan.taken());
+        steps.iter().map(|step| describe::step(*step, &self.plan)).collect()
+    }
+
+    fn thawed(&self) -> u32 {
+        self.thawed
     }
 }

@@ -56,6 +56,10 @@ impl SeenDisk {
 pub(crate) struct Observed {
     /// The guest instance that the operation was started on still exists.
     pub(crate) alive: bool,
+    /// No instance of the domain runs.
+    pub(crate) off: bool,
+    /// Not frozen by us, as far as can be known.
+    pub(crate) thawed: bool,
     /// `Begun`: files are being made. `Fixing`: the window is about to open, or is open. `Copying`: the point in time is
     /// fixed. `Fixed`: the images are whole.
     pub(crate) mark: Mark,
@@ -82,6 +86,10 @@ pub(crate) enum Step {
     StartCommit(usize),
     AwaitJobs,
     PivotCommit(usize),
+    /// What an active commit does, for a domain that is off.
+    CommitOffline(usize),
+    /// What a process that died left frozen.
+    Thaw,
     Throttle(usize),
     Unthrottle(usize),
     AbortCommit(usize),
@@ -116,15 +124,26 @@ pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
     {
         return Step::Unthrottle(index);
     }
+    if seen.alive && !seen.thawed {
+        return Step::Thaw;
+    }
     match goal {
         Goal::Forward => forward(seen),
         Goal::Back => back(seen),
     }
 }
 
+fn commit_offline(seen: &Observed) -> Option<Step> {
+    let left = position(&seen.disks, |disk| disk.chain == Chain::Overlay);
+    left.filter(|_| seen.off).map(Step::CommitOffline)
+}
+
 fn forward(seen: &Observed) -> Step {
     let is_whole = seen.mark == Mark::Fixed || (seen.mark == Mark::Absent && seen.fixed);
     let is_home = seen.disks.iter().all(|disk| disk.chain == Chain::Source);
+    if is_whole && let Some(step) = commit_offline(seen) {
+        return step;
+    }
     if !(seen.alive || is_whole && is_home) {
         return Step::Fail(Failure::DomainGone);
     }
@@ -146,10 +165,9 @@ fn forward(seen: &Observed) -> Step {
 }
 
 fn prepare(seen: &Observed) -> Step {
-    let missing = |image: Image| image == Image::Missing;
-    if let Some(index) = position(&seen.disks, |disk| missing(disk.destination) && !seen.by_callback) {
+    if let Some(index) = position(&seen.disks, |disk| disk.destination.is_wanting() && !seen.by_callback) {
         Step::MakeImage(index)
-    } else if let Some(index) = position(&seen.disks, |disk| missing(disk.overlay)) {
+    } else if let Some(index) = position(&seen.disks, |disk| disk.overlay.is_wanting()) {
         Step::MakeOverlay(index)
     } else {
         Step::WriteRecord(Mark::Fixing)
@@ -190,14 +208,14 @@ fn commit(seen: &Observed) -> Option<Step> {
 
 fn remove_overlay(seen: &Observed) -> Option<Step> {
     position(&seen.disks, |disk| {
-        disk.chain == Chain::Source && disk.overlay == Image::Made
+        disk.chain == Chain::Source && disk.overlay.is_ours()
     })
     .map(Step::RemoveOverlay)
 }
 
 fn back(seen: &Observed) -> Step {
     // First, because the overlays and the commit may need the room.
-    if let Some(index) = position(&seen.disks, |disk| disk.destination == Image::Made) {
+    if let Some(index) = position(&seen.disks, |disk| disk.destination.is_ours()) {
         return Step::RemoveImage(index);
     }
     if seen.alive
@@ -205,11 +223,11 @@ fn back(seen: &Observed) -> Step {
     {
         return step;
     }
-    if let Some(step) = remove_overlay(seen) {
+    if let Some(step) = commit_offline(seen).or_else(|| remove_overlay(seen)) {
         return step;
     }
     if seen.disks.iter().any(|disk| disk.chain == Chain::Overlay) {
-        // Without its guest the overlay cannot be committed, and what the guest wrote lies there.
+        // Another instance of the domain runs: what the guest wrote lies in the overlay.
         Step::Fail(Failure::DomainGone)
     } else if seen.mark != Mark::Absent {
         Step::RemoveRecord

@@ -37,6 +37,8 @@ pub(crate) fn apply(seen: &mut Observed, step: Step, taken: &[bool]) {
             }
         }
         Step::PivotCommit(index) => seen.disks[index].commit = Job::Ending,
+        Step::CommitOffline(index) => seen.disks[index].chain = Chain::Source,
+        Step::Thaw => seen.thawed = true,
         Step::Throttle(index) => {
             seen.disks[index].throttled = true;
             seen.disks[index].commit = Job::Running;
@@ -89,6 +91,8 @@ mod tests {
         };
         Observed {
             alive: true,
+            off: false,
+            thawed: true,
             mark: Mark::Absent,
             fixed: false,
             verified: false,
@@ -107,15 +111,17 @@ mod tests {
             worlds.push(world);
         };
         let runs = |job: Job| matches!(job, Job::Running | Job::Ready | Job::Ending | Job::Stuck(_));
-        with(&|world| {
-            world.alive = false;
-            for disk in &mut world.disks {
-                disk.throttled = false;
-                if runs(disk.commit) {
-                    disk.commit = Job::Failed;
+        for off in [false, true] {
+            with(&|world| {
+                (world.alive, world.off) = (false, off);
+                for disk in &mut world.disks {
+                    disk.throttled = false;
+                    if runs(disk.commit) {
+                        disk.commit = Job::Failed;
+                    }
                 }
-            }
-        });
+            });
+        }
         with(&|world| world.finish = true);
         // The snapshot was taken, and the call that took it failed, or its process died.
         let is_prepared = |disk: &SeenDisk| disk.overlay == Image::Made && disk.commit == Job::NotStarted;
@@ -127,8 +133,14 @@ mod tests {
             with(&|world| {
                 (world.finish, world.fixed) = (false, false);
                 world.verified = world.mark == Mark::Fixed;
+                world.thawed = world.mark != Mark::Fixing;
                 for disk in &mut world.disks {
                     disk.cloned = world.mark == Mark::Fixed;
+                    for image in [&mut disk.overlay, &mut disk.destination] {
+                        if world.mark == Mark::Begun && *image == Image::Made {
+                            *image = Image::Half;
+                        }
+                    }
                 }
             });
         }
@@ -213,7 +225,8 @@ mod tests {
                     Step::Clone(index) => {
                         assert!(seen.alive && seen.fixed && seen.disks[index].chain == Chain::Overlay);
                     }
-                    Step::RemoveImage(index) => assert_eq!(seen.disks[index].destination, Image::Made),
+                    Step::CommitOffline(index) => assert!(seen.off && seen.disks[index].chain == Chain::Overlay),
+                    Step::RemoveImage(index) => assert!(seen.disks[index].destination.is_ours()),
                     Step::RemoveRecord => assert!(seen.disks.iter().all(|disk| disk.chain == Chain::Source)),
                     _ => {}
                 }
@@ -258,8 +271,7 @@ mod tests {
                         assert_eq!(end.mark, Mark::Absent);
                         for disk in &end.disks {
                             assert_eq!(disk.chain, Chain::Source);
-                            assert_ne!(disk.overlay, Image::Made);
-                            assert_ne!(disk.destination, Image::Made);
+                            assert!(!disk.overlay.is_ours() && !disk.destination.is_ours());
                         }
                     }
                     // Only what nobody can help is left: a guest that is gone, or a commit that QEMU failed.

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Place};
@@ -11,7 +13,8 @@ use crate::operation::snapshot::plan::PlannedDisk;
 use crate::operation::types::{CloneMethod, Method, SnapshotOptions};
 
 /// How the quiet image gets to its destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Way {
     /// The image's file is cloned as it is.
     File,

@@ -41,6 +41,7 @@ pub(in crate::operation) fn step(step: Step, plan: &Plan) -> String {
         Step::Unthrottle => "set the disk's own limits again".into(),
         Step::PivotCopy => "pivot to it: from here on the way is forward".into(),
         Step::StartCommit => "commit the overlay into its base (virDomainBlockCommit, active)".into(),
+        Step::CommitOffline => "commit the overlay into its base, and write that into the definition (qemu-img)".into(),
         Step::PivotCommit => "pivot to the base".into(),
         Step::AbortCopy => "end the copy".into(),
         Step::AbortCommit => "end the commit".into(),

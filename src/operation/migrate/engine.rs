@@ -5,16 +5,20 @@ use std::ffi::CString;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::plan::Plan;
-use super::{Chain, Failure, Observed, Step, model, next, phase};
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Plan, Request};
+use super::{Chain, Failure, Observed, Step, describe, model, next, phase};
 use crate::driver::{BlockDevice, Guest, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Identity, Made, Output, Place};
-use crate::libvirt::xml::{Disk, Target, copy_destination, external_snapshot, overlay_destination};
-use crate::libvirt::{BlockJobType, Copy, State, Subscription};
+use crate::libvirt::xml::{Disk, Mirror, Target, copy_destination, external_snapshot, overlay_destination};
+use crate::libvirt::{BlockJobType, Copy, IoTune, State, Subscription};
+use crate::operation::claim::Claim;
 use crate::operation::cloning;
-
-use crate::operation::preflight::{beside, libvirt_target};
+use crate::operation::journal::Journal;
+use crate::operation::offline;
+use crate::operation::preflight::{beside, is_at, libvirt_target, staging};
 use crate::operation::procedure::{Procedure, Turn};
 use crate::operation::record::{Kind, Record, RecordedDisk};
 use crate::operation::shared::Shared;
@@ -30,11 +34,13 @@ pub(in crate::operation) struct Engine {
     plan: Plan,
     shared: Arc<Shared>,
     subscription: Option<Subscription>,
-    record: Record,
+    journal: Journal,
     overlay_path: String,
     destination_overlay_path: String,
     overlay: Option<Made>,
     destination_overlay: Option<Made>,
+    /// What a process that died left of them, and nobody uses.
+    stale: Stale,
     /// B, made by a clone.
     clone: Option<Made>,
     /// B, made for a full copy.
@@ -46,12 +52,32 @@ pub(in crate::operation) struct Engine {
     write_blocking: bool,
     limited: bool,
     brake: Brake,
+    /// What a throttled disk is given back.
+    unthrottled: Option<IoTune>,
     verified: bool,
     source_deleted: bool,
     moved_at: Option<SystemTime>,
     seen: Observed,
     goal: Goal,
     step: Step,
+}
+
+#[derive(Debug, Default)]
+struct Stale {
+    overlay: bool,
+    destination_overlay: bool,
+}
+
+/// What the record keeps for whoever takes the operation up.
+#[derive(Serialize, Deserialize)]
+struct Details {
+    request: Request,
+    moved_at: Option<SystemTime>,
+    /// Copied and to be copied, by the clone and by the copy.
+    cloned: (u64, u64),
+    copied: (u64, u64),
+    /// The disk is throttled, and these limits are its own.
+    throttled: Option<IoTune>,
 }
 
 fn internal(reason: String) -> Error {
@@ -63,6 +89,7 @@ pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
     Observed {
         method: plan.method,
         alive: true,
+        off: false,
         mark: Mark::Absent,
         chain: Chain::Source,
         overlay: Image::Missing,
@@ -81,27 +108,73 @@ pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
 }
 
 impl Engine {
-    pub(in crate::operation) fn new(plan: Plan, shared: Arc<Shared>) -> Result<Self> {
+    /// Writes the record; from then on the operation is this process's.
+    pub(in crate::operation) fn new(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
         let disk = RecordedDisk {
             target: plan.target.clone(),
             destination: plan.destination.as_written().to_owned(),
             format: plan.format.clone(),
             made: None,
-            throttled: None,
-            overlay: None,
         };
-        let record = Record::new(Kind::Migration, plan.method, plan.had_metadata, vec![disk])?;
-        let mut engine = Self {
-            overlay_path: beside(&plan.source.0, &record.id, "source"),
-            destination_overlay_path: beside(plan.destination_path(), &record.id, "destination"),
+        let details = Details {
+            request: plan.request.clone(),
+            moved_at: None,
+            cloned: (0, 0),
+            copied: (0, 0),
+            throttled: None,
+        };
+        let record = Record::new(Kind::Migration, plan.method, vec![disk], &details)?;
+        let journal = Journal::begin(&plan.guest, record, claim)?;
+        let mut engine = Self::at_rest(plan, journal, shared);
+        engine.subscribe()?;
+        Ok(engine)
+    }
+
+    /// Takes an operation up from its record and from what can be observed.
+    pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<Self> {
+        let record = journal.read();
+        let details: Details = record.details()?;
+        let plan = Plan {
+            guest: Arc::clone(guest),
+            clone_callback: None,
+            request: details.request,
+        };
+        let mut engine = Self::at_rest(plan, journal, shared);
+        engine.subscribe()?;
+        engine.moved_at = details.moved_at;
+        engine.clone_progress = details.cloned;
+        (engine.copy.done, engine.copy.total) = details.copied;
+        // The mark is written behind the clone and the comparison.
+        engine.cloned = record.mark >= Mark::Copying;
+        engine.verified = engine.cloned;
+        engine.overlay = engine.find(&engine.overlay_path)?;
+        engine.destination_overlay = engine.find(&engine.destination_overlay_path)?;
+        let recorded = record.disks.first().and_then(|disk| disk.made.as_ref());
+        engine.find_destination(recorded, record.mark)?;
+        engine.find_jobs()?;
+        if let (Some(before), true) = (details.throttled, record.live && engine.journal.is_owned()) {
+            engine.unthrottled = Some(before.clone());
+            engine.brake = Brake::found(guest, &engine.plan.target, before);
+        }
+        engine.look_for_lost_writes(&record)?;
+        Ok(engine)
+    }
+
+    fn at_rest(plan: Plan, journal: Journal, shared: Arc<Shared>) -> Self {
+        let id = journal.read().id;
+        Self {
+            overlay_path: beside(&plan.source.0, &id, "source"),
+            destination_overlay_path: beside(plan.destination_path(), &id, "destination"),
             seen: at_start(&plan),
             goal: Goal::Forward,
             step: Step::AwaitJobs,
             limited: plan.bandwidth > 0,
             brake: Brake::default(),
+            unthrottled: None,
             subscription: None,
             overlay: None,
             destination_overlay: None,
+            stale: Stale::default(),
             clone: None,
             output: None,
             cloned: false,
@@ -114,10 +187,74 @@ impl Engine {
             moved_at: None,
             plan,
             shared,
-            record,
+            journal,
+        }
+    }
+
+    fn staging(&self) -> String {
+        staging(&self.plan.destination, &self.journal.read().id, &self.plan.target)
+    }
+
+    /// What stands under a name of our own.
+    fn find(&self, path: &str) -> Result<Option<Made>> {
+        if !self.plan.volumes {
+            return Ok(Made::find(path));
+        }
+        let found = self.plan.guest.host().find_volume(path)?;
+        Ok(found.map(|_| Made::volume(path)))
+    }
+
+    fn find_destination(&mut self, recorded: Option<&Made>, mark: Mark) -> Result<()> {
+        let plan = &self.plan;
+        if plan.volumes {
+            self.clone = match recorded {
+                Some(made) => self.find(&made.path)?,
+                None => None,
+            };
+            return Ok(());
+        }
+        let made = || Made::find_staged(recorded, plan.destination_path(), &self.staging());
+        match (plan.method, &plan.place) {
+            (Method::Clone, _) => self.clone = made(),
+            (_, Place::Free) => {
+                if let Some(made) = made() {
+                    self.output = Output::reopen(&plan.destination, &plan.place, &plan.format, Some(made));
+                }
+            }
+            // The caller's own is prepared again.
+            _ if mark == Mark::Begun => {}
+            _ => self.output = Output::reopen(&plan.destination, &plan.place, &plan.format, None),
+        }
+        Ok(())
+    }
+
+    /// Our jobs are those that go where only we would let them go.
+    fn find_jobs(&mut self) -> Result<()> {
+        let config = self.plan.guest.get_config(false)?;
+        let disk = config.disk(&self.plan.target);
+        self.seen.chain = self.classify(disk);
+        let mirror = disk.and_then(|disk| disk.mirror.as_ref());
+        let ours = |mirror: &Mirror| match self.plan.method {
+            Method::Clone => mirror.source.path() == Some(&self.destination_overlay_path),
+            _ => is_at(&self.plan.destination, &mirror.source),
         };
-        engine.subscribe()?;
-        Ok(engine)
+        self.copy.started = mirror.is_some_and(|mirror| mirror.job == "copy" && ours(mirror));
+        let on_overlay = matches!(self.seen.chain, Chain::Overlay | Chain::Moved);
+        self.commit.started = on_overlay && mirror.is_some_and(|mirror| mirror.job == "active-commit");
+        self.stale = Stale {
+            overlay: self.seen.chain == Chain::Source,
+            destination_overlay: matches!(self.seen.chain, Chain::Source | Chain::Overlay) && !self.copy.started,
+        };
+        Ok(())
+    }
+
+    fn look_for_lost_writes(&self, record: &Record) -> Result<()> {
+        let suspicious = self.seen.chain == Chain::Source && record.back.is_none() && record.mark == Mark::Begun;
+        if !suspicious || self.overlay.is_none() || self.plan.volumes {
+            return Ok(());
+        }
+        let what = format!("disk '{}' of domain '{}'", self.plan.target, self.plan.guest.name());
+        offline::must_hold_nothing(&self.overlay_path, &self.plan.source.0, &what)
     }
 
     fn subscribe(&mut self) -> Result<()> {
@@ -144,33 +281,40 @@ impl Engine {
                 alive = self.plan.guest.get_power_state()? != State::Off;
             }
         }
+        let off = !alive && !self.plan.guest.is_active()?;
         if !alive {
             self.brake.forget();
             for job in [&mut self.copy, &mut self.commit] {
                 job.lost_domain();
             }
-            // What it would start from.
-            chain = match self.plan.guest.get_config(true) {
+            // What it would start from, or has been started from.
+            chain = match self.plan.guest.get_config(off) {
                 Ok(config) => Ok(self.classify(config.disk(&self.plan.target))),
                 Err(error) if error.code() == ErrorCode::NoDomain => Ok(self.seen.chain),
                 Err(error) => Err(error),
             };
         }
         let chain = chain?;
-        let made = |made: &Option<Made>| if made.is_some() { Image::Made } else { Image::Missing };
         let destination = match &self.output {
-            Some(output) if output.made().is_some() => Image::Made,
-            Some(_) => Image::Taken,
+            Some(output) => Image::of(Some(output)),
             None => made(&self.clone),
+        };
+        let stale = |made: &Option<Made>, stale| {
+            if made.is_some() && stale {
+                Image::Half
+            } else {
+                self::made(made)
+            }
         };
         Ok(Observed {
             alive,
-            mark: self.record.mark,
+            off,
+            mark: self.journal.mark(),
             chain,
-            overlay: made(&self.overlay),
+            overlay: stale(&self.overlay, self.stale.overlay),
             destination,
             cloned: self.cloned,
-            destination_overlay: made(&self.destination_overlay),
+            destination_overlay: stale(&self.destination_overlay, self.stale.destination_overlay),
             copy: self.copy_job(finish),
             commit: self.commit.commit_job(self.brake.can_be_tightened()),
             limited: self.limited,
@@ -187,13 +331,14 @@ impl Engine {
         let path = |index: usize| disk.chain.get(index).and_then(|layer| layer.source.path());
         let (source, destination) = (self.plan.source.0.as_str(), self.plan.destination_path());
         match (path(0), path(1)) {
+            // An inactive definition need not list the chain.
             (Some(active), below) if active == self.overlay_path => match below {
-                Some(below) if below == source => Chain::Overlay,
-                _ => Chain::Foreign,
+                Some(below) if below != source => Chain::Foreign,
+                _ => Chain::Overlay,
             },
             (Some(active), below) if active == self.destination_overlay_path => match below {
-                Some(below) if below == destination => Chain::Moved,
-                _ => Chain::Foreign,
+                Some(below) if below != destination => Chain::Foreign,
+                _ => Chain::Moved,
             },
             (Some(active), _) if active == source => Chain::Source,
             (Some(active), _) if active == destination => Chain::Destination,
@@ -272,6 +417,8 @@ impl Engine {
         match step {
             Step::WriteRecord(mark) => self.write_record(mark),
             Step::MakeOverlay => {
+                remove(&self.plan, &mut self.overlay)?;
+                self.stale.overlay = false;
                 let (source, format) = &self.plan.source;
                 make_overlay(&self.plan, &self.overlay_path, (source, format), &mut self.overlay)
             }
@@ -280,6 +427,8 @@ impl Engine {
             Step::Verify => self.verify().map_err(|error| self.about_disk(&error)),
             Step::MakeDestination => self.make_destination(),
             Step::MakeDestinationOverlay => {
+                remove(&self.plan, &mut self.destination_overlay)?;
+                self.stale.destination_overlay = false;
                 if !self.plan.volumes {
                     // libvirt makes it an overlay.
                     self.destination_overlay = Some(Made::create(&self.destination_overlay_path)?.0);
@@ -326,6 +475,7 @@ impl Engine {
             }
             Step::Throttle => self.throttle(),
             Step::Unthrottle => self.unthrottle(),
+            Step::CommitOffline => self.commit_offline(),
             Step::RemoveOverlay => remove(&self.plan, &mut self.overlay),
             Step::RemoveDestinationOverlay => remove(&self.plan, &mut self.destination_overlay),
             Step::RemoveDestination => self.remove_destination(),
@@ -341,8 +491,8 @@ impl Engine {
         let guest = Arc::clone(&self.plan.guest);
         let target = self.plan.target.clone();
         let tightened = brake.tighten(&guest, &target, rates, |before| {
-            self.record.disks[0].throttled = Some(before);
-            self.write_record(self.record.mark)
+            self.unthrottled = Some(before);
+            self.write_record(self.journal.mark())
         });
         self.brake = brake;
         self.tell_throttle();
@@ -355,8 +505,8 @@ impl Engine {
     fn unthrottle(&mut self) -> Result<()> {
         self.brake.release()?;
         self.tell_throttle();
-        self.record.disks[0].throttled = None;
-        self.write_record(self.record.mark)
+        self.unthrottled = None;
+        self.write_record(self.journal.mark())
     }
 
     fn tell_throttle(&self) {
@@ -365,23 +515,45 @@ impl Engine {
     }
 
     fn write_record(&mut self, mark: Mark) -> Result<()> {
-        let mut record = self.record.clone();
-        record.mark = mark;
         let made = self.clone.clone().or_else(|| self.output.as_ref()?.made().cloned());
-        record.disks[0].made = made;
-        self.plan
-            .guest
-            .set_metadata(&record.namespace(), Some(&record.to_xml()?))?;
-        self.record = record;
-        Ok(())
+        let details = Details {
+            request: self.plan.request.clone(),
+            // At the mark before the pivot it is nearly that moment.
+            moved_at: self.moved_at.or((mark == Mark::Fixing).then(SystemTime::now)),
+            cloned: self.clone_progress,
+            copied: (self.copy.done, self.copy.total),
+            throttled: self.unthrottled.clone(),
+        };
+        self.journal.write(|record| {
+            record.mark = mark;
+            for disk in &mut record.disks {
+                disk.made.clone_from(&made);
+            }
+            record.set_details(&details)
+        })
     }
 
     fn remove_record(&mut self) -> Result<()> {
-        self.plan
-            .guest
-            .remove_metadata(&self.record.namespace(), self.record.had_metadata)?;
-        self.record.mark = Mark::Absent;
-        Ok(())
+        self.journal.remove()
+    }
+
+    fn commit_offline(&mut self) -> Result<()> {
+        let plan = &self.plan;
+        let what = format!("disk '{}' of domain '{}'", plan.target, plan.guest.name());
+        if plan.volumes {
+            return Err(Error::new(
+                ErrorCode::Unsupported,
+                format!("{what}: an overlay in a storage pool cannot be committed while the domain is off; start it"),
+            ));
+        }
+        let (overlay, base, format) = match self.seen.chain {
+            Chain::Moved => (&self.destination_overlay_path, plan.destination_path(), &plan.format),
+            _ => (&self.overlay_path, plan.source.0.as_str(), &plan.source.1),
+        };
+        if self.seen.chain == Chain::Overlay && self.seen.mark >= Mark::Fixing && self.destination_overlay.is_some() {
+            offline::must_be_equal(overlay, &self.destination_overlay_path, &what)?;
+        }
+        offline::commit(&plan.guest, &plan.target, overlay, (base, format))
     }
 
     fn take_snapshot(&mut self) -> Result<()> {
@@ -402,7 +574,7 @@ impl Engine {
         let file = if how == CloneMethod::Callback {
             cloning::call_back(self.plan.clone_callback.as_ref(), source, &path, &mut self.clone)?
         } else {
-            let (made, file) = Made::create(&path)?;
+            let (made, file) = Made::stage(&path, &self.staging())?;
             self.clone = Some(made);
             let mut watch = cloning::watch(&self.shared, (0, 0), &mut self.clone_progress);
             cloning::clone_into(how, source, &file, &shown, self.plan.bandwidth, &mut watch)?;
@@ -411,7 +583,10 @@ impl Engine {
         if let (Some((backing, format)), "qcow2") = (self.plan.below.first(), self.plan.format.as_str()) {
             image::rebase_relative(&file, (backing, format), &path)?;
         }
-        if let Some(made) = &self.clone {
+        // Known by its inode before it has its name.
+        self.write_record(Mark::Begun)?;
+        if let Some(made) = &mut self.clone {
+            made.publish()?;
             made.sync(&file)?;
         }
         self.cloned = true;
@@ -453,6 +628,7 @@ impl Engine {
     }
 
     fn make_destination(&mut self) -> Result<()> {
+        self.remove_destination()?;
         let plan = &self.plan;
         self.output = Some(Output::prepare(
             &plan.destination,
@@ -461,8 +637,10 @@ impl Engine {
             plan.size,
             None,
             false,
+            &self.staging(),
         )?);
-        Ok(())
+        self.write_record(Mark::Begun)?;
+        self.output.as_mut().map_or(Ok(()), Output::publish)
     }
 
     fn start_copy(&mut self) -> Result<()> {
@@ -626,6 +804,10 @@ fn is_in_place(plan: &Plan, made: &Made) -> bool {
     found.is_ok_and(|found| found.is_some())
 }
 
+fn made(made: &Option<Made>) -> Image {
+    made.as_ref().map_or(Image::Missing, Image::of_made)
+}
+
 fn remove(plan: &Plan, made: &mut Option<Made>) -> Result<()> {
     match made {
         Some(volume) if plan.volumes => plan.guest.host().remove_volume(&volume.path)?,
@@ -708,5 +890,22 @@ impl Procedure for Engine {
 
     fn guest(&self) -> &Guest {
         &self.plan.guest
+    }
+
+    fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    fn is_settled_forward(&self) -> bool {
+        self.seen.passed_no_return()
+    }
+
+    fn words(&self, goal: Goal) -> Vec<String> {
+        let steps = model::plan(&self.seen, goal);
+        steps.iter().map(|step| describe::step(*step, &self.plan)).collect()
+    }
+
+    fn thawed(&self) -> u32 {
+        0
     }
 }

@@ -36,6 +36,8 @@ pub(crate) enum Chain {
 pub(crate) struct Observed {
     pub(crate) method: Method,
     pub(crate) alive: bool,
+    /// No instance of the domain runs.
+    pub(crate) off: bool,
     /// `Copying`: the destination is whole, or is being mirrored to. `Fixing`: about to pivot. `Fixed`: pivoted.
     pub(crate) mark: Mark,
     pub(crate) chain: Chain,
@@ -77,6 +79,8 @@ pub(crate) enum Step {
     Throttle,
     Unthrottle,
     StartCommit,
+    /// What an active commit does, for a domain that is off.
+    CommitOffline,
     AwaitJobs,
     AwaitFinish,
     PivotCopy,
@@ -135,20 +139,21 @@ pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
 
 fn forward(seen: &Observed) -> Step {
     match seen.chain {
+        Chain::Moved if seen.off => Step::CommitOffline,
         _ if !seen.alive && seen.chain != Chain::Destination => Step::Fail(Failure::DomainGone),
         Chain::Foreign => Step::Fail(Failure::ForeignChain),
         Chain::Source | Chain::Overlay if seen.mark == Mark::Absent => Step::WriteRecord(Mark::Begun),
         Chain::Source if seen.method == Method::Mirror => match (seen.mark, seen.destination) {
-            (_, Image::Missing) => Step::MakeDestination,
+            (_, Image::Missing | Image::Half) => Step::MakeDestination,
             (Mark::Begun, _) => Step::WriteRecord(Mark::Copying),
             _ => copy(seen),
         },
-        Chain::Source if seen.overlay == Image::Missing => Step::MakeOverlay,
+        Chain::Source if seen.overlay.is_wanting() => Step::MakeOverlay,
         Chain::Source => Step::TakeSnapshot,
         Chain::Overlay if !seen.cloned => Step::Clone,
         Chain::Overlay if seen.mark == Mark::Begun && seen.verify => Step::Verify,
         Chain::Overlay if seen.mark == Mark::Begun => Step::WriteRecord(Mark::Copying),
-        Chain::Overlay if seen.destination_overlay == Image::Missing => Step::MakeDestinationOverlay,
+        Chain::Overlay if seen.destination_overlay.is_wanting() => Step::MakeDestinationOverlay,
         Chain::Overlay => copy(seen),
         Chain::Moved if seen.mark != Mark::Fixed => Step::WriteRecord(Mark::Fixed),
         Chain::Moved => commit(seen.commit, Step::Fail(Failure::Commit)),
@@ -187,9 +192,9 @@ fn commit(job: Job, failed: Step) -> Step {
 fn conclude(seen: &Observed) -> Step {
     if seen.mark == Mark::Absent {
         Step::Done
-    } else if seen.overlay == Image::Made {
+    } else if seen.overlay.is_ours() {
         Step::RemoveOverlay
-    } else if seen.destination_overlay == Image::Made {
+    } else if seen.destination_overlay.is_ours() {
         Step::RemoveDestinationOverlay
     } else if seen.delete_source && !seen.source_deleted {
         Step::DeleteSource
@@ -211,18 +216,19 @@ fn back(seen: &Observed) -> Step {
     if seen.chain == Chain::Overlay && seen.alive {
         return commit(seen.commit, Step::Fail(Failure::Commit));
     }
-    // It may have been pivoted to without anybody seeing it.
-    if seen.chain == Chain::Overlay && seen.mark >= Mark::Fixing {
-        return Step::Fail(Failure::DomainGone);
+    if seen.chain == Chain::Overlay {
+        // What the guest wrote lies in the overlay.
+        return if seen.off {
+            Step::CommitOffline
+        } else {
+            Step::Fail(Failure::DomainGone)
+        };
     }
-    if seen.destination_overlay == Image::Made {
+    if seen.destination_overlay.is_ours() {
         Step::RemoveDestinationOverlay
-    } else if seen.destination == Image::Made {
+    } else if seen.destination.is_ours() {
         Step::RemoveDestination
-    } else if seen.chain == Chain::Overlay {
-        // Without its guest the overlay cannot be committed, and what the guest wrote lies there.
-        Step::Fail(Failure::DomainGone)
-    } else if seen.overlay == Image::Made {
+    } else if seen.overlay.is_ours() {
         Step::RemoveOverlay
     } else if seen.mark != Mark::Absent {
         Step::RemoveRecord

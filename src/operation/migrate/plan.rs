@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Everything about a migration that can be found out and refused before the first side effect.
 
+use std::ops::Deref;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
@@ -9,18 +12,32 @@ use crate::image::{Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Device, Disk, Source};
 use crate::operation::preflight::{
-    find_disk, has_own_metadata, has_record, images_in_use, must_be_copyable, must_be_free, must_be_known_format,
-    must_have_no_job,
+    apart_if_in_use, find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
 };
-use crate::operation::types::{CloneMethod, Method, MigrateOptions};
+use crate::operation::types::{CloneCallback, CloneMethod, Method, MigrateOptions};
 
 /// A migration that may be started.
 pub(crate) struct Plan {
     pub(crate) guest: Arc<Guest>,
+    /// No other process has it.
+    pub(crate) clone_callback: Option<CloneCallback>,
+    pub(crate) request: Request,
+}
+
+impl Deref for Plan {
+    type Target = Request;
+
+    fn deref(&self) -> &Request {
+        &self.request
+    }
+}
+
+/// What was asked for, and what was decided for it: all that the operation's record keeps of the plan.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Request {
     pub(crate) target: String,
     pub(crate) method: Method,
     pub(crate) clone: CloneMethod,
-    pub(crate) clone_callback: Option<crate::operation::types::CloneCallback>,
     /// Path and format of the disk's image.
     pub(crate) source: (String, String),
     pub(crate) source_identity: Option<Identity>,
@@ -30,7 +47,6 @@ pub(crate) struct Plan {
     pub(crate) place: Place,
     pub(crate) format: String,
     pub(crate) size: u64,
-    pub(crate) had_metadata: bool,
     pub(crate) bandwidth: u64,
     pub(crate) auto_finish: bool,
     pub(crate) verify: bool,
@@ -49,7 +65,7 @@ fn error(code: ErrorCode, message: impl Into<String>) -> Error {
 
 impl Plan {
     /// Looks at everything and changes nothing.
-    pub(crate) fn new(guest: Guest, options: &MigrateOptions) -> Result<Self> {
+    pub(crate) fn new(guest: &Arc<Guest>, options: &MigrateOptions) -> Result<Self> {
         let name = guest.name().to_owned();
         if guest.get_power_state()? == State::Off {
             return Err(error(
@@ -59,9 +75,9 @@ impl Plan {
         }
         let config = guest.get_config(false)?;
         let target = options.target.as_str();
-        must_be_free(&guest, &config, Some(target))?;
+        must_be_free(guest, Some(target))?;
         // libvirt takes our callbacks once a domain and connection, and the migration of another disk has them.
-        let guest = if has_record(&config) { guest.apart()? } else { guest };
+        let guest = apart_if_in_use(guest)?;
         let what = format!("disk '{}' of domain '{name}'", target.escape_debug());
         let disk = find_disk(&guest, &config, target)?;
         must_be_copyable(disk, &what)?;
@@ -124,11 +140,10 @@ impl Plan {
             .filter(|other| other.target != target)
             .map(|other| other.target.clone())
             .collect();
-        let plan = Self {
+        let request = Request {
             target: target.to_owned(),
             method,
             clone: options.clone,
-            clone_callback: options.clone_callback.clone(),
             source_identity: if volumes { None } else { Identity::of_path(&source.0) },
             source,
             below,
@@ -136,7 +151,6 @@ impl Plan {
             place,
             format,
             size: guest.get_block_device(target).get_capacity()?,
-            had_metadata: has_own_metadata(&guest.get_config(true)?),
             bandwidth: options.bandwidth,
             auto_finish: options.auto_finish,
             verify: options.verify && method == Method::Clone,
@@ -144,7 +158,11 @@ impl Plan {
             write_blocking: options.write_blocking,
             other_disks: others,
             volumes,
-            guest: Arc::new(guest),
+        };
+        let plan = Self {
+            guest,
+            clone_callback: options.clone_callback.clone(),
+            request,
         };
         if plan.volumes {
             plan.must_be_volume(&plan.source.0)?;
@@ -179,7 +197,9 @@ impl Plan {
             )),
         }
     }
+}
 
+impl Request {
     /// The destination's path; empty for an NBD export.
     pub(crate) fn destination_path(&self) -> &str {
         match &self.destination {

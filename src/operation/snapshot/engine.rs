@@ -5,14 +5,19 @@ use std::ffi::CString;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::plan::{Plan, PlannedDisk};
-use super::{Failure, Observed, Step, model, next, phase};
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Plan, PlannedDisk, Request};
+use super::{Failure, Observed, Step, describe, model, next, phase};
 use crate::driver::{BlockDevice, Guest, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{self, Destination, Output};
+use crate::image::{self, Destination, Made, Output, Place};
 use crate::libvirt::xml::{BackupDisk, DomainXml, backup, copy_destination};
 use crate::libvirt::{BlockJobStatus, Copy, JobStats, State, Subscription};
+use crate::operation::claim::Claim;
 use crate::operation::convergence::{Convergence, Rates, Sample};
+use crate::operation::journal::Journal;
+use crate::operation::preflight::{is_at, staging};
 use crate::operation::procedure::{Procedure, Turn};
 use crate::operation::record::{Kind, Record, RecordedDisk};
 use crate::operation::shared::{Facts, Shared};
@@ -49,7 +54,7 @@ pub(in crate::operation) struct Engine {
     plan: Plan,
     shared: Arc<Shared>,
     subscription: Option<Subscription>,
-    record: Record,
+    journal: Journal,
     outputs: Vec<Option<Output>>,
     jobs: Vec<Progressing>,
     fixed: Option<Fixed>,
@@ -61,6 +66,26 @@ pub(in crate::operation) struct Engine {
     verified: bool,
     /// The guest's write requests just before the point in time, to know whether contents can be compared.
     writes: Vec<i64>,
+    /// A process died with the freeze window open, or nearly so.
+    left: Left,
+    /// File systems thawed that such a process had left frozen.
+    thawed: u32,
+}
+
+/// What a process that died in the freeze window may have left of it.
+#[derive(Debug, Default)]
+struct Left {
+    frozen: bool,
+    paused: bool,
+}
+
+/// What the record keeps for whoever takes the operation up.
+#[derive(Serialize, Deserialize)]
+struct Details {
+    request: Request,
+    fixed: Option<Fixed>,
+    /// Copied and to be copied, of each job.
+    bytes: Vec<(u64, u64)>,
 }
 
 fn internal(reason: String) -> Error {
@@ -95,17 +120,60 @@ fn job_count(plan: &Plan) -> usize {
 }
 
 impl Engine {
-    pub(in crate::operation) fn new(plan: Plan, shared: Arc<Shared>) -> Result<Self> {
+    /// Writes the record; from then on the operation is this process's.
+    pub(in crate::operation) fn new(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
         let disks = plan.disks.iter().map(|disk| RecordedDisk {
             target: disk.target.clone(),
             destination: disk.destination.as_written().to_owned(),
             format: disk.format.clone(),
             made: None,
-            throttled: None,
-            overlay: None,
         });
-        let record = Record::new(Kind::Snapshot, plan.method, plan.had_metadata, disks.collect())?;
-        let mut engine = Self {
+        let details = Details {
+            request: plan.request.clone(),
+            fixed: None,
+            bytes: Vec::new(),
+        };
+        let record = Record::new(Kind::Snapshot, plan.method, disks.collect(), &details)?;
+        let journal = Journal::begin(&plan.guest, record, claim)?;
+        let mut engine = Self::at_rest(plan, journal, shared);
+        engine.subscribe()?;
+        Ok(engine)
+    }
+
+    /// Takes an operation up from its record and from what can be observed.
+    pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<Self> {
+        let record = journal.read();
+        let details: Details = record.details()?;
+        let plan = Plan {
+            guest: Arc::clone(guest),
+            clone_callback: None,
+            request: details.request,
+        };
+        let mut engine = Self::at_rest(plan, journal, shared);
+        engine.fixed = details.fixed;
+        for (index, recorded) in record.disks.iter().enumerate() {
+            engine.outputs[index] = engine.find_output(index, recorded, record.mark);
+        }
+        engine.subscribe()?;
+        if record.live && record.mark == Mark::Fixing {
+            engine.left = Left {
+                frozen: engine.plan.freeze && !engine.plan.paused,
+                paused: engine.pauses_unfrozen(),
+            };
+        }
+        for (job, (done, total)) in engine.jobs.iter_mut().zip(details.bytes) {
+            (job.done, job.total) = (done, total);
+        }
+        if engine.plan.method == Method::Backup {
+            engine.find_backup(&record)?;
+        } else {
+            engine.find_mirrors(record.mark)?;
+        }
+        Ok(engine)
+    }
+
+    fn at_rest(plan: Plan, journal: Journal, shared: Arc<Shared>) -> Self {
+        Self {
             seen: at_start(&plan),
             goal: Goal::Forward,
             step: Step::AwaitJobs,
@@ -115,13 +183,63 @@ impl Engine {
             plan,
             shared,
             subscription: None,
-            record,
+            journal,
             fixed: None,
             verified: false,
             writes: Vec::new(),
+            left: Left::default(),
+            thawed: 0,
+        }
+    }
+
+    /// An image of the caller's that was not yet copied to is prepared again.
+    fn find_output(&self, index: usize, recorded: &RecordedDisk, mark: Mark) -> Option<Output> {
+        let disk = &self.plan.disks[index];
+        let made = match &disk.destination {
+            Destination::Path(path) if disk.place == Place::Free => {
+                Some(Made::find_staged(recorded.made.as_ref(), path, &self.staging(index))?)
+            }
+            _ if mark == Mark::Begun => return None,
+            _ => None,
         };
-        engine.subscribe()?;
-        Ok(engine)
+        Output::reopen(&disk.destination, &disk.place, &disk.format, made)
+    }
+
+    fn staging(&self, index: usize) -> String {
+        let disk = &self.plan.disks[index];
+        staging(&disk.destination, &self.journal.read().id, &disk.target)
+    }
+
+    /// Our mirrors are those onto our destinations. Behind the point in time the record says that they ended well.
+    fn find_mirrors(&mut self, mark: Mark) -> Result<()> {
+        let config = self.plan.guest.get_config(false)?;
+        for (disk, job) in self.plan.disks.iter().zip(&mut self.jobs) {
+            let mirror = config.disk(&disk.target).and_then(|disk| disk.mirror.as_ref());
+            job.started = mirror.is_some_and(|mirror| mirror.job == "copy" && is_at(&disk.destination, &mirror.source));
+            job.ending = job.started && mark == Mark::Fixed;
+            job.completed = !job.started && mark == Mark::Fixed;
+        }
+        Ok(())
+    }
+
+    fn find_backup(&mut self, record: &Record) -> Result<()> {
+        let runs = record.live && self.plan.guest.get_power_state()? != State::Off && self.our_backup_runs()?;
+        let job = &mut self.jobs[0];
+        job.started = runs || record.mark == Mark::Fixed;
+        if record.mark == Mark::Fixed && !record.live {
+            job.failure = Some("the domain was shut off, destroyed or restarted".into());
+        }
+        Ok(())
+    }
+
+    fn our_backup_runs(&self) -> Result<bool> {
+        let Some(backup) = self.plan.guest.get_backup()? else {
+            return Ok(false);
+        };
+        Ok(self.plan.disks.iter().all(|disk| {
+            let target = backup.iter().find(|(target, _)| *target == disk.target);
+            target.is_some_and(|(_, source)| is_at(&disk.destination, source))
+        }))
     }
 
     fn subscribe(&mut self) -> Result<()> {
@@ -145,7 +263,9 @@ impl Engine {
     // Observing.
 
     fn observe(&mut self) -> Result<Observed> {
-        let mut alive = self.plan.guest.get_power_state()? != State::Off;
+        let state = self.plan.guest.get_power_state()?;
+        self.left.paused &= state == State::Paused;
+        let mut alive = state != State::Off;
         if alive && let Err(error) = self.observe_jobs() {
             // A guest that goes away between two calls makes the second one fail.
             alive = self.plan.guest.get_power_state()? != State::Off;
@@ -163,17 +283,17 @@ impl Engine {
         let finish = self.plan.auto_finish || self.shared.requests().finish;
         Ok(Observed {
             alive,
-            mark: self.record.mark,
+            mark: self.journal.mark(),
             // The window itself undoes its freeze and its pause, and repeats in the background what could not be made
             // certain.
-            thawed: true,
-            resumed: true,
+            thawed: !self.left.frozen,
+            resumed: !self.left.paused,
             stopped: alive && self.is_stopped()?,
             fixed: self.fixed.is_some(),
             finish,
             limited: self.limited,
             verified: self.verified,
-            images: self.outputs.iter().map(image_of).collect(),
+            images: self.outputs.iter().map(|output| Image::of(output.as_ref())).collect(),
             jobs: (0..self.jobs.len()).map(|index| self.job(index, finish)).collect(),
             ..at_start(&self.plan)
         })
@@ -217,13 +337,13 @@ impl Engine {
                 None
             };
         }
-        if info.is_some() || mirror.is_some() {
-            job.ready = mirror.is_some_and(|mirror| mirror.ready);
-            return Ok(());
-        }
         let (qemu, libvirt) = self
             .shared
             .facts(|facts| (facts.qemu_end("copy", &target).cloned(), facts.block_job(&target)));
+        if (info.is_some() || mirror.is_some()) && !matches!(qemu, Some(Some(_))) {
+            job.ready = mirror.is_some_and(|mirror| mirror.ready);
+            return Ok(());
+        }
         if let Some(Some(reason)) = qemu {
             job.failure = Some(reason);
         } else if job.restarting {
@@ -340,33 +460,41 @@ impl Engine {
             Step::AbortJob(index) => self.abort_job(index),
             Step::RemoveImage(index) => self.remove_image(index),
             Step::RemoveRecord => self.remove_record(),
+            Step::Thaw => self.thaw(),
             Step::Resume => self.plan.guest.resume(),
-            Step::Thaw | Step::AwaitJobs | Step::AwaitFinish | Step::Fail(_) | Step::Done => Ok(()),
+            Step::AwaitJobs | Step::AwaitFinish | Step::Fail(_) | Step::Done => Ok(()),
         }
     }
 
     fn write_record(&mut self, mark: Mark) -> Result<()> {
-        let mut record = self.record.clone();
-        record.mark = mark;
-        for (disk, output) in record.disks.iter_mut().zip(&self.outputs) {
-            disk.made = output.as_ref().and_then(|output| output.made().cloned());
-        }
-        self.plan
-            .guest
-            .set_metadata(&record.namespace(), Some(&record.to_xml()?))?;
-        self.record = record;
-        Ok(())
+        let details = Details {
+            request: self.plan.request.clone(),
+            fixed: self.fixed,
+            bytes: self.jobs.iter().map(|job| (job.done, job.total)).collect(),
+        };
+        let outputs = &self.outputs;
+        self.journal.write(|record| {
+            record.mark = mark;
+            for (disk, output) in record.disks.iter_mut().zip(outputs) {
+                disk.made = output.as_ref().and_then(|output| output.made().cloned());
+            }
+            record.set_details(&details)
+        })
     }
 
     fn remove_record(&mut self) -> Result<()> {
-        self.plan
-            .guest
-            .remove_metadata(&self.record.namespace(), self.record.had_metadata)?;
-        self.record.mark = Mark::Absent;
+        self.journal.remove()
+    }
+
+    /// What a process that died may have left frozen. Where its freeze never came, there is nothing to thaw.
+    fn thaw(&mut self) -> Result<()> {
+        self.thawed = self.plan.guest.thaw_left()?;
+        self.left.frozen = false;
         Ok(())
     }
 
     fn make_image(&mut self, index: usize) -> Result<()> {
+        self.remove_image(index)?;
         let disk = &self.plan.disks[index];
         let output = Output::prepare(
             &disk.destination,
@@ -375,8 +503,15 @@ impl Engine {
             disk.size,
             disk.backing.as_ref(),
             disk.reuse,
+            &self.staging(index),
         )?;
+        let made = output.made().is_some();
         self.outputs[index] = Some(output);
+        if made {
+            // Known by its inode before it has its name.
+            self.write_record(Mark::Begun)?;
+            self.outputs[index].as_mut().map_or(Ok(()), Output::publish)?;
+        }
         Ok(())
     }
 
@@ -454,19 +589,21 @@ impl Engine {
             backup: plan.method == Method::Backup,
             freeze: plan.freeze && !plan.paused,
             freeze_required: plan.freeze_required,
-            pause_unfrozen: plan.method == Method::Mirror && plan.disks.len() > 1 && !plan.paused,
+            pause_unfrozen: self.pauses_unfrozen(),
             limit: plan.freeze_limit,
         };
         // QEMU flushes a mirror's destination when it ends: the less is left to write out then, the shorter the freeze.
         for output in self.outputs.iter().flatten() {
             output.write_out();
         }
+        let held = self.journal.hold();
         let fixed = if plan.method == Method::Backup {
             let xml = self.backup_xml()?;
             window.run(|_deadline| plan.guest.begin_backup(&xml))?
         } else {
             window.run(|deadline| self.end_mirrors(deadline))?
         };
+        drop(held);
         for job in &mut self.jobs {
             job.started = true;
             job.ending = self.plan.method == Method::Mirror;
@@ -479,6 +616,11 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Several mirrors end one by one.
+    fn pauses_unfrozen(&self) -> bool {
+        self.plan.method == Method::Mirror && self.plan.disks.len() > 1 && !self.plan.paused
     }
 
     fn backup_xml(&self) -> Result<CString> {
@@ -549,7 +691,7 @@ impl Engine {
             output.sync()?;
             output.must_have_size(disk.size)?;
             // Without events nobody saw how the last step ended, so the image itself has to say.
-            let unseen = self.plan.method == Method::Mirror && self.subscription.is_none();
+            let unseen = self.plan.method == Method::Mirror && (self.subscription.is_none() || self.writes.is_empty());
             if let Some(file) = output.file()
                 && (self.plan.verify || unseen)
             {
@@ -737,12 +879,21 @@ impl Procedure for Engine {
     fn guest(&self) -> &Guest {
         &self.plan.guest
     }
-}
 
-fn image_of(output: &Option<Output>) -> Image {
-    match output {
-        None => Image::Missing,
-        Some(output) if output.made().is_some() => Image::Made,
-        Some(_) => Image::Taken,
+    fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    fn is_settled_forward(&self) -> bool {
+        self.seen.mark == Mark::Fixed && self.seen.jobs.iter().all(|job| *job == Job::Completed)
+    }
+
+    fn words(&self, goal: Goal) -> Vec<String> {
+        let steps = model::plan(&self.seen, goal, &self.plan.taken());
+        steps.iter().map(|step| describe::step(*step, &self.plan)).collect()
+    }
+
+    fn thawed(&self) -> u32 {
+        self.thawed
     }
 }

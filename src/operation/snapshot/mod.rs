@@ -93,11 +93,12 @@ fn forward(seen: &Observed) -> Step {
             (true, _) => conclude(seen),
         };
     }
-    if !seen.thawed {
-        return Step::Thaw;
-    }
+    // The agent of a paused guest answers nothing.
     if !seen.resumed {
         return Step::Resume;
+    }
+    if !seen.thawed {
+        return Step::Thaw;
     }
     if seen.stopped {
         return Step::Fail(Failure::GuestStopped);
@@ -106,14 +107,19 @@ fn forward(seen: &Observed) -> Step {
         // The record goes last, so its absence behind the point in time is the end.
         Mark::Absent if seen.fixed => Step::Done,
         Mark::Absent => Step::WriteRecord(Mark::Begun),
-        Mark::Begun => match position(&seen.images, |image| *image == Image::Missing) {
+        Mark::Begun => match position(&seen.images, |image| image.is_wanting()) {
             Some(index) => Step::MakeImage(index),
             None if seen.method == Method::Backup => Step::WriteRecord(Mark::Fixing),
             None => Step::WriteRecord(Mark::Copying),
         },
-        Mark::Fixing if seen.fixed => Step::WriteRecord(Mark::Fixed),
+        Mark::Fixing if seen.fixed => match position(&seen.jobs, |job| *job == Job::Failed) {
+            // Behind this mark a job that is gone has ended well.
+            Some(index) => Step::Fail(Failure::Job(index)),
+            None => Step::WriteRecord(Mark::Fixed),
+        },
         Mark::Fixing if seen.method == Method::Backup => match seen.jobs[0] {
-            Job::NotStarted => Step::FixPoint,
+            // libvirt removes the images of a backup that failed.
+            Job::NotStarted if !seen.images.contains(&Image::Missing) => Step::FixPoint,
             _ => Step::Fail(Failure::OutcomeUnknown),
         },
         Mark::Copying | Mark::Fixing => mirror(seen),
@@ -174,11 +180,11 @@ fn conclude(seen: &Observed) -> Step {
 
 fn back(seen: &Observed) -> Step {
     if seen.alive {
-        if !seen.thawed {
-            return Step::Thaw;
-        }
         if !seen.resumed {
             return Step::Resume;
+        }
+        if !seen.thawed {
+            return Step::Thaw;
         }
         if let Some(index) = position(&seen.jobs, |job| {
             matches!(job, Job::Running | Job::Stuck(_) | Job::Ready)
@@ -193,7 +199,7 @@ fn back(seen: &Observed) -> Step {
             return Step::Resume;
         }
     }
-    if let Some(index) = position(&seen.images, |image| *image == Image::Made) {
+    if let Some(index) = position(&seen.images, |image| image.is_ours()) {
         return Step::RemoveImage(index);
     }
     if seen.mark != Mark::Absent {

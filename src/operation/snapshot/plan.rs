@@ -2,8 +2,11 @@
 //! Everything that can be found out and refused before the first side effect.
 
 use std::collections::HashSet;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::driver::{AgentStatus, Guest};
 use crate::error::{Error, ErrorCode, Result};
@@ -20,7 +23,7 @@ use crate::operation::types::{CloneCallback, CloneMethod, Method, Quiesce, Snaps
 const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
 /// One disk, with everything decided.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PlannedDisk {
     pub(crate) target: String,
     pub(crate) destination: Destination,
@@ -38,11 +41,26 @@ pub(crate) struct PlannedDisk {
 /// A snapshot that may be started.
 pub(crate) struct Plan {
     pub(crate) guest: Arc<Guest>,
+    /// No other process has it.
+    pub(crate) clone_callback: Option<CloneCallback>,
+    pub(crate) request: Request,
+}
+
+impl Deref for Plan {
+    type Target = Request;
+
+    fn deref(&self) -> &Request {
+        &self.request
+    }
+}
+
+/// What was asked for, and what was decided for it: all that the operation's record keeps of the plan.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Request {
     pub(crate) method: Method,
     /// With CLONE: each disk's way, and how.
     pub(crate) ways: Vec<Way>,
     pub(crate) clone: CloneMethod,
-    pub(crate) clone_callback: Option<CloneCallback>,
     /// Freeze for the point in time.
     pub(crate) freeze: bool,
     /// A freeze that fails fails the operation.
@@ -56,8 +74,6 @@ pub(crate) struct Plan {
     pub(crate) verify: bool,
     pub(crate) write_blocking: bool,
     pub(crate) disks: Vec<PlannedDisk>,
-    /// The inactive definition has a `<metadata>`, so one stays when ours is gone.
-    pub(crate) had_metadata: bool,
     /// The disks that a backup leaves out.
     pub(crate) other_disks: Vec<String>,
 }
@@ -68,7 +84,7 @@ fn error(code: ErrorCode, message: impl Into<String>) -> Error {
 
 impl Plan {
     /// Looks at everything and changes nothing.
-    pub(crate) fn new(guest: Guest, options: &SnapshotOptions) -> Result<Self> {
+    pub(crate) fn new(guest: &Arc<Guest>, options: &SnapshotOptions) -> Result<Self> {
         let name = guest.name().to_owned();
         check_options(options)?;
         check_disk_list(&options.disks)?;
@@ -92,7 +108,7 @@ impl Plan {
             }
         };
         let config = guest.get_config(false)?;
-        must_be_free(&guest, &config, None)?;
+        must_be_free(guest, None)?;
         if options.method == Method::Backup && !guest.host().has_backup(&config.machine)? {
             return Err(error(
                 ErrorCode::Unsupported,
@@ -103,11 +119,11 @@ impl Plan {
         let disks = options
             .disks
             .iter()
-            .map(|wanted| plan_disk(&guest, &config, wanted, options, &in_use))
+            .map(|wanted| plan_disk(guest, &config, wanted, options, &in_use))
             .collect::<Result<Vec<_>>>()?;
         must_differ(&disks)?;
-        let (method, ways) = choose(&guest, &config, options, &disks)?;
-        let freeze = decide_freeze(&guest, &config, options.quiesce)?;
+        let (method, ways) = choose(guest, &config, options, &disks)?;
+        let freeze = decide_freeze(guest, &config, options.quiesce)?;
         if freeze || (method == Method::Mirror && disks.len() > 1 && !paused) {
             guard::prepare(guest.host())?;
         }
@@ -118,14 +134,10 @@ impl Plan {
             .filter(|disk| disk.active().source != Source::Empty && !chosen.contains(disk.target.as_str()))
             .map(|disk| disk.target.clone())
             .collect();
-        let had_metadata = guest.get_config(true)?.metadata.is_some();
-        Ok(Self {
-            had_metadata,
-            guest: Arc::new(guest),
+        let request = Request {
             method,
             ways,
             clone: options.clone,
-            clone_callback: options.clone_callback.clone(),
             freeze,
             freeze_required: options.quiesce == Quiesce::Require,
             freeze_limit: if options.freeze_limit.is_zero() {
@@ -141,6 +153,11 @@ impl Plan {
             write_blocking: options.write_blocking,
             disks,
             other_disks,
+        };
+        Ok(Self {
+            guest: Arc::clone(guest),
+            clone_callback: options.clone_callback.clone(),
+            request,
         })
     }
 }
@@ -149,6 +166,10 @@ impl Plan {
     /// Which destinations are the caller's own, and so never removed.
     pub(crate) fn taken(&self) -> Vec<bool> {
         self.disks.iter().map(|disk| disk.place != Place::Free).collect()
+    }
+
+    pub(crate) fn targets(&self) -> Vec<&str> {
+        self.disks.iter().map(|disk| disk.target.as_str()).collect()
     }
 
     pub(crate) fn disk_count(&self) -> u32 {

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Keeps an operation's record with its domain as long as this process runs the operation.
+
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::claim::Claim;
+use super::owner::Owner;
+use super::preflight::has_own_metadata;
+use super::record::Record;
+use super::state::Mark;
+use crate::driver::Guest;
+use crate::error::{Error, ErrorCode, Result};
+use crate::libvirt::{Quiet, State};
+
+/// Between two signs of life, for agents on other hosts.
+const RENEW: Duration = Duration::from_secs(20);
+
+/// The record of an operation that this process owns. Dropped before it is removed, it is let go: whoever comes next may
+/// take the operation up.
+pub(super) struct Journal {
+    pages: Arc<Pages>,
+    /// Ends the renewal when it is dropped; `None` where the record is only looked at.
+    renewal: Option<Sender<()>>,
+}
+
+struct Pages {
+    guest: Arc<Guest>,
+    record: Mutex<Record>,
+}
+
+/// Nothing is written while it lives.
+pub(super) struct Held<'a>(#[allow(dead_code)] MutexGuard<'a, Record>);
+
+impl Journal {
+    /// Writes the first record. Whoever holds the claim has seen that the domain is free.
+    pub(super) fn begin(guest: &Arc<Guest>, mut record: Record, _claim: &Claim<'_>) -> Result<Self> {
+        record.had_metadata = has_own_metadata(&guest.get_config(true)?);
+        record.live = true;
+        write(guest, &record)?;
+        Self::keep(guest, record)
+    }
+
+    /// Takes over the record of an owner that is dead.
+    pub(super) fn take_over(guest: &Arc<Guest>, mut record: Record, _claim: &Claim<'_>) -> Result<Self> {
+        record.owner = Owner::this();
+        write(guest, &record)?;
+        Self::keep(guest, record)
+    }
+
+    /// Of somebody else's record: nothing is written.
+    pub(super) fn look_at(guest: &Arc<Guest>, record: Record) -> Self {
+        Self {
+            pages: Arc::new(Pages {
+                guest: Arc::clone(guest),
+                record: Mutex::new(record),
+            }),
+            renewal: None,
+        }
+    }
+
+    fn keep(guest: &Arc<Guest>, record: Record) -> Result<Self> {
+        let pages = Arc::new(Pages {
+            guest: Arc::clone(guest),
+            record: Mutex::new(record),
+        });
+        let (renewal, ended) = channel();
+        let renewed = Arc::clone(&pages);
+        thread::Builder::new()
+            .name("livedisk-lease".into())
+            .spawn(move || {
+                let _quiet = Quiet::new();
+                while ended.recv_timeout(RENEW) == Err(RecvTimeoutError::Timeout) {
+                    renewed.renew();
+                }
+            })
+            .map_err(|error| Error::new(ErrorCode::Io, format!("cannot start a thread: {error}")))?;
+        Ok(Self {
+            pages,
+            renewal: Some(renewal),
+        })
+    }
+
+    /// Not only looked at.
+    pub(super) fn is_owned(&self) -> bool {
+        self.renewal.is_some()
+    }
+
+    /// The record as it was written last.
+    pub(super) fn read(&self) -> Record {
+        self.pages.lock().clone()
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        self.pages.lock().mark
+    }
+
+    pub(super) fn is_back(&self) -> bool {
+        self.pages.lock().back.is_some()
+    }
+
+    /// Changes the record, first with the domain.
+    pub(super) fn write(&self, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<()> {
+        let mut record = self.pages.lock();
+        let mut changed = record.clone();
+        change(&mut changed)?;
+        changed.owner.renew();
+        write(&self.pages.guest, &changed)?;
+        *record = changed;
+        Ok(())
+    }
+
+    /// The operation is over.
+    pub(super) fn remove(&self) -> Result<()> {
+        let mut record = self.pages.lock();
+        let guest = &self.pages.guest;
+        // Nobody begins while the definition is read and written; on a domain that is off nobody does anyway.
+        let _claim = guest.is_active()?.then(|| Claim::take(guest)).transpose()?;
+        guest.remove_metadata(&record.namespace(), record.had_metadata)?;
+        record.mark = Mark::Absent;
+        Ok(())
+    }
+
+    /// For the freeze window: no lease is renewed in it.
+    pub(super) fn hold(&self) -> Held<'_> {
+        Held(self.pages.lock())
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let record = self.pages.lock();
+        if record.mark == Mark::Absent || !self.is_owned() {
+            return;
+        }
+        let mut released = record.clone();
+        released.owner.release();
+        let guest = &self.pages.guest;
+        let written = match write(guest, &released) {
+            Err(error) if error.code() == ErrorCode::NoConnection => {
+                guest.reconnect().and_then(|()| write(guest, &released))
+            }
+            other => other,
+        };
+        match written {
+            // A transient domain takes its record with it.
+            Err(error) if error.code() != ErrorCode::NoDomain => log::error!(
+                "{error}; operation {} can be taken up only when this process has ended",
+                released.id
+            ),
+            _ => {}
+        }
+    }
+}
+
+impl Pages {
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn renew(&self) {
+        let mut record = self.lock();
+        if record.mark == Mark::Absent {
+            return;
+        }
+        record.owner.renew();
+        if let Err(error) = write(&self.guest, &record) {
+            log::debug!("{error}");
+        }
+    }
+}
+
+/// In the inactive definition first: whatever the live one says, the other has said already.
+fn write(guest: &Guest, record: &Record) -> Result<()> {
+    let uri = record.namespace();
+    if guest.has_persistent_configuration()? {
+        guest.set_metadata(&uri, Some(&record.to_xml(false)?), false, true)?;
+    }
+    if guest.is_active()? {
+        let same = record.live && guest.get_power_state()? != State::Off;
+        guest.set_metadata(&uri, Some(&record.to_xml(same)?), true, false)?;
+    }
+    Ok(())
+}

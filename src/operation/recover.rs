@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Settles what dead processes left: completes what is past its point of no return, takes back the rest. It is the loop
+//! of every operation, entered with what the records say.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::claim::Claim;
+use super::journal::Journal;
+use super::preflight::apart_if_in_use;
+use super::record::Record;
+use super::resume;
+use super::shared::{Outcome, Shared};
+use super::state::Goal;
+use super::types::Method;
+use super::worker::Worker;
+use crate::driver::{Guest, Host};
+use crate::error::{Error, ErrorCode, Result};
+
+/// What a recovery found and did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// Every operation that was found, in the order of the domains.
+    pub operations: Vec<Recovered>,
+}
+
+/// One operation that a recovery found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// The domain's name.
+    pub domain: String,
+    /// The operation's id; empty where its record cannot be read.
+    pub id: String,
+    /// `snapshot` or `migration`.
+    pub kind: &'static str,
+    /// The method taken.
+    pub method: Method,
+    /// How far it was: `begun`, `copying`, `fixing` or `fixed`.
+    pub mark: &'static str,
+    /// Who ran it.
+    pub owner: String,
+    /// The guest had been left frozen, and was thawed.
+    pub thawed: bool,
+    /// The steps, in words, as far as they were foreseen.
+    pub plan: Vec<String>,
+    /// What became of it.
+    pub settlement: Settlement,
+}
+
+/// What became of an operation that a recovery found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    /// Completed, because it was past its point of no return; or, in a dry run, to be completed.
+    Completed,
+    /// Taken back, or to be taken back.
+    TakenBack,
+    /// Somebody runs it, and it was left alone.
+    LeftAlone,
+    /// It could not be settled, and its record stays.
+    Failed(Error),
+}
+
+impl Recovery {
+    fn count(&self, matches: impl Fn(&Recovered) -> bool) -> u32 {
+        let count = self.operations.iter().filter(|operation| matches(operation)).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// How many domains had something to settle.
+    pub fn domains(&self) -> u32 {
+        let settled = self.operations.iter();
+        let settled = settled.filter(|operation| operation.settlement != Settlement::LeftAlone);
+        let names: HashSet<_> = settled.map(|operation| &operation.domain).collect();
+        u32::try_from(names.len()).unwrap_or(u32::MAX)
+    }
+
+    /// How many guests were thawed.
+    pub fn thawed(&self) -> u32 {
+        self.count(|operation| operation.thawed)
+    }
+
+    /// How many operations were completed.
+    pub fn completed(&self) -> u32 {
+        self.count(|operation| operation.settlement == Settlement::Completed)
+    }
+
+    /// How many operations were taken back.
+    pub fn taken_back(&self) -> u32 {
+        self.count(|operation| operation.settlement == Settlement::TakenBack)
+    }
+
+    /// How many operations could not be settled.
+    pub fn failed(&self) -> u32 {
+        self.count(|operation| matches!(operation.settlement, Settlement::Failed(_)))
+    }
+}
+
+/// Of one domain, or of all; a dry run changes nothing.
+pub(crate) fn recover(host: &Arc<Host>, domain: Option<&str>, dry_run: bool) -> Result<Recovery> {
+    let guests = match domain {
+        Some(domain) => vec![host.get_guest(domain)?],
+        None => host.list_guests()?,
+    };
+    let mut recovery = Recovery::default();
+    for guest in guests {
+        let guest = Arc::new(guest);
+        match of_guest(&guest, dry_run) {
+            Ok(operations) => recovery.operations.extend(operations),
+            // It was removed since the list was made.
+            Err(error) if error.code() == ErrorCode::NoDomain && domain.is_none() => {}
+            Err(error) if domain.is_none() => {
+                log::error!("{error}");
+                recovery.operations.push(unreadable(&guest, error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(recovery)
+}
+
+fn of_guest(guest: &Arc<Guest>, dry_run: bool) -> Result<Vec<Recovered>> {
+    Record::all(guest)?
+        .into_iter()
+        .map(|record| match record {
+            Ok(record) => settle(guest, record, dry_run),
+            Err(error) => Ok(unreadable(guest, error)),
+        })
+        .collect()
+}
+
+fn unreadable(guest: &Guest, error: Error) -> Recovered {
+    Recovered {
+        domain: guest.name().to_owned(),
+        id: String::new(),
+        kind: "unknown",
+        method: Method::Auto,
+        mark: "unknown",
+        owner: "unknown".into(),
+        thawed: false,
+        plan: Vec::new(),
+        settlement: Settlement::Failed(error),
+    }
+}
+
+fn settle(guest: &Arc<Guest>, record: Record, dry_run: bool) -> Result<Recovered> {
+    let mut found = Recovered {
+        domain: guest.name().to_owned(),
+        id: record.id.clone(),
+        kind: record.kind.name(),
+        method: record.method,
+        mark: record.mark.name(),
+        owner: record.owner.to_string(),
+        thawed: false,
+        plan: Vec::new(),
+        settlement: Settlement::LeftAlone,
+    };
+    if !record.owner.is_dead() {
+        return Ok(found);
+    }
+    let guest = &apart_if_in_use(guest)?;
+    let journal = if dry_run {
+        Journal::look_at(guest, record)
+    } else {
+        match take_over(guest, &record)? {
+            Some(journal) => journal,
+            None => return Ok(found),
+        }
+    };
+    let shared = Arc::new(Shared::new(journal.read().started)?);
+    let settled = resume(guest, journal, &shared).and_then(|mut procedure| {
+        procedure.look(Goal::Forward)?;
+        let forward = procedure.is_settled_forward();
+        found.plan = procedure.words(if forward { Goal::Forward } else { Goal::Back });
+        if dry_run {
+            return Ok(forward);
+        }
+        shared.request(|requests| (requests.finish, requests.cancel) = (forward, !forward));
+        Worker::new(procedure, Arc::clone(&shared)).run();
+        let outcome = shared.outcome(Some(Instant::now()));
+        found.thawed = outcome.as_ref().is_some_and(|outcome| outcome.thawed > 0);
+        match outcome {
+            Some(Outcome { result: Ok(_), .. }) => Ok(true),
+            Some(Outcome { taken_back: true, .. }) => Ok(false),
+            Some(Outcome { result: Err(error), .. }) => Err(error),
+            None => Err(Error::new(ErrorCode::Internal, "the recovery has no outcome")),
+        }
+    });
+    found.settlement = match settled {
+        Ok(true) => Settlement::Completed,
+        Ok(false) => Settlement::TakenBack,
+        Err(error) => {
+            log::error!("{error}");
+            Settlement::Failed(error)
+        }
+    };
+    Ok(found)
+}
+
+/// None where somebody else came first.
+fn take_over(guest: &Arc<Guest>, record: &Record) -> Result<Option<Journal>> {
+    let claim = Claim::take(guest)?;
+    let now = Record::all(guest)?.into_iter().flatten();
+    let mut now = now.filter(|now| now.id == record.id && now.owner.is_dead());
+    now.next().map(|now| Journal::take_over(guest, now, &claim)).transpose()
+}

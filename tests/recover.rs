@@ -1,0 +1,519 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Processes that run operations are killed; others take the operations up, or settle what they left.
+//!
+//! The process that is killed is this very program, run with the test `agent` alone.
+
+mod moving;
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use livedisk::{
+    CloneMethod, Connection, Consistency, ErrorCode, EventLoop, Method, MigrateOptions, Operation, Phase, Quiesce,
+    Recovery, Settlement, SnapshotOptions,
+};
+use moving::{home, shown, to};
+use support::bed::{Bare, Bed, Turn, run};
+use support::image::edge;
+use support::{PATIENCE, await_phase, disk, must_tell, snapshot, until};
+
+const MIB: u64 = 1 << 20;
+
+fn bed() -> Turn {
+    support::bed::turn(EventLoop::Own, &["name=a,disks=qcow2-backed:64M+raw:32M,data=8M"])
+}
+
+/// What the process to be killed does, in words of its environment.
+#[derive(Clone, Copy, Debug)]
+struct Work<'a> {
+    domain: &'a str,
+    target: &'a str,
+    /// `mirror`, `backup` or `quiet`: a snapshot; `clone` or `copy`: a migration.
+    what: &'a str,
+    bandwidth: u64,
+    finish: bool,
+}
+
+struct Agent(Child);
+
+impl Agent {
+    fn start(bed: &Bed, work: Work<'_>, destination: &Path) -> Self {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["agent", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+            .env("AGENT_URI", &bed.uri)
+            .env("AGENT_DOMAIN", work.domain)
+            .env("AGENT_TARGET", work.target)
+            .env("AGENT_WHAT", work.what)
+            .env("AGENT_BANDWIDTH", work.bandwidth.to_string())
+            .env("AGENT_FINISH", work.finish.to_string())
+            .env("AGENT_DESTINATION", destination)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    fn says(&mut self, word: &str) {
+        let lines = BufReader::new(self.0.stdout.as_mut().unwrap()).lines();
+        for line in lines {
+            let line = line.unwrap();
+            assert!(!line.starts_with("error"), "{line}");
+            if line.ends_with(word) {
+                return;
+            }
+        }
+        panic!("the agent ended before it said '{word}'");
+    }
+
+    /// SIGKILL.
+    fn kill(self) {}
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Not a test: what `Agent` runs.
+#[test]
+#[ignore = "run by the tests of this file"]
+fn agent() {
+    let value = |name: &str| std::env::var(format!("AGENT_{name}")).unwrap();
+    let connection = Connection::open(Some(&value("URI")), EventLoop::Own).unwrap();
+    let (domain, target, destination) = (value("DOMAIN"), value("TARGET"), value("DESTINATION"));
+    let bandwidth = value("BANDWIDTH").parse().unwrap();
+    let what = value("WHAT");
+    let started = match what.as_str() {
+        "mirror" | "backup" | "quiet" => {
+            let options = SnapshotOptions {
+                method: snapshot_method(&what),
+                clone: CloneMethod::Copy,
+                bandwidth,
+                ..snapshot(vec![disk(&target, &destination, "qcow2")])
+            };
+            connection.start_live_snapshot(&domain, &options)
+        }
+        _ => connection.migrate_disk(&domain, &migration(&what, &target, Path::new(&destination), bandwidth)),
+    };
+    let operation = match started {
+        Ok(operation) => operation,
+        Err(error) => {
+            println!("\nerror {error}");
+            return;
+        }
+    };
+    println!("\nbegun");
+    if value("FINISH") == "true" {
+        await_phase(&operation, Phase::Ready);
+        println!("finishing");
+        println!("{:?}", operation.finish(None));
+    }
+    loop {
+        let progress = operation.poll(None);
+        if progress.phase == Phase::Copying && progress.bytes_done > 0 {
+            println!("copying");
+        }
+        println!("{:?}", progress.phase);
+    }
+}
+
+/// `quiet` is the clone of a quiet base.
+fn snapshot_method(what: &str) -> Method {
+    match what {
+        "mirror" => Method::Mirror,
+        "backup" => Method::Backup,
+        _ => Method::Clone,
+    }
+}
+
+fn migration(what: &str, target: &str, destination: &Path, bandwidth: u64) -> MigrateOptions {
+    MigrateOptions {
+        method: if what == "clone" { Method::Clone } else { Method::Mirror },
+        clone: CloneMethod::Copy,
+        bandwidth,
+        ..to(target, destination)
+    }
+}
+
+fn recover(bed: &Bed, domain: &str) -> Recovery {
+    let recovery = bed.connection.recover(Some(domain), false).unwrap();
+    for operation in &recovery.operations {
+        println!(
+            "  recover: {} by {:?} at {}: {:?}",
+            operation.kind, operation.method, operation.mark, operation.settlement
+        );
+    }
+    assert_eq!(recovery.failed(), 0, "{recovery:?}");
+    assert_eq!(
+        bed.connection.recover(Some(domain), false).unwrap().operations,
+        [],
+        "once more"
+    );
+    recovery
+}
+
+fn attach(bed: &Bed, domain: &str, target: &str) -> Operation {
+    bed.connection.attach(domain, target).unwrap()
+}
+
+#[test]
+fn a_snapshot_is_taken_up_in_each_phase() {
+    let bed = bed();
+    let out = bed.path("out");
+    for what in ["mirror", "backup", "quiet"] {
+        let method = snapshot_method(what);
+        for (word, bandwidth) in [("copying", 4 * MIB), ("Ready", 0)] {
+            for daemon in [false, true] {
+                println!("{what}, killed at {word}, daemon killed too: {daemon}");
+                let before = bed.watch("a");
+                let work = Work {
+                    domain: "a",
+                    target: "vdb",
+                    what,
+                    bandwidth,
+                    finish: false,
+                };
+                let mut agent = Agent::start(&bed, work, &out);
+                agent.says(word);
+                // Before it, nobody but the process knows the point in time.
+                until("the point in time is on record", || {
+                    let known = bed.connection.operations(Some("a")).unwrap();
+                    method == Method::Mirror || ["copying", "fixed"].contains(&known[0].mark)
+                });
+                let error = bed.connection.attach("a", "vdb").unwrap_err();
+                must_tell(
+                    &error,
+                    ErrorCode::Busy,
+                    &["'a'", &agent.0.id().to_string(), "started 20"],
+                );
+                agent.kill();
+                if daemon {
+                    bed.restart_daemon(true);
+                }
+                let operation = attach(&bed, "a", "vdb");
+                let error = bed.connection.attach("a", "vdb").unwrap_err();
+                must_tell(&error, ErrorCode::Busy, &[&std::process::id().to_string()]);
+                let report = match operation.finish(Some(PATIENCE)) {
+                    // libvirtd took what it knew of the backup's end with it.
+                    Err(error) if daemon && method == Method::Backup => {
+                        must_tell(&error, ErrorCode::JobFailed, &["no longer knows"]);
+                        before.must_be_as_before(&[]);
+                        continue;
+                    }
+                    finished => finished.unwrap(),
+                };
+                println!("  {report:?}");
+                assert_eq!((report.method, report.consistency), (method, Consistency::Filesystem));
+                assert!(report.bytes_copied > 0);
+                edge(&bed, "a", "vdb", &out, "qcow2").must_be_at(&report, Duration::ZERO);
+                before.must_be_as_before(&["out"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_is_settled_in_each_phase() {
+    let bed = bed();
+    let out = bed.path("out");
+    for what in ["mirror", "backup", "quiet"] {
+        for (word, finish, delay) in [
+            ("begun", false, 0),
+            ("copying", false, 0),
+            ("Ready", false, 0),
+            ("finishing", true, 0),
+            ("finishing", true, 30),
+            ("finishing", true, 100),
+        ] {
+            println!("{what}, killed {delay} ms behind '{word}'");
+            let before = bed.watch("a");
+            let bandwidth = if word == "copying" { 4 * MIB } else { 0 };
+            let mut agent = Agent::start(
+                &bed,
+                Work {
+                    domain: "a",
+                    target: "vdb",
+                    what,
+                    bandwidth,
+                    finish,
+                },
+                &out,
+            );
+            agent.says(word);
+            thread::sleep(Duration::from_millis(delay));
+            agent.kill();
+            let dry = bed.connection.recover(Some("a"), true).unwrap();
+            let recovery = recover(&bed, "a");
+            let outcomes = |recovery: &Recovery| (recovery.completed(), recovery.taken_back());
+            assert_eq!(outcomes(&dry), outcomes(&recovery), "{dry:?}");
+            // It may have ended before it was killed.
+            let ended = recovery.operations.is_empty();
+            let image: &[&str] = if recovery.completed() == 1 || ended {
+                &["out"]
+            } else {
+                &[]
+            };
+            if !image.is_empty() {
+                run("qemu-img", &["check", "-q", "-f", "qcow2", shown(&out)]);
+            }
+            before.must_be_as_before(image);
+        }
+    }
+}
+
+#[test]
+fn a_migration_is_taken_up_in_each_phase() {
+    let bed = bed();
+    for (index, (what, word, bandwidth, finish, delay)) in [
+        ("clone", "copying", 8 * MIB, false, 0),
+        ("clone", "Ready", 0, false, 0),
+        ("clone", "finishing", 0, true, 50),
+        ("clone", "finishing", 0, true, 150),
+        ("copy", "copying", 8 * MIB, false, 0),
+        ("copy", "Ready", 0, false, 0),
+        ("copy", "finishing", 0, true, 10),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        println!("{what}, killed {delay} ms behind '{word}'");
+        let before = home(&bed, "a", "vdb");
+        let acknowledged = before.acknowledged();
+        let destination = bed.path(&format!("moved-{index}"));
+        let mut agent = Agent::start(
+            &bed,
+            Work {
+                domain: "a",
+                target: "vdb",
+                what,
+                bandwidth,
+                finish,
+            },
+            &destination,
+        );
+        agent.says(word);
+        thread::sleep(Duration::from_millis(delay));
+        agent.kill();
+        if index % 2 == 1 {
+            bed.restart_daemon(true);
+        }
+        match bed.connection.attach("a", "vdb") {
+            Ok(operation) => println!("  {:?}", operation.finish(Some(PATIENCE)).unwrap()),
+            // It was complete before it was killed.
+            Err(error) if finish => must_tell(&error, ErrorCode::NoOperation, &["vdb"]),
+            Err(error) => panic!("{error}"),
+        }
+        before.must_have_moved(&migration(what, "vdb", &destination, 0), &[], acknowledged);
+        fs::remove_file(&before.chain[0]).unwrap();
+    }
+}
+
+/// Whatever was killed when: the disk is where it was or where it goes, whole, and nothing else is left. With `off` the
+/// guest is killed too, and then started again, before or behind the recovery.
+fn settle_migration(bed: &Bed, work: Work<'_>, word: &str, delay: u64, off: Option<bool>) {
+    println!("{work:?}, killed {delay} ms behind '{word}', QEMU killed and started first: {off:?}");
+    let before = home(bed, "a", work.target);
+    let acknowledged = before.acknowledged();
+    let destination = bed.path("there");
+    let mut agent = Agent::start(bed, work, &destination);
+    agent.says(word);
+    thread::sleep(Duration::from_millis(delay));
+    agent.kill();
+    if let Some(first) = off {
+        bed.virsh(&["destroy", "a"]);
+        if first {
+            bed.virsh(&["start", "a"]);
+        }
+    }
+    let recovery = recover(bed, "a");
+    if off == Some(false) {
+        bed.virsh(&["start", "a"]);
+    }
+    if off.is_some() {
+        until("the guest is up", || {
+            let agent = bed.try_virsh(&["qemu-agent-command", "a", r#"{"execute":"guest-ping"}"#]);
+            agent.is_ok() && !bed.virsh(&["dumpxml", "a"]).contains("'disconnected'")
+        });
+    }
+    let moved = home(bed, "a", work.target).chain[0] == shown(&destination);
+    assert!(moved || recovery.completed() == 0);
+    if moved {
+        before.must_have_moved(
+            &migration(work.what, work.target, &destination, 0),
+            &before.chain[1..],
+            acknowledged,
+        );
+        // Back, for the next.
+        let back = MigrateOptions {
+            delete_source: true,
+            ..migration(
+                "clone",
+                work.target,
+                &bed.path(&format!("home-{}", destination_number())),
+                0,
+            )
+        };
+        fs::remove_file(&before.chain[0]).unwrap();
+        bed.connection
+            .migrate_disk("a", &back)
+            .unwrap()
+            .finish(Some(PATIENCE))
+            .unwrap();
+    } else {
+        before.must_be_as_before();
+    }
+}
+
+fn destination_number() -> u128 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()
+}
+
+#[test]
+fn a_migration_is_settled_in_each_phase() {
+    let bed = bed();
+    for (what, word, bandwidth, finish, delay) in [
+        ("clone", "begun", 0, false, 0),
+        ("clone", "copying", 8 * MIB, false, 0),
+        ("clone", "Ready", 0, false, 0),
+        ("clone", "finishing", 0, true, 0),
+        ("clone", "finishing", 0, true, 60),
+        ("clone", "finishing", 0, true, 120),
+        ("copy", "copying", 8 * MIB, false, 0),
+        ("copy", "Ready", 0, false, 0),
+    ] {
+        settle_migration(
+            &bed,
+            Work {
+                domain: "a",
+                target: "vda",
+                what,
+                bandwidth,
+                finish,
+            },
+            word,
+            delay,
+            None,
+        );
+    }
+}
+
+#[test]
+fn a_migration_is_settled_when_its_guest_is_gone() {
+    let bed = bed();
+    for (what, word, bandwidth, finish, delay, started) in [
+        ("clone", "copying", 8 * MIB, false, 0, false),
+        ("clone", "Ready", 0, false, 0, false),
+        ("clone", "Ready", 0, false, 0, true),
+        ("clone", "finishing", 0, true, 100, false),
+        ("clone", "finishing", 0, true, 100, true),
+        ("copy", "Ready", 0, false, 0, false),
+    ] {
+        let work = Work {
+            domain: "a",
+            target: "vdb",
+            what,
+            bandwidth,
+            finish,
+        };
+        settle_migration(&bed, work, word, delay, Some(started));
+    }
+}
+
+#[test]
+fn one_of_many_wins() {
+    let bed = bed();
+    let bare = bed.bare("wanted", &[Bare::RAW]);
+    let before = bed.watch("wanted");
+    let me = std::process::id().to_string();
+    let began = Instant::now();
+    for _ in 0..10 {
+        let options: Vec<_> = (0..4)
+            .map(|number| SnapshotOptions {
+                quiesce: Quiesce::None,
+                ..snapshot(vec![disk("vda", bed.path(&format!("out-{number}")), "raw")])
+            })
+            .collect();
+        let started: Vec<_> = thread::scope(|scope| {
+            let start = |options| {
+                let connection = Connection::open(Some(&bed.uri), EventLoop::Own).unwrap();
+                connection.start_live_snapshot("wanted", options)
+            };
+            let racing: Vec<_> = options
+                .iter()
+                .map(|options| scope.spawn(move || start(options)))
+                .collect();
+            racing.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let won = started.iter().filter(|started| started.is_ok()).count();
+        assert_eq!(won, 1, "{started:?}");
+        for error in started.iter().filter_map(|started| started.as_ref().err()) {
+            must_tell(error, ErrorCode::Busy, &["'wanted'", &me, "started 20"]);
+        }
+        let alone = bed.connection.recover(Some("wanted"), false).unwrap();
+        assert_eq!(alone.operations[0].settlement, Settlement::LeftAlone);
+        assert_eq!(alone.domains(), 0);
+        started
+            .into_iter()
+            .flatten()
+            .for_each(|operation| operation.cancel().unwrap());
+        before.must_be_as_before(&[]);
+    }
+    println!("10 races of 4 in {:?}", began.elapsed());
+    drop(bare);
+}
+
+#[test]
+fn what_was_let_go_of_is_taken_up() {
+    let bed = bed();
+    let before = bed.watch("a");
+    let error = bed.connection.attach("a", "vdb").unwrap_err();
+    must_tell(&error, ErrorCode::NoOperation, &["'vdb'", "'a'"]);
+    let options = SnapshotOptions {
+        bandwidth: 4 * MIB,
+        ..snapshot(vec![disk("vdb", bed.path("out"), "qcow2")])
+    };
+    let mut operation = bed.connection.start_live_snapshot("a", &options).unwrap();
+    for _ in 0..3 {
+        drop(operation);
+        assert!(bed.connection.operations(Some("a")).unwrap()[0].orphaned);
+        operation = attach(&bed, "a", "vdb");
+    }
+    operation.cancel().unwrap();
+    before.must_be_as_before(&[]);
+}
+
+#[test]
+fn a_foreign_job_is_let_be() {
+    let bed = bed();
+    let bare = bed.bare("theirs", &[Bare::BIG]);
+    let out = bed.path("foreign");
+    bed.virsh(&[
+        "blockcopy",
+        "theirs",
+        "vda",
+        shown(&out),
+        "--format",
+        "raw",
+        "--transient-job",
+        "--bandwidth",
+        "1",
+    ]);
+    let options = snapshot(vec![disk("vda", bed.path("out"), "raw")]);
+    let error = bed.connection.start_live_snapshot("theirs", &options).unwrap_err();
+    must_tell(&error, ErrorCode::Busy, &["'theirs'"]);
+    assert_eq!(bed.connection.recover(Some("theirs"), false).unwrap().operations, []);
+    assert!(bed.virsh(&["dumpxml", "theirs"]).contains("<mirror"));
+    bed.virsh(&["blockjob", "theirs", "vda", "--abort"]);
+    until("the job is gone", || {
+        !bed.virsh(&["dumpxml", "theirs"]).contains("<mirror")
+    });
+    fs::remove_file(out).unwrap();
+    drop(bare);
+}

@@ -179,8 +179,9 @@ impl Source {
         let Some(source) = parent.get_child(child) else {
             return Self::Empty;
         };
-        if let (Some("nbd"), Some(name)) = (attribute(source, "protocol"), attribute(source, "name")) {
-            return Self::Nbd(name.to_owned());
+        // libvirt leaves an empty name out.
+        if attribute(source, "protocol") == Some("nbd") {
+            return Self::Nbd(attribute(source, "name").unwrap_or_default().to_owned());
         }
         match (attribute(source, "file"), attribute(source, "dev")) {
             (Some(path), _) => Self::File(path.to_owned()),
@@ -226,6 +227,8 @@ mod tests {
         <disk type='file' device='cdrom'><target dev='sda'/><readonly/></disk>
         <disk type='network' device='disk'><source protocol='rbd' name='x'><encryption format='luks'/></source>
           <target dev='vdb'/><shareable/></disk>
+        <disk type='network' device='disk'><source protocol='nbd' tls='no'><host transport='unix' socket='/s'/></source>
+          <target dev='vdc'/></disk>
         <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
         </devices></domain>";
 
@@ -244,6 +247,8 @@ mod tests {
         let vdb = domain.disk("vdb").unwrap();
         assert!(vdb.encrypted && vdb.shareable && !vdb.transient);
         assert_eq!(vdb.active().source, Source::Other("network".into()));
+        let nameless = domain.disk("vdc").unwrap();
+        assert_eq!(nameless.active().source, Source::Nbd(String::new()));
         assert!(domain.agent_channel);
         assert_eq!(domain.metadata.unwrap()[0].namespace.as_deref(), Some("urn:a"));
     }

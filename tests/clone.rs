@@ -316,7 +316,7 @@ fn cancel_while_committing() {
     let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
     until("the image is whole", || cloned.load(Ordering::SeqCst));
     until("it commits", || {
-        bed.virsh(&["blockjob", "a", "vda"]).contains("Commit") || operation.poll(None).phase == Phase::Ready
+        bed.virsh(&["blockjob", "--raw", "a", "vda"]).contains("Commit") || operation.poll(None).phase == Phase::Ready
     });
     let cancelled = operation.cancel();
     bed.ctl("a", &["writer", "burst", "0"]);

@@ -171,7 +171,7 @@ fn status_busy_and_interrupt(bed: &Bed) {
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
     assert!(said.iter().any(|line| line.contains("cancelling")), "{said:?}");
     assert!(!Path::new(&image).exists());
-    assert_eq!(bed.virsh(&["blockjob", "a", "vda"]).trim(), "");
+    assert_eq!(bed.virsh(&["blockjob", "--raw", "a", "vda"]).trim(), "");
     assert_eq!(bed.json(0, &["status"])["operations"], Value::Array(Vec::new()));
     let before = bed.records_written();
     until("the guest writes on", || bed.records_written() > before);

@@ -197,7 +197,7 @@ impl Home<'_> {
     fn must_be_idle(&self) {
         let (bed, domain) = (self.bed, self.domain.as_str());
         assert_eq!(bed.virsh(&["domstate", domain]).trim(), "running");
-        let job = bed.virsh(&["blockjob", domain, &self.target]);
+        let job = bed.virsh(&["blockjob", "--raw", domain, &self.target]);
         assert!(job.trim().is_empty(), "{job}");
         assert!(bed.virsh(&["domjobinfo", domain]).contains("None"));
         assert_eq!(bed.virsh(&["snapshot-list", domain, "--name"]).trim(), "");

@@ -95,7 +95,7 @@ impl Watch<'_> {
             .lines()
             .filter_map(|line| line.split_whitespace().next())
         {
-            let job = bed.virsh(&["blockjob", domain, disk]);
+            let job = bed.virsh(&["blockjob", "--raw", domain, disk]);
             assert!(job.trim().is_empty(), "{disk}: {job}");
         }
         let live = bed.virsh(&["dumpxml", "--security-info", domain]);

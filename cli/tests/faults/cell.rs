@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use super::fault::{Fault, Scene};
 use super::log::Log;
 use super::operation::{Course, Kind, Operation};
 use super::proxy::Proxy;
-use super::stand::{DOMAIN, Part, Place, Stand};
+use super::stand::{DOMAIN, Place, Stand};
 
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -66,6 +66,16 @@ impl fmt::Display for Cell {
     }
 }
 
+/// What the agent said at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Done,
+    /// And everything was taken back.
+    Failed,
+    /// It was cancelled or killed, or was recovering: it may have ended either way.
+    None,
+}
+
 /// How a cell that passed ended.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Notes {
@@ -103,6 +113,8 @@ struct Run<'a> {
     operation: Operation,
     destinations: Vec<String>,
     before: Picture,
+    /// The definition that the guest goes back to, where this is another.
+    home: Option<String>,
     log: Log,
     /// How long the guest takes to write a few records, on this machine now.
     quiet: Duration,
@@ -124,6 +136,7 @@ impl Lessons {
                 agent.said.join("\n")
             ));
         }
+        check::idle(run.stand).map_err(|error| said(format!("{operation}, {course}, undisturbed: {error}"), &agent))?;
         run.clean()?;
         let lesson = Lesson { points: agent.points() };
         self.points.insert((operation, course, place), lesson.clone());
@@ -171,7 +184,13 @@ impl<'a> Run<'a> {
             Proxy::start(PathBuf::from(stand.bed.path("proxy")), PathBuf::from(daemon))
         });
         let proxy = proxy.transpose().map_err(|error| format!("proxy: {error}"))?;
-        let before = Picture::take(stand)?;
+        let mut before = Picture::take(stand)?;
+        let mut home = None;
+        if place == Place::FromExport {
+            stand.lend_export(&before)?;
+            home = Some(before.definition);
+            before = Picture::take(stand)?;
+        }
         let log = stand.log();
         let began = Instant::now();
         log.await_writing(PATIENCE)?;
@@ -180,6 +199,7 @@ impl<'a> Run<'a> {
             operation,
             destinations,
             before,
+            home,
             log,
             quiet: began.elapsed(),
             proxy,
@@ -241,18 +261,26 @@ impl<'a> Run<'a> {
         now.source != self.before.source
     }
 
-    /// What a run leaves by right is removed: images, or the disk's former place.
+    /// What a run leaves by right is removed, images or the disk's former place, and the guest is where it was before.
     fn clean(&self) -> Result<()> {
         let now = Picture::take(self.stand)?;
-        if self.operation.kind == Kind::Migrate && self.has_moved(&now) {
-            if is_kept(&now.source) {
-                return self.go_home();
-            }
-            let _ = fs::remove_file(&self.before.source);
+        let moved = self.operation.kind == Kind::Migrate && self.has_moved(&now);
+        if moved && is_kept(&now.source) {
+            // From an export no disk can be moved yet.
+            self.stand.start_as(&self.before.definition)?;
+            return check::records(self.stand, &self.stand.export(), "raw").map(drop);
+        }
+        let old: Vec<_> = if moved {
+            vec![self.before.source.clone()]
         } else {
-            for destination in self.destinations.iter().filter(|name| !is_kept(name)) {
-                let _ = fs::remove_file(destination);
-            }
+            self.destinations.clone()
+        };
+        for name in old.iter().filter(|name| !is_kept(name)) {
+            let _ = fs::remove_file(name);
+        }
+        if let Some(home) = &self.home {
+            self.stand.start_as(home)?;
+            return if moved { remove(&now.source) } else { Ok(()) };
         }
         if now.source.starts_with(&self.stand.bed.path("")) {
             return Ok(());
@@ -272,23 +300,11 @@ impl<'a> Run<'a> {
                 String::from_utf8_lossy(&output.stderr)
             ));
         }
-        fs::remove_file(&now.source).map_err(|error| format!("{}: {error}", now.source))
-    }
-
-    /// From an export no disk can be moved yet: the guest starts again where it was before.
-    fn go_home(&self) -> Result<()> {
-        let path = self.stand.bed.path("home.xml");
-        fs::write(&path, &self.before.definition).map_err(|error| format!("{path}: {error}"))?;
-        self.stand.virsh(&["destroy", DOMAIN])?;
-        let defined = self.stand.virsh(&["define", &path]);
-        let _ = fs::remove_file(&path);
-        defined?;
-        check::records(self.stand, &self.stand.export(), "raw")?;
-        self.stand.await_guest(&self.log, PATIENCE)
+        remove(&now.source)
     }
 
     /// Everything that must hold at the end.
-    fn check(&self, fault: Fault, moved: Option<&Form>, ended: ExitStatus) -> Vec<String> {
+    fn check(&self, word: Word, moved: Option<&Form>) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut note = |result: Result<()>| wrong.extend(result.err());
         note(check::idle(self.stand));
@@ -307,7 +323,7 @@ impl<'a> Run<'a> {
         for difference in now.form.difference(known) {
             note(Err(difference));
         }
-        if self.operation.kind == Kind::Migrate && ended.success() && !has_moved {
+        if self.operation.kind == Kind::Migrate && word == Word::Done && !has_moved {
             note(Err("it says that the disk moved, and it did not".into()));
         }
         let paths = self.destinations.iter().map(PathBuf::from);
@@ -319,15 +335,13 @@ impl<'a> Run<'a> {
         for path in allowed.difference(&now.files) {
             note(Err(format!("gone: {}", path.display())));
         }
-        note(self.check_images(fault, &images, has_moved, ended));
-        if !is_kept(&now.source) {
-            note(check::whole(self.stand, &self.log));
-        }
+        note(self.check_images(word, &images, has_moved));
+        note(check::whole(self.stand, &self.log));
         wrong
     }
 
     /// All or none, and whole.
-    fn check_images(&self, fault: Fault, images: &BTreeSet<PathBuf>, has_moved: bool, ended: ExitStatus) -> Result<()> {
+    fn check_images(&self, word: Word, images: &BTreeSet<PathBuf>, has_moved: bool) -> Result<()> {
         let kept = self.destinations.iter().any(|name| is_kept(name));
         if self.operation.kind == Kind::Migrate {
             return match (kept, has_moved != images.is_empty()) {
@@ -338,29 +352,32 @@ impl<'a> Run<'a> {
         if !kept && !images.is_empty() && images.len() < self.destinations.len() {
             return Err(format!("only {images:?}"));
         }
-        if ended.success() && !kept && images.is_empty() {
+        if word == Word::Done && !kept && images.is_empty() {
             return Err("it says that the images are made, and they are not there".into());
         }
-        let failed = !ended.success() && fault != Fault::AgentKilled && ended.code() != Some(130);
-        if failed && !kept && !images.is_empty() {
+        if word == Word::Failed && !kept && !images.is_empty() {
             return Err(format!("it failed and left {images:?}"));
         }
         for image in images {
-            let format = if shown_format(image) { "qcow2" } else { "raw" };
+            // vdb is raw.
+            let format = if image.to_string_lossy().ends_with("vda") {
+                &self.before.format
+            } else {
+                "raw"
+            };
             check::records(self.stand, image, format)?;
         }
         Ok(())
     }
 }
 
-/// An export stays, whatever is in it.
+/// An export stays, whatever is in it and whatever it is seen as.
 fn is_kept(name: &str) -> bool {
-    name.starts_with("nbd") || name.contains("/ldstore.") && !name.contains("/small/")
+    name.starts_with("nbd") || name.starts_with("/dev/loop") || name.contains("/ldstore.") && !name.contains("/small/")
 }
 
-/// vda is qcow2 and vdb raw, unless told otherwise.
-fn shown_format(image: &Path) -> bool {
-    image.to_string_lossy().ends_with("vda")
+fn remove(path: &str) -> Result<()> {
+    fs::remove_file(path).map_err(|error| format!("{path}: {error}"))
 }
 
 impl Cell {
@@ -381,7 +398,7 @@ impl Cell {
         let mut agent = run.bring(self.course, &[self.at.point()])?;
         if !agent.await_stop(self.at.point(), PATIENCE)? {
             let status = agent.wait(PATIENCE)?;
-            let wrong = run.check(self.fault, moved.as_ref(), status);
+            let wrong = run.check(self.word(status, false), moved.as_ref());
             run.clean()?;
             return Ok(if wrong.is_empty() {
                 Outcome::NotReached
@@ -410,7 +427,7 @@ impl Cell {
             let _ = pending.wait();
         }
         let status = result.map_err(|error| said(error, &agent))?;
-        let mut wrong = run.check(self.fault, moved.as_ref(), status);
+        let mut wrong = run.check(self.word(status, notes.recovered), moved.as_ref());
         if !wrong.is_empty() {
             wrong.push(said(format!("the agent's end: {status}"), &agent));
             return Ok(Outcome::Failed(wrong));
@@ -419,10 +436,19 @@ impl Cell {
         Ok(Outcome::Passed(notes))
     }
 
+    fn word(&self, ended: ExitStatus, recovered: bool) -> Word {
+        match ended.code() {
+            _ if self.course == Course::Recovering || recovered => Word::None,
+            Some(0) => Word::Done,
+            None | Some(130) => Word::None,
+            Some(_) => Word::Failed,
+        }
+    }
+
     /// Until the agent has ended, the fault is undone, the guest runs, and what was left is settled.
     fn see_through(&self, run: &Run<'_>, agent: &mut Agent, notes: &mut Notes) -> Result<ExitStatus> {
         let killed = Instant::now();
-        if self.fault == Fault::AgentKilled && run.stand.has(Part::Guard) {
+        if self.fault == Fault::AgentKilled {
             let limit = THAW_LIMIT + 3 * run.quiet;
             run.log.await_writing(limit)?;
             notes.thawed_within = Some(killed.elapsed());
@@ -437,6 +463,9 @@ impl Cell {
         if self.fault.lasts().is_none() {
             self.undo(run, agent)?;
         }
+        if self.fault == Fault::GuestShutdown {
+            run.stand.await_off(PATIENCE)?;
+        }
         let left = check::recorded(run.stand)? > 0;
         if self.fault.kills_guest() && left {
             // Of a domain that is off, it settles what can be.
@@ -444,7 +473,7 @@ impl Cell {
             let _ = run.recover();
         }
         run.stand.await_guest(&run.log, PATIENCE)?;
-        if left || status.signal().is_some() && run.stand.has(Part::Recover) {
+        if left || status.signal().is_some() {
             notes.recovered = left;
             run.recover()?;
         }

@@ -23,22 +23,30 @@ pub struct Picture {
     pub form: Form,
     /// vda's active layer.
     pub source: String,
+    pub format: String,
     /// The inactive definition as it is.
     pub definition: String,
     pub files: BTreeSet<PathBuf>,
 }
 
 /// Without what libvirt numbers anew, adds and forgets: the domain's number, indexes of images, an empty element where
-/// metadata were, an alias when it is restarted.
+/// metadata were, an alias when it is restarted, whether the guest has opened a channel.
 fn plain(xml: &str, source: &str) -> String {
     let alias = "<controller type='usb' index='0' model='none'>\n      <alias name='usb'/>\n    </controller>";
     let xml = xml
         .replace("  <metadata/>\n", "")
         .replace(alias, "<controller type='usb' index='0' model='none'/>")
+        .replace(" state='connected'", "")
+        .replace(" state='disconnected'", "")
         .replace(source, "@DISK@");
     let mut lines = Vec::new();
     for line in xml.lines() {
         if let Some((start, _)) = line.split_once(" id='").filter(|_| line.starts_with("<domain ")) {
+            lines.push(start.to_owned());
+            continue;
+        }
+        // The domain's number is in the name, too.
+        if let Some((start, _)) = line.split_once("/channel/target/domain-") {
             lines.push(start.to_owned());
             continue;
         }
@@ -63,8 +71,10 @@ fn disk<'a>(xml: &'a str, target: &str) -> &'a str {
 
 /// Where its active layer is: a file, or an export's socket.
 fn source_of(disk: &str) -> Option<&str> {
-    let value = |name| Some(disk.split_once(name)?.1.split_once('\'')?.0);
-    value("<source file='").or_else(|| value("socket='"))
+    let value = |name: &str| Some(disk.split_once(name)?.1.split_once('\'')?.0);
+    ["<source file='", "<source dev='", "socket='"]
+        .into_iter()
+        .find_map(value)
 }
 
 fn format_of(disk: &str) -> &str {
@@ -83,7 +93,7 @@ fn files(stand: &Stand) -> BTreeSet<PathBuf> {
         .flatten();
     let paths = entries.map(|entry| entry.path());
     // virsh's own, and the faults' means.
-    let ours = ["c", "fill", "proxy"];
+    let ours = ["c", "fill", "proxy", "fail-reads", "fail-writes"];
     paths
         .filter(|path| !ours.iter().any(|name| path.ends_with(name)))
         .collect()
@@ -94,15 +104,29 @@ impl Picture {
         let live = stand.virsh(&["dumpxml", "--security-info", DOMAIN])?;
         let inactive = stand.virsh(&["dumpxml", "--inactive", "--security-info", DOMAIN])?;
         let source = source_of(disk(&live, "vda")).ok_or("vda has no source")?.to_owned();
+        let format = format_of(disk(&live, "vda")).to_owned();
         Ok(Self {
             form: Form {
                 live: plain(&live, &source),
                 inactive: plain(&inactive, &source),
             },
             source,
+            format,
             definition: inactive,
             files: files(stand),
         })
+    }
+}
+
+impl Picture {
+    /// The definition with vda on this raw file, which is not to be given to QEMU's user.
+    pub fn on_raw(&self, file: &str) -> String {
+        let old = disk(&self.definition, "vda");
+        let rest = old.split_once('>').map_or("", |(_, rest)| rest);
+        let target = rest.find("<target ").map_or("", |at| &rest[at..]);
+        let source = format!("<source file='{file}'><seclabel model='dac' relabel='no'/></source>");
+        let new = format!("type='file' device='disk'><driver name='qemu' type='raw'/>{source}{target}");
+        self.definition.replace(old, &new)
     }
 }
 
@@ -164,7 +188,7 @@ pub fn idle(stand: &Stand) -> Result<()> {
         return Err(format!("a job is left: {}", job.trim()));
     }
     for target in DISKS {
-        let job = stand.virsh(&["blockjob", DOMAIN, target])?;
+        let job = stand.virsh(&["blockjob", "--raw", DOMAIN, target])?;
         if !job.trim().is_empty() {
             return Err(format!("a block job is left on {target}: {}", job.trim()));
         }
@@ -188,7 +212,7 @@ pub fn whole(stand: &Stand, log: &Log) -> Result<()> {
         .iter()
         .filter_map(|target| {
             let disk = disk(&xml, target);
-            let path = Path::new(source_of(disk)?);
+            let path = Path::new(source_of(disk).filter(|_| disk.starts_with("type='file'"))?);
             Some((*target, path.to_owned(), format_of(disk).to_owned()))
         })
         .collect();

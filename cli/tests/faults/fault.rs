@@ -28,10 +28,11 @@ pub enum Fault {
     DestinationFails,
     DestinationHangs,
     DestinationDeleted,
+    SourceFails,
     ConnectionCut,
 }
 
-pub const FAULTS: [Fault; 14] = [
+pub const FAULTS: [Fault; 15] = [
     Fault::AgentKilled,
     Fault::AgentTerminated,
     Fault::QemuKilled,
@@ -45,6 +46,7 @@ pub const FAULTS: [Fault; 14] = [
     Fault::DestinationFails,
     Fault::DestinationHangs,
     Fault::DestinationDeleted,
+    Fault::SourceFails,
     Fault::ConnectionCut,
 ];
 
@@ -63,8 +65,9 @@ impl Fault {
     pub fn place(self, operation: Operation) -> Place {
         match self {
             Self::DestinationFull => Place::Small,
-            Self::DestinationFails | Self::DestinationHangs if operation.method == "backup" => Place::Fuse,
+            Self::DestinationFails | Self::DestinationHangs if operation.method == "backup" => Place::Device,
             Self::DestinationFails | Self::DestinationHangs => Place::Export,
+            Self::SourceFails => Place::FromExport,
             _ => Place::Bed,
         }
     }
@@ -123,7 +126,8 @@ impl Fault {
             Self::GuestAgentHangs => stand.control(&["agent", "stop"])?,
             Self::GuestAgentGone => stand.control(&["agent", "kill"])?,
             Self::DestinationFull => stand.fill()?,
-            Self::DestinationFails => stand.fail_export(true)?,
+            Self::DestinationFails => stand.fail_writes(true)?,
+            Self::SourceFails => stand.fail_reads(true)?,
             Self::DestinationHangs => signal(stand.server(), Signal::STOP),
             Self::DestinationDeleted => {
                 for destination in scene.destinations {
@@ -144,7 +148,8 @@ impl Fault {
             Self::GuestAgentHangs => stand.control(&["agent", "cont"])?,
             Self::GuestAgentGone => stand.control(&["agent", "start"])?,
             Self::DestinationFull => stand.make_room()?,
-            Self::DestinationFails => stand.fail_export(false)?,
+            Self::DestinationFails => stand.fail_writes(false)?,
+            Self::SourceFails => stand.fail_reads(false)?,
             Self::DestinationHangs => signal(stand.server(), Signal::CONT),
             Self::ConnectionCut => scene.proxy.ok_or("no proxy")?.mend(),
             _ => {}
@@ -167,7 +172,7 @@ impl fmt::Display for Fault {
             Self::AgentKilled => "agent SIGKILL",
             Self::AgentTerminated => "agent SIGTERM",
             Self::QemuKilled => "QEMU SIGKILL",
-            Self::DaemonKilled => "libvirtd SIGKILL, restarted",
+            Self::DaemonKilled => "libvirtd SIGKILL and restart",
             Self::GuestReset => "guest reset",
             Self::GuestShutdown => "guest shutdown",
             Self::GuestPaused => "guest paused",
@@ -177,6 +182,7 @@ impl fmt::Display for Fault {
             Self::DestinationFails => "destination EIO",
             Self::DestinationHangs => "destination hangs",
             Self::DestinationDeleted => "destination deleted",
+            Self::SourceFails => "source EIO",
             Self::ConnectionCut => "connection cut",
         })
     }

@@ -12,7 +12,7 @@ use super::Result;
 use super::stand::DISKS;
 
 /// How many records show that it writes, and is not only told of what it wrote before.
-const WRITES: usize = 3;
+const WRITES: usize = 2;
 
 /// The log behind a place in it.
 #[derive(Clone)]

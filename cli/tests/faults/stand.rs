@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Result;
-use super::bed::Bed;
+use super::bed::{Bed, until};
+use super::check::Picture;
 use super::log::Log;
 
 pub const DOMAIN: &str = "a";
@@ -26,14 +27,10 @@ pub enum Place {
     Small,
     /// An NBD export that can be made to fail or to hang.
     Export,
-    /// The same export as a file, by FUSE: made before, and used again.
-    Fuse,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub enum Part {
-    Recover,
-    Guard,
+    /// The same export as a block device: FUSE makes it a file, and a loop device lies on that.
+    Device,
+    /// The bed's directory, and vda lies on the export, as FUSE's file.
+    FromExport,
 }
 
 pub struct Stand {
@@ -44,26 +41,18 @@ pub struct Stand {
 
 impl Stand {
     pub fn up() -> Self {
+        // What cargo builds for this test does not include it.
+        let guard = Path::new(env!("CARGO_BIN_EXE_livedisk")).with_file_name("livedisk-guard");
+        assert!(
+            guard.exists(),
+            "no guard: cargo build --package livedisk --bin livedisk-guard"
+        );
         // Mounted before the daemon starts, which sees no later mounts where the host's are private.
         let storage = Storage::make();
         Self {
             bed: Bed::up("ldfaults", &[GUEST]),
             storage,
             counter: 0,
-        }
-    }
-
-    /// Whether the command has `recover`, and a thaw guard beside it.
-    pub fn has(&self, what: Part) -> bool {
-        match what {
-            Part::Recover => self
-                .bed
-                .livedisk(&["recover", "--help"])
-                .output()
-                .is_ok_and(|output| output.status.success()),
-            Part::Guard => Path::new(env!("CARGO_BIN_EXE_livedisk"))
-                .with_file_name("livedisk-guard")
-                .exists(),
         }
     }
 
@@ -76,16 +65,16 @@ impl Stand {
     /// What a destination of this name is to the command.
     pub fn destination(&self, place: Place, name: &str) -> String {
         match place {
-            Place::Bed => self.bed.path(name),
+            Place::Bed | Place::FromExport => self.bed.path(name),
             Place::Small => shown(&self.storage.small().join(name)),
             Place::Export => format!("nbd+unix:///?socket={}", shown(&self.storage.socket())),
-            Place::Fuse => shown(&self.storage.fuse()),
+            Place::Device => self.storage.device.clone(),
         }
     }
 
     /// The directories in which nothing may be left.
     pub fn directories(&self) -> Vec<PathBuf> {
-        vec![self.bed.dir.clone(), self.storage.small()]
+        vec![self.bed.dir.clone(), self.storage.dir.clone(), self.storage.small()]
     }
 
     pub fn virsh(&self, words: &[&str]) -> Result<String> {
@@ -123,6 +112,17 @@ impl Stand {
 
     pub fn domain_state(&self) -> Result<String> {
         Ok(self.virsh(&["domstate", DOMAIN])?.trim().to_owned())
+    }
+
+    pub fn await_off(&self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while self.domain_state()? != "shut off" {
+            if Instant::now() > deadline {
+                return Err(format!("the guest is not off within {limit:?}"));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     pub fn qemu(&self) -> Result<u32> {
@@ -178,15 +178,38 @@ impl Stand {
         fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// Requests to the export fail from now on, or no longer.
-    pub fn fail_export(&self, fail: bool) -> Result<()> {
-        let path = self.storage.trigger();
-        let done = if fail {
-            fs::write(&path, "")
-        } else {
-            fs::remove_file(&path)
-        };
-        done.map_err(|error| format!("{}: {error}", path.display()))
+    /// Writes to the export fail from now on, or no longer.
+    pub fn fail_writes(&self, fail: bool) -> Result<()> {
+        trigger(&self.storage.dir.join("fail-writes"), fail)
+    }
+
+    pub fn fail_reads(&self, fail: bool) -> Result<()> {
+        trigger(&self.storage.dir.join("fail-reads"), fail)
+    }
+
+    /// The guest starts again with vda on the export.
+    pub fn lend_export(&self, before: &Picture) -> Result<()> {
+        self.virsh(&["destroy", DOMAIN])?;
+        let (from, to) = (before.source.as_str(), shown(&self.export()));
+        // Without -n it would be another file than the one that is served.
+        command(
+            "qemu-img",
+            &["convert", "-n", "-f", &before.format, "-O", "raw", from, &to],
+        )?;
+        self.start_as(&before.on_raw(&shown(&self.storage.fuse())))
+    }
+
+    /// The guest starts again with this definition.
+    pub fn start_as(&self, definition: &str) -> Result<()> {
+        if self.domain_state()? != "shut off" {
+            self.virsh(&["destroy", DOMAIN])?;
+        }
+        let path = self.bed.path("definition");
+        fs::write(&path, definition).map_err(|error| format!("{path}: {error}"))?;
+        let defined = self.virsh(&["define", &path]);
+        let _ = fs::remove_file(&path);
+        defined?;
+        self.await_guest(&self.log(), Duration::from_secs(120))
     }
 
     /// What the export holds.
@@ -203,11 +226,32 @@ pub fn shown(path: &Path) -> String {
     path.to_str().unwrap_or_default().to_owned()
 }
 
-/// A small file system, and an export whose server fails on demand, also mounted as a file.
+fn trigger(path: &Path, fail: bool) -> Result<()> {
+    let done = if fail {
+        fs::write(path, "")
+    } else {
+        fs::remove_file(path)
+    };
+    done.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Runs a program to its end.
+pub fn command(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    let error = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{program} {}: {}", arguments.join(" "), error.trim()))
+}
+
+/// A small file system, and an export whose server fails on demand, also as a file and as a block device.
 struct Storage {
     dir: PathBuf,
     server: Child,
     fuse: Child,
+    device: String,
 }
 
 impl Storage {
@@ -215,36 +259,48 @@ impl Storage {
         let dir = std::env::temp_dir().join(format!("ldstore.{}", std::process::id()));
         fs::create_dir(&dir).unwrap();
         fs::create_dir(dir.join("small")).unwrap();
-        let small = shown(&dir.join("small"));
+        let within = |name: &str| shown(&dir.join(name));
         // For what the images take and what a guest writes to them meanwhile.
-        run("mount", &["-t", "tmpfs", "-o", "size=96M,mode=755", "tmpfs", &small]);
-        let image = fs::File::create(dir.join("export.img")).unwrap();
-        image.set_len(DISK_SIZE).unwrap();
-        let socket = shown(&dir.join("export"));
-        let trigger = format!("error-file={}", shown(&dir.join("fail")));
-        let image = shown(&dir.join("export.img"));
-        let server = spawn(
-            "nbdkit",
-            &[
-                "-f",
-                "-U",
-                &socket,
-                "--filter=error",
-                "file",
-                &image,
-                "error=EIO",
-                "error-rate=100%",
-                &trigger,
-            ],
-        );
-        await_path(&dir.join("export"));
-        open(&dir.join("export"));
-        let file = dir.join("fuse");
-        fs::write(&file, "").unwrap();
-        let uri = format!("nbd+unix:///?socket={socket}");
-        let fuse = spawn("nbdfuse", &["-o", "allow_other", &shown(&file), &uri]);
-        let storage = Self { dir, server, fuse };
-        until_mounted(&storage.fuse());
+        let (small, options) = (within("small"), "size=96M,mode=755");
+        command("mount", &["-t", "tmpfs", "-o", options, "tmpfs", &small]).unwrap();
+        fs::File::create(within("export.img"))
+            .unwrap()
+            .set_len(DISK_SIZE)
+            .unwrap();
+        let mut words = vec![
+            "-f".to_owned(),
+            "-U".to_owned(),
+            within("export"),
+            "--filter=error".to_owned(),
+        ];
+        words.extend(["file".to_owned(), within("export.img"), "error=EIO".to_owned()]);
+        for (request, file) in [
+            ("pread", "reads"),
+            ("pwrite", "writes"),
+            ("zero", "writes"),
+            ("trim", "writes"),
+        ] {
+            words.push(format!("error-{request}-rate=100%"));
+            words.push(format!("error-{request}-file={}", within(&format!("fail-{file}"))));
+        }
+        let server = spawn("nbdkit", &words.iter().map(String::as_str).collect::<Vec<_>>());
+        until("the export is there", || dir.join("export").exists());
+        // QEMU's user has to get there.
+        let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        fs::set_permissions(within("export"), all).unwrap();
+        fs::write(within("fuse"), "").unwrap();
+        let uri = format!("nbd+unix:///?socket={}", within("export"));
+        let fuse = spawn("nbdfuse", &["-o", "allow_other", &within("fuse"), &uri]);
+        let mut storage = Self {
+            dir,
+            server,
+            fuse,
+            device: String::new(),
+        };
+        until("the export is mounted", || {
+            fs::metadata(storage.fuse()).is_ok_and(|metadata| metadata.len() == DISK_SIZE)
+        });
+        storage.device = command("losetup", &["--find", "--show", &shown(&storage.fuse())]).unwrap();
         storage
     }
 
@@ -259,48 +315,28 @@ impl Storage {
     fn fuse(&self) -> PathBuf {
         self.dir.join("fuse")
     }
-
-    fn trigger(&self) -> PathBuf {
-        self.dir.join("fail")
-    }
 }
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.fuse()).status();
+        if !self.device.is_empty() {
+            let _ = command("losetup", &["--detach", &self.device]);
+        }
+        let _ = command("umount", &["-l", &shown(&self.fuse())]);
         for child in [&mut self.fuse, &mut self.server] {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let _ = Command::new("umount").arg(self.small()).status();
+        let _ = command("umount", &[&shown(&self.small())]);
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
 fn spawn(program: &str, arguments: &[&str]) -> Child {
-    let command = Command::new(program).args(arguments).stdin(Stdio::null()).spawn();
+    let command = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
     command.unwrap_or_else(|error| panic!("{program}: {error}"))
-}
-
-fn run(program: &str, arguments: &[&str]) {
-    let status = Command::new(program).args(arguments).status();
-    assert!(
-        matches!(status, Ok(status) if status.success()),
-        "{program} {arguments:?}"
-    );
-}
-
-fn await_path(path: &Path) {
-    super::bed::until("the export is there", || path.exists());
-}
-
-fn until_mounted(path: &Path) {
-    super::bed::until("the export is mounted", || {
-        fs::metadata(path).is_ok_and(|metadata| metadata.len() == DISK_SIZE)
-    });
-}
-
-/// QEMU's user has to get there.
-fn open(socket: &Path) {
-    fs::set_permissions(socket, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
 }

@@ -229,6 +229,7 @@ const REPEAT: &str = "
     LIVEDISK_FAULTS=100 make faults                    # so many at random
     LIVEDISK_FAULTS_SEED=20260101 make faults          # in the same order, with the same delays
     LIVEDISK_FAULTS_CELL='migrate clone, forward, before PivotCopy, QEMU SIGKILL' make faults
+    LIVEDISK_FAULTS_CELL='snapshot mirror, connection cut' make faults
 
-A cell's name is what a failure prints. `make test` runs a sample of eight, of the day's seed.
+A cell's name is what a failure prints; with a part of it, all cells that have that part are run. `make test` runs a sample of eight, of the day's seed.
 ";

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use livedisk::{Connection, Consistency, ErrorCode, EventLoop, Method, Phase, Quiesce, SnapshotDisk, SnapshotOptions};
-use support::bed::{Bare, Bed, Turn, is_root, run};
+use support::bed::{Bare, Bed, Turn, create_luks, is_root, run};
 use support::image::{create, must_equal};
 use support::scenario::{self, METHODS};
 use support::{PATIENCE, await_phase, disk, must_tell, snapshot};
@@ -531,9 +531,7 @@ fn encrypted_disk() {
                 support::bed::fill(&plain, 4 << 20);
                 let target = format!("driver=luks,file.filename={},key-secret=s", path.display());
                 let secret = ["--object", "secret,id=s,data=open sesame"];
-                let create = ["create", "-q", "-f", "luks", "-o", "key-secret=s,iter-time=200"];
-                let name = path.to_str().unwrap();
-                run("qemu-img", &[create.as_slice(), &secret, &[name, "4M"]].concat());
+                create_luks(path, "4M");
                 let convert = ["convert", "-n", "-f", "raw", plain.to_str().unwrap(), "--target-image-opts", &target];
                 run("qemu-img", &[convert.as_slice(), &secret].concat());
             },

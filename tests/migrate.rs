@@ -760,7 +760,7 @@ fn two_disks_at_once() {
         operation
     });
     let busy = bed.connection.migrate_disk("a", &options[0]).err().unwrap();
-    must_tell(&busy, ErrorCode::Busy, &["'a'", "wait for it or cancel it"]);
+    must_tell(&busy, ErrorCode::Busy, &["'a'", "wait for it, or cancel it"]);
     let last = log_of(&bed, "a").last().unwrap().sequence;
     for operation in operations.iter().rev() {
         println!("{:?}", operation.finish(Some(PATIENCE)).unwrap());

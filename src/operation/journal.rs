@@ -3,7 +3,7 @@
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::claim::Claim;
@@ -22,8 +22,15 @@ const RENEW: Duration = Duration::from_secs(20);
 /// take the operation up.
 pub(super) struct Journal {
     pages: Arc<Pages>,
-    /// Ends the renewal when it is dropped; `None` where the record is only looked at.
-    renewal: Option<Sender<()>>,
+    /// `None` where the record is only looked at.
+    renewal: Option<Renewal>,
+}
+
+/// The thread that gives the signs of life.
+struct Renewal {
+    /// Dropped, it ends the thread.
+    end: Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 struct Pages {
@@ -66,9 +73,9 @@ impl Journal {
             guest: Arc::clone(guest),
             record: Mutex::new(record),
         });
-        let (renewal, ended) = channel();
+        let (end, ended) = channel();
         let renewed = Arc::clone(&pages);
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("livedisk-lease".into())
             .spawn(move || {
                 let _quiet = Quiet::new();
@@ -79,7 +86,7 @@ impl Journal {
             .map_err(|error| Error::new(ErrorCode::Io, format!("cannot start a thread: {error}")))?;
         Ok(Self {
             pages,
-            renewal: Some(renewal),
+            renewal: Some(Renewal { end, thread }),
         })
     }
 
@@ -131,8 +138,14 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
+        let Some(Renewal { end, thread }) = self.renewal.take() else {
+            return;
+        };
+        drop(end);
+        // It has the connection too, which must be closed when the caller's is.
+        let _ = thread.join();
         let record = self.pages.lock();
-        if record.mark == Mark::Absent || !self.is_owned() {
+        if record.mark == Mark::Absent {
             return;
         }
         let mut released = record.clone();

@@ -75,7 +75,7 @@ pub(super) fn in_use(guest: &Guest, record: &Record) -> Error {
     error(
         ErrorCode::Busy,
         format!(
-            "domain '{name}' has a {kind} under way (operation {}), which {state} {owner}; {advice}",
+            "domain '{name}' has a {kind} of livedisk under way (operation {}), which {state} {owner}; {advice}",
             record.id
         ),
     )

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use livedisk::{Connection, EventLoop};
 
@@ -103,6 +104,27 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// An encrypted image, with 'open sesame' for its secret.
+pub fn create_luks(path: &Path, size: &str) {
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let output = Command::new("qemu-img")
+            .args(["create", "-q", "-f", "luks", "-o", "key-secret=s,iter-time=200"])
+            .args(["--object", "secret,id=s,data=open sesame"])
+            .args([path.as_os_str(), size.as_ref()])
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        // QEMU measures itself with a clock that now and then has not moved on.
+        let again = error.contains("accurate CPU usage") && Instant::now() < until;
+        assert!(output.status.success() || again, "{error}");
+        if output.status.success() {
+            return;
+        }
+        let _ = fs::remove_file(path);
+    }
 }
 
 fn script(arguments: &[&str]) -> String {

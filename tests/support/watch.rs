@@ -22,10 +22,15 @@ pub struct Watch<'a> {
 impl Bed {
     /// Notes what is, for [`Watch::must_be_as_before`].
     pub fn watch(&self, domain: &str) -> Watch<'_> {
+        let state = self.virsh(&["domstate", domain]);
+        if self.number(domain).is_some() && state.trim() == "running" {
+            // A guest that booted on a busy machine does not know how fast its clock runs.
+            self.ctl(domain, &["clock"]);
+        }
         Watch {
             bed: self,
             domain: domain.into(),
-            state: self.virsh(&["domstate", domain]),
+            state,
             live: self.virsh(&["dumpxml", "--security-info", domain]),
             inactive: self.virsh(&["dumpxml", "--inactive", "--security-info", domain]),
             persistent: is_persistent(self, domain),

@@ -578,8 +578,14 @@ impl Engine {
             Failure::DomainGone => Error::new(
                 ErrorCode::DomainState,
                 format!(
-                    "domain '{name}' was shut off, destroyed or restarted during the operation; what it wrote since the \
-                     snapshot lies in overlays that it starts from, named in its metadata"
+                    "domain '{name}' was shut off, destroyed or restarted during the operation; start again when it runs"
+                ),
+            ),
+            Failure::Restarted => Error::new(
+                ErrorCode::DomainState,
+                format!(
+                    "domain '{name}' was restarted during the operation and runs on overlays with what it wrote since; let \
+                     recover bring it back to its own images (livedisk recover)"
                 ),
             ),
             Failure::Commit(index) => {

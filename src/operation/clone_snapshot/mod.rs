@@ -107,6 +107,8 @@ pub(crate) enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Failure {
     DomainGone,
+    /// The domain runs again, on overlays that hold what it wrote.
+    Restarted,
     Commit(usize),
     ForeignChain(usize),
     /// The snapshot was taken in a window that nobody saw the end of.
@@ -227,8 +229,7 @@ fn back(seen: &Observed) -> Step {
         return step;
     }
     if seen.disks.iter().any(|disk| disk.chain == Chain::Overlay) {
-        // Another instance of the domain runs: what the guest wrote lies in the overlay.
-        Step::Fail(Failure::DomainGone)
+        Step::Fail(Failure::Restarted)
     } else if seen.mark != Mark::Absent {
         Step::RemoveRecord
     } else {

@@ -274,8 +274,8 @@ mod tests {
                             assert!(!disk.overlay.is_ours() && !disk.destination.is_ours());
                         }
                     }
-                    // Only what nobody can help is left: a guest that is gone, or a commit that QEMU failed.
-                    Step::Fail(Failure::DomainGone) => assert!(!seen.alive),
+                    // Only what nobody can help is left: another instance of the guest, or a commit that QEMU failed.
+                    Step::Fail(Failure::Restarted) => assert!(!seen.alive && !seen.off),
                     Step::Fail(Failure::Commit(index)) => assert_eq!(end.disks[index].commit, Job::Failed),
                     other => panic!("{other:?} from {seen:?}"),
                 }

@@ -744,7 +744,14 @@ impl Engine {
             Failure::DomainGone => Error::new(
                 ErrorCode::DomainState,
                 format!(
-                    "{what}: the domain was shut off, destroyed or restarted during the migration; what is left is named in its metadata"
+                    "{what}: the domain was shut off, destroyed or restarted during the migration; start again when it runs"
+                ),
+            ),
+            Failure::Restarted => Error::new(
+                ErrorCode::DomainState,
+                format!(
+                    "{what}: the domain was restarted during the migration and runs on an overlay with what it wrote since; \
+                     let recover settle it (livedisk recover)"
                 ),
             ),
             Failure::Copy | Failure::Commit => {

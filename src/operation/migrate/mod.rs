@@ -100,6 +100,8 @@ pub(crate) enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Failure {
     DomainGone,
+    /// The domain runs again, on an overlay that holds what it wrote.
+    Restarted,
     Copy,
     Commit,
     NotConverging,
@@ -140,6 +142,7 @@ pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
 fn forward(seen: &Observed) -> Step {
     match seen.chain {
         Chain::Moved if seen.off => Step::CommitOffline,
+        Chain::Moved if !seen.alive => Step::Fail(Failure::Restarted),
         _ if !seen.alive && seen.chain != Chain::Destination => Step::Fail(Failure::DomainGone),
         Chain::Foreign => Step::Fail(Failure::ForeignChain),
         Chain::Source | Chain::Overlay if seen.mark == Mark::Absent => Step::WriteRecord(Mark::Begun),
@@ -217,11 +220,10 @@ fn back(seen: &Observed) -> Step {
         return commit(seen.commit, Step::Fail(Failure::Commit));
     }
     if seen.chain == Chain::Overlay {
-        // What the guest wrote lies in the overlay.
         return if seen.off {
             Step::CommitOffline
         } else {
-            Step::Fail(Failure::DomainGone)
+            Step::Fail(Failure::Restarted)
         };
     }
     if seen.destination_overlay.is_ours() {

@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use livedisk::{
     CloneMethod, Connection, Consistency, ErrorCode, EventLoop, Method, MigrateOptions, Operation, Phase, Quiesce,
@@ -43,6 +43,11 @@ struct Agent(Child);
 
 impl Agent {
     fn start(bed: &Bed, work: Work<'_>, destination: &Path) -> Self {
+        Self::start_at(bed, work, destination, None)
+    }
+
+    /// With `go` it says that it is waiting, and begins as soon as there is such a file.
+    fn start_at(bed: &Bed, work: Work<'_>, destination: &Path, go: Option<&Path>) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["agent", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
             .env("AGENT_URI", &bed.uri)
@@ -52,6 +57,7 @@ impl Agent {
             .env("AGENT_BANDWIDTH", work.bandwidth.to_string())
             .env("AGENT_FINISH", work.finish.to_string())
             .env("AGENT_DESTINATION", destination)
+            .envs(go.map(|go| ("AGENT_GO", go)))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -68,6 +74,16 @@ impl Agent {
             }
         }
         panic!("the agent ended before it said '{word}'");
+    }
+
+    /// What came of its beginning: `begun`, or `error` with a reason.
+    fn first_word(&mut self) -> String {
+        let mut lines = BufReader::new(self.0.stdout.as_mut().unwrap())
+            .lines()
+            .map(Result::unwrap);
+        lines
+            .find(|line| line == "begun" || line.starts_with("error"))
+            .unwrap_or_default()
     }
 
     /// SIGKILL.
@@ -90,6 +106,12 @@ fn agent() {
     let (domain, target, destination) = (value("DOMAIN"), value("TARGET"), value("DESTINATION"));
     let bandwidth = value("BANDWIDTH").parse().unwrap();
     let what = value("WHAT");
+    if let Some(go) = std::env::var_os("AGENT_GO") {
+        println!("\nwaiting");
+        while !Path::new(&go).exists() {
+            std::hint::spin_loop();
+        }
+    }
     let started = match what.as_str() {
         "mirror" | "backup" | "quiet" => {
             let options = SnapshotOptions {
@@ -157,6 +179,24 @@ fn recover(bed: &Bed, domain: &str) -> Recovery {
         "once more"
     );
     recovery
+}
+
+/// Changes the record of the domain's one operation in both definitions.
+fn rewrite_record(bed: &Bed, domain: &str, change: impl Fn(&mut serde_json::Value)) {
+    const NAMESPACE: &str = "urn:livedisk:operation:";
+    let xml = bed.virsh(&["dumpxml", domain]);
+    let (_, rest) = xml.split_once(NAMESPACE).unwrap();
+    let uri = format!("{NAMESPACE}{}", rest.split_once(['"', '\'']).unwrap().0);
+    for definition in ["--live", "--config"] {
+        let element = bed.virsh(&["metadata", domain, &uri, definition]);
+        let (start, end) = (element.find('{').unwrap(), element.rfind('}').unwrap() + 1);
+        let mut record = serde_json::from_str(&element[start..end]).unwrap();
+        change(&mut record);
+        let element = format!("{}{record}{}", &element[..start], &element[end..]);
+        bed.virsh(&[
+            "metadata", domain, &uri, "--key", "livedisk", "--set", &element, definition,
+        ]);
+    }
 }
 
 fn attach(bed: &Bed, domain: &str, target: &str) -> Operation {
@@ -467,6 +507,95 @@ fn one_of_many_wins() {
     }
     println!("10 races of 4 in {:?}", began.elapsed());
     drop(bare);
+}
+
+/// As above, but of processes: each has an owner of its own to tell of.
+#[test]
+fn one_of_two_processes_wins() {
+    let bed = bed();
+    let bare = bed.bare("wanted", &[Bare::RAW]);
+    let before = bed.watch("wanted");
+    let (go, began) = (bed.path("go"), Instant::now());
+    for _ in 0..10 {
+        let work = Work {
+            domain: "wanted",
+            target: "vda",
+            what: "mirror",
+            bandwidth: 0,
+            finish: false,
+        };
+        let mut agents: Vec<_> = ["out-0", "out-1"]
+            .map(|out| Agent::start_at(&bed, work, &bed.path(out), Some(&go)))
+            .into();
+        agents.iter_mut().for_each(|agent| agent.says("waiting"));
+        fs::write(&go, "").unwrap();
+        let said: Vec<_> = agents.iter_mut().map(Agent::first_word).collect();
+        fs::remove_file(&go).unwrap();
+        let winner = said.iter().position(|line| line == "begun");
+        let winner = winner.unwrap_or_else(|| panic!("nobody won: {said:?}"));
+        let (owner, refusal) = (agents[winner].0.id(), &said[1 - winner]);
+        let program = fs::read_to_string(format!("/proc/{owner}/comm")).unwrap();
+        let owner = format!("'{}' (process {owner} on host ", program.trim());
+        for part in ["error ", "'wanted'", &owner, ", started 20"] {
+            assert!(refusal.contains(part), "'{part}' is not in: {refusal}");
+        }
+        agents.into_iter().for_each(Agent::kill);
+        assert_eq!(recover(&bed, "wanted").taken_back(), 1);
+        before.must_be_as_before(&[]);
+    }
+    println!("10 races of 2 processes in {:?}", began.elapsed());
+    drop(bare);
+}
+
+/// The record of a dead process, as if it were another host's: that cannot be looked at, and so its lease counts.
+#[test]
+fn another_hosts_lease_is_respected_until_it_ends() {
+    let bed = bed();
+    let before = bed.watch("a");
+    let work = Work {
+        domain: "a",
+        target: "vdb",
+        what: "mirror",
+        bandwidth: 4 * MIB,
+        finish: false,
+    };
+    let mut agent = Agent::start(&bed, work, &bed.path("out"));
+    agent.says("copying");
+    agent.kill();
+    let lease = |until: SystemTime| {
+        let lease = serde_json::to_value(until).unwrap();
+        let elsewhere = [
+            ("host", "elsewhere".into()),
+            ("machine", "another".into()),
+            ("boot", "another".into()),
+            ("lease", lease),
+        ];
+        rewrite_record(&bed, "a", |record| {
+            for (name, value) in &elsewhere {
+                assert!(!record["owner"][name].take().is_null(), "{name}");
+                record["owner"][name] = value.clone();
+            }
+        });
+    };
+
+    lease(SystemTime::now() + Duration::from_secs(30));
+    let out = disk("vda", bed.path("other"), "qcow2");
+    for error in [
+        bed.connection.attach("a", "vdb").unwrap_err(),
+        bed.connection
+            .start_live_snapshot("a", &snapshot(vec![out]))
+            .unwrap_err(),
+    ] {
+        must_tell(&error, ErrorCode::Busy, &["'a'", "on host elsewhere", "started 20"]);
+    }
+    let alone = bed.connection.recover(Some("a"), false).unwrap();
+    assert_eq!(alone.operations[0].settlement, Settlement::LeftAlone);
+    assert!(bed.virsh(&["dumpxml", "a"]).contains("<mirror"), "its job runs on");
+    assert!(!bed.connection.operations(Some("a")).unwrap()[0].orphaned);
+
+    lease(SystemTime::now() - Duration::from_secs(1));
+    assert_eq!(recover(&bed, "a").taken_back(), 1);
+    before.must_be_as_before(&[]);
 }
 
 #[test]

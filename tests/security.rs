@@ -14,20 +14,24 @@
 //! | results have mode 0600 | `results.rs` the_image_is_private |
 //! | an encrypted disk stays encrypted unless asked | `errors.rs` encrypted_disk |
 //! | no secrets in the log or in messages | here: no_secret_is_told |
-//!
-//! Not tested: a program in the guest that answers in the agent's place and lies.
+//! | what the agent answers is not trusted | here: an_agent_that_lies |
 
 mod support;
 
-use std::fs;
-use std::path::Path;
-use std::sync::Mutex;
+use std::collections::HashMap;
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
-use livedisk::{ErrorCode, EventLoop, Method, SnapshotOptions};
+use livedisk::{Consistency, ErrorCode, EventLoop, Method, Quiesce, SnapshotOptions};
 use support::bed::{Bare, Bed, Turn, run};
 use support::image::create;
-use support::{PATIENCE, disk, must_tell, snapshot};
+use support::{PATIENCE, disk, must_tell, snapshot, until};
 
 fn bed() -> Turn {
     support::bed::turn(EventLoop::Own, &["name=a,disks=qcow2-backed:64M,data=2M"])
@@ -192,6 +196,168 @@ fn what_appears_at_the_destination_is_not_written_to() {
     let _ = fs::remove_file(&out);
     fs::remove_file(&dear).unwrap();
     drop(bare);
+}
+
+/// Answers libvirt in the place of the guest's agent: it listens on the channel's socket, where both QEMU and libvirt connect.
+struct Liar {
+    socket: PathBuf,
+    answers: Arc<Mutex<HashMap<String, String>>>,
+}
+
+impl Liar {
+    fn new(socket: PathBuf) -> Self {
+        let listener = UnixListener::bind(&socket).unwrap();
+        // QEMU's user connects.
+        fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
+        let liar = Self {
+            socket,
+            answers: Arc::default(),
+        };
+        let answers = Arc::clone(&liar.answers);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let answers = Arc::clone(&answers);
+                thread::spawn(move || serve(stream, &answers));
+            }
+        });
+        liar
+    }
+
+    /// What it answers to a command from now on; nothing to those without an answer.
+    fn says(&self, answers: &[(&str, &str)]) {
+        let status = [("fsfreeze-status", r#"{"return":"thawed"}"#)];
+        let all = status.iter().chain(answers);
+        *self.answers.lock().unwrap() = all
+            .map(|(command, answer)| (format!("guest-{command}"), (*answer).to_owned()))
+            .collect();
+    }
+}
+
+impl Drop for Liar {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.socket);
+    }
+}
+
+fn serve(mut stream: UnixStream, answers: &Mutex<HashMap<String, String>>) {
+    let lines = BufReader::new(stream.try_clone().unwrap()).split(b'\n');
+    for line in lines.map_while(Result::ok) {
+        // libvirt may begin with a byte that no JSON has.
+        let start = line.iter().position(|byte| *byte == b'{').unwrap_or(line.len());
+        let Ok(request) = serde_json::from_slice::<serde_json::Value>(&line[start..]) else {
+            continue;
+        };
+        let answer = match request["execute"].as_str().unwrap_or_default() {
+            "guest-sync" => Some(format!(r#"{{"return":{}}}"#, request["arguments"]["id"])),
+            command => answers.lock().unwrap().get(command).cloned(),
+        };
+        if let Some(answer) = answer
+            && stream.write_all(format!("{answer}\n").as_bytes()).is_err()
+        {
+            return;
+        }
+    }
+}
+
+impl Bed {
+    /// The guest starts again with this definition; back when it writes and its agent, if it is one, answers.
+    fn start_as(&self, domain: &str, definition: &str) {
+        let file = self.path("definition");
+        fs::write(&file, definition).unwrap();
+        self.virsh(&["destroy", domain]);
+        self.virsh(&["define", file.to_str().unwrap()]);
+        fs::remove_file(file).unwrap();
+        self.virsh(&["start", domain]);
+        let status = r#"{"execute":"guest-fsfreeze-status"}"#;
+        until("the guest's agent answers", || {
+            self.try_virsh(&["qemu-agent-command", domain, status]).is_ok()
+        });
+        self.must_write(domain);
+    }
+}
+
+#[test]
+fn an_agent_that_lies() {
+    let bed = bed();
+    let honest = bed.virsh(&["dumpxml", "--inactive", "--security-info", "a"]);
+    let liar = Liar::new(bed.path("agent"));
+    let channel = honest
+        .split("<channel ")
+        .find(|text| text.contains("guest_agent"))
+        .unwrap();
+    let (kind, rest) = channel.split_once('>').unwrap();
+    let source = format!("{kind}><source mode='connect' path='{}'/>", liar.socket.display());
+    liar.says(&[]);
+    bed.start_as("a", &honest.replace(channel, &format!("{source}{rest}")));
+    let before = bed.watch("a");
+
+    let out = bed.path("out");
+    let asking = |quiesce, limit| SnapshotOptions {
+        quiesce,
+        freeze_limit: Duration::from_secs(limit),
+        shallow: true,
+        ..snapshot(vec![disk("vda", &out, "qcow2")])
+    };
+    let taken = |options: &SnapshotOptions| {
+        let operation = bed.connection.start_live_snapshot("a", options).unwrap();
+        let report = operation.finish(Some(PATIENCE)).unwrap();
+        println!("  {report:?}");
+        before.must_be_as_before(&["out"]);
+        report
+    };
+    let (freeze, thaw) = ("fsfreeze-freeze", "fsfreeze-thaw");
+
+    println!("numbers that do not fit together");
+    liar.says(&[(freeze, r#"{"return":3}"#), (thaw, r#"{"return":2}"#)]);
+    let report = taken(&asking(Quiesce::Require, 10));
+    assert_eq!((report.consistency, report.filesystems_frozen), (Consistency::Crash, 3));
+    println!("none, though it was to be some");
+    liar.says(&[(freeze, r#"{"return":0}"#), (thaw, r#"{"return":9}"#)]);
+    let report = taken(&asking(Quiesce::Prefer, 10));
+    assert_eq!((report.consistency, report.filesystems_frozen), (Consistency::Crash, 0));
+
+    for answer in [
+        r#"{"return":-7}"#,
+        r#"{"return":1e300}"#,
+        r#"{"return":"many"}"#,
+        r#"{"return":[{}]}"#,
+        r#"{"error":{"class":"GenericError","desc":"\u001b[2J\nerror: <a>'%s%n\u0007"}}"#,
+        r#"{"error":"No space left on device"}"#,
+    ] {
+        println!("{answer}");
+        liar.says(&[(freeze, answer), (thaw, r#"{"return":0}"#)]);
+        refused(&bed, "a", &asking(Quiesce::Require, 10), ErrorCode::Freeze, &["'a'"]);
+    }
+    before.must_be_as_before(&[]);
+    println!("no answer");
+    liar.says(&[(thaw, r#"{"return":0}"#)]);
+    refused(
+        &bed,
+        "a",
+        &asking(Quiesce::Prefer, 2),
+        ErrorCode::Freeze,
+        &["'a'", "limit of 2s"],
+    );
+    before.must_be_as_before(&[]);
+
+    println!("it claims to be frozen, or nonsense");
+    for (status, code) in [
+        (r#"{"return":"frozen"}"#, ErrorCode::Busy),
+        (r#"{"return":"\u001b[2Jthawed"}"#, ErrorCode::Agent),
+        (r#"{"return":{"return":"thawed"}}"#, ErrorCode::Agent),
+        (r#"{"error":{"class":"\n\u001b","desc":"\n\u001b"}}"#, ErrorCode::Agent),
+    ] {
+        liar.says(&[("fsfreeze-status", status)]);
+        refused(&bed, "a", &asking(Quiesce::Require, 10), code, &["'a'"]);
+    }
+    liar.says(&[]);
+    before.must_be_as_before(&[]);
+
+    println!("no JSON at all: libvirt does not listen to it any more");
+    liar.says(&[(freeze, "{]"), (thaw, r#"{"return":0}"#)]);
+    refused(&bed, "a", &asking(Quiesce::Require, 10), ErrorCode::Freeze, &["'a'"]);
+    assert!(!out.exists());
+    bed.start_as("a", &honest);
 }
 
 static LOGGED: Mutex<String> = Mutex::new(String::new());

@@ -8,10 +8,21 @@ use crate::libvirt::{self, code};
 pub(crate) fn explain(error: &libvirt::Error, what: &str) -> Error {
     let number = error.code().to_raw() as i32;
     let code = classify(number, error.message());
-    // One line: libvirt hands on what others said in several.
-    let message = error.message().trim_end_matches('\n').replace('\n', "; ");
-    let advice = advice(code);
+    let (message, advice) = (one_line(error.message()), advice(code));
     Error::new(code, format!("{what}: {message}{advice}")).with_libvirt_code(number)
+}
+
+/// libvirt hands on what others said in several lines, and what a guest's agent said to whoever reads a terminal or a log.
+pub(super) fn one_line(message: &str) -> String {
+    let mut line = String::new();
+    for character in message.trim_end().replace('\n', "; ").chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
 }
 
 fn classify(number: i32, message: &str) -> ErrorCode {

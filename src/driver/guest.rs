@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::block_device::BlockDevice;
+use super::failure::one_line;
 use super::host::Host;
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::xml::{DomainXml, without_metadata, without_overlay};
@@ -230,7 +231,7 @@ impl Guest {
             .agent_command(r#"{"execute":"guest-fsfreeze-status"}"#, AGENT_PATIENCE);
         // What the agent says comes from the guest and is not trusted to be well-formed.
         match answer {
-            Err(error) => AgentStatus::Silent(error.message().trim_end().to_owned()),
+            Err(error) => AgentStatus::Silent(one_line(error.message())),
             Ok(text) => match serde_json::from_str::<serde_json::Value>(&text) {
                 Ok(value) if value["return"] == "thawed" => AgentStatus::Thawed,
                 Ok(value) if value["return"] == "frozen" => AgentStatus::Frozen,

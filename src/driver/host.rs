@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::failure::explain;
+use super::failure::{explain, one_line};
 use super::guest::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::xml::{Machine, supports};
@@ -147,7 +147,10 @@ impl Host {
 fn no_connection(error: &crate::libvirt::Error, what: &str) -> Error {
     Error::new(
         ErrorCode::NoConnection,
-        format!("{what}: {}; check the URI and that the daemon runs", error.message()),
+        format!(
+            "{what}: {}; check the URI and that the daemon runs",
+            one_line(error.message())
+        ),
     )
     .with_libvirt_code(error.code().to_raw() as i32)
 }

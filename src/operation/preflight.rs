@@ -176,7 +176,16 @@ pub(super) fn libvirt_target(destination: &Destination, is_device: bool) -> Targ
 pub(super) fn is_at(destination: &Destination, source: &Source) -> bool {
     match (destination, source) {
         (Destination::Path(path), source) => source.path() == Some(path),
-        (Destination::Nbd { export, .. }, Source::Nbd(name)) => export.name == *name,
+        (
+            Destination::Nbd { .. },
+            Source::Nbd {
+                export,
+                server: Some(server),
+            },
+        ) => {
+            let (export, server) = (export.clone(), server.clone());
+            libvirt_target(destination, false) == Target::Nbd { export, server }
+        }
         _ => false,
     }
 }
@@ -194,4 +203,30 @@ pub(super) fn beside(path: &str, id: &str, role: &str) -> String {
 fn beside_as(path: &str, name: &str) -> String {
     let directory = Path::new(path).parent().unwrap_or(Path::new("/"));
     directory.join(name).to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_of_the_same_name_elsewhere_is_another() {
+        let at = |port, uri| {
+            let server = NbdServer::Tcp {
+                host: "::1".into(),
+                port,
+            };
+            let export = String::new();
+            let source = Source::Nbd {
+                export,
+                server: Some(server),
+            };
+            is_at(&Destination::parse(uri).unwrap(), &source)
+        };
+        assert!(at(10809, "nbd://[::1]"));
+        assert!(!at(10810, "nbd://[::1]"));
+        assert!(!at(10809, "nbd://localhost"));
+        assert!(!at(10809, "nbd+unix:///?socket=/s"));
+        assert!(!at(10809, "nbd://[::1]/named"));
+    }
 }

@@ -3,6 +3,7 @@
 
 use xmltree::Element;
 
+use super::write::NbdServer;
 use super::{attribute, children, parse};
 
 /// The `device` of a disk.
@@ -19,8 +20,11 @@ pub(crate) enum Device {
 pub(crate) enum Source {
     File(String),
     Block(String),
-    /// An export of an NBD server, by its name.
-    Nbd(String),
+    /// An export of an NBD server.
+    Nbd {
+        export: String,
+        server: Option<NbdServer>,
+    },
     /// Network, volume, NVMe, vhost-user, ...: nothing that this host can open by path.
     Other(String),
     /// No medium.
@@ -181,7 +185,10 @@ impl Source {
         };
         // libvirt leaves an empty name out.
         if attribute(source, "protocol") == Some("nbd") {
-            return Self::Nbd(attribute(source, "name").unwrap_or_default().to_owned());
+            return Self::Nbd {
+                export: attribute(source, "name").unwrap_or_default().to_owned(),
+                server: source.get_child("host").and_then(NbdServer::parse),
+            };
         }
         match (attribute(source, "file"), attribute(source, "dev")) {
             (Some(path), _) => Self::File(path.to_owned()),
@@ -194,7 +201,7 @@ impl Source {
     pub(crate) fn path(&self) -> Option<&str> {
         match self {
             Self::File(path) | Self::Block(path) => Some(path),
-            Self::Nbd(_) | Self::Other(_) | Self::Empty => None,
+            Self::Nbd { .. } | Self::Other(_) | Self::Empty => None,
         }
     }
 }
@@ -248,7 +255,12 @@ mod tests {
         assert!(vdb.encrypted && vdb.shareable && !vdb.transient);
         assert_eq!(vdb.active().source, Source::Other("network".into()));
         let nameless = domain.disk("vdc").unwrap();
-        assert_eq!(nameless.active().source, Source::Nbd(String::new()));
+        let server = NbdServer::Unix { socket: "/s".into() };
+        let export = Source::Nbd {
+            export: String::new(),
+            server: Some(server),
+        };
+        assert_eq!(nameless.active().source, export);
         assert!(domain.agent_channel);
         assert_eq!(domain.metadata.unwrap()[0].namespace.as_deref(), Some("urn:a"));
     }

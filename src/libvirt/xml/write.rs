@@ -3,7 +3,7 @@
 
 use xmltree::{Element, XMLNode};
 
-use super::to_text;
+use super::{attribute, to_text};
 
 /// What a job writes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,21 @@ pub(crate) enum Target {
 pub(crate) enum NbdServer {
     Tcp { host: String, port: u16 },
     Unix { socket: String },
+}
+
+impl NbdServer {
+    /// From a `<host>`.
+    pub(super) fn parse(host: &Element) -> Option<Self> {
+        let value = |name| attribute(host, name);
+        if value("transport") == Some("unix") {
+            let socket = value("socket")?.to_owned();
+            return Some(Self::Unix { socket });
+        }
+        Some(Self::Tcp {
+            host: value("name")?.to_owned(),
+            port: value("port")?.parse().ok()?,
+        })
+    }
 }
 
 /// One disk of a backup.

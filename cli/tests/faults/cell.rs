@@ -19,7 +19,7 @@ use super::fault::{Fault, Scene};
 use super::log::Log;
 use super::operation::{Course, Kind, Operation};
 use super::proxy::Proxy;
-use super::stand::{DOMAIN, Place, Stand};
+use super::stand::{DISKS, DOMAIN, Place, Stand};
 
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -116,6 +116,8 @@ struct Run<'a> {
     /// The definition that the guest goes back to, where this is another.
     home: Option<String>,
     log: Log,
+    /// The last record of each disk before the operation.
+    acknowledged: HashMap<&'static str, u64>,
     /// How long the guest takes to write a few records, on this machine now.
     quiet: Duration,
     proxy: Option<Proxy>,
@@ -200,6 +202,7 @@ impl<'a> Run<'a> {
             destinations,
             before,
             home,
+            acknowledged: DISKS.map(|disk| (disk, log.last(disk))).into(),
             log,
             quiet: began.elapsed(),
             proxy,
@@ -323,8 +326,12 @@ impl<'a> Run<'a> {
         for difference in now.form.difference(known) {
             note(Err(difference));
         }
-        if self.operation.kind == Kind::Migrate && word == Word::Done && !has_moved {
+        let is_migration = self.operation.kind == Kind::Migrate;
+        if is_migration && word == Word::Done && !has_moved {
             note(Err("it says that the disk moved, and it did not".into()));
+        }
+        if is_migration && word == Word::Failed && has_moved {
+            note(Err("it says that it failed, and the disk moved".into()));
         }
         let paths = self.destinations.iter().map(PathBuf::from);
         let images: BTreeSet<_> = paths.filter(|path| now.files.contains(path)).collect();
@@ -360,12 +367,19 @@ impl<'a> Run<'a> {
         }
         for image in images {
             // vdb is raw.
-            let format = if image.to_string_lossy().ends_with("vda") {
-                &self.before.format
+            let (disk, format) = if image.to_string_lossy().ends_with("vda") {
+                ("vda", self.before.format.as_str())
             } else {
-                "raw"
+                ("vdb", "raw")
             };
-            check::records(self.stand, image, format)?;
+            let last = check::records(self.stand, image, format)?;
+            let wanted = self.acknowledged[disk];
+            if last < wanted {
+                return Err(format!(
+                    "{}: {disk}'s record {wanted} was acknowledged before it all began, and {last} is the last there",
+                    image.display()
+                ));
+            }
         }
         Ok(())
     }

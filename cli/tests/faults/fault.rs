@@ -158,8 +158,8 @@ impl Fault {
     }
 }
 
-/// A minute in the whole matrix.
-fn hang() -> Duration {
+/// How long a destination hangs: a minute in the whole matrix.
+pub fn hang() -> Duration {
     let seconds = std::env::var("LIVEDISK_FAULTS_HANG")
         .ok()
         .and_then(|text| text.parse().ok());

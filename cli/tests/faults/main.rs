@@ -7,16 +7,20 @@ mod bed;
 mod cell;
 mod check;
 mod fault;
+mod keep;
 mod log;
 mod operation;
 mod proxy;
 mod stand;
 mod table;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cell::{At, Cell, Lessons, Outcome};
 use fault::FAULTS;
+use keep::Kept;
 use operation::{COURSES, Course, OPERATIONS, Operation};
 use stand::Stand;
 use table::Table;
@@ -38,13 +42,9 @@ fn a_sample_of_the_fault_matrix() {
 #[ignore = "takes hours: make faults"]
 fn the_fault_matrix() {
     let mut matrix = Matrix::new();
-    match number("LIVEDISK_FAULTS") {
-        Some(count) => matrix.draw(usize::try_from(count).unwrap(), Duration::MAX),
-        None => matrix.all(),
-    }
-    if let Ok(path) = std::env::var("LIVEDISK_FAULTS_PAGE") {
-        std::fs::write(path, matrix.table.page(matrix.seed)).unwrap();
-    }
+    let most = number("LIVEDISK_FAULTS").map_or(usize::MAX, |count| usize::try_from(count).unwrap());
+    let time = number("LIVEDISK_FAULTS_MINUTES").map_or(Duration::MAX, |minutes| Duration::from_secs(60 * minutes));
+    matrix.all(most, time, std::env::var("LIVEDISK_FAULTS_PAGE").ok().as_deref());
     matrix.must_have_passed();
 }
 
@@ -56,6 +56,7 @@ struct Matrix {
     stand: Option<Stand>,
     lessons: Lessons,
     table: Table,
+    kept: Kept,
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -81,6 +82,7 @@ impl Matrix {
             stand: None,
             lessons: Lessons::default(),
             table: Table::default(),
+            kept: Kept::open(std::env::var_os("LIVEDISK_FAULTS_KEEP").map(PathBuf::from)),
         }
     }
 
@@ -100,11 +102,19 @@ impl Matrix {
             return Ok(Vec::new());
         }
         let place = fault.place(operation);
-        self.stand();
-        let Some(stand) = &mut self.stand else {
-            return Ok(Vec::new());
+        let lesson = format!("{operation}, {course}, {place:?}");
+        let points = match self.kept.points(&lesson) {
+            Some(points) => points.clone(),
+            None => {
+                self.stand();
+                let Some(stand) = &mut self.stand else {
+                    return Ok(Vec::new());
+                };
+                let points = self.lessons.points(stand, operation, course, place)?.points;
+                self.kept.learned(&lesson, &points);
+                points
+            }
         };
-        let points = self.lessons.points(stand, operation, course, place)?.points;
         let cell = |at| Cell {
             operation,
             course,
@@ -128,9 +138,13 @@ impl Matrix {
 
     fn run(&mut self, cell: &Cell) {
         let began = Instant::now();
+        // Its own, so that it has the same delay when it is repeated alone.
+        let mut hasher = DefaultHasher::new();
+        (self.seed, cell.to_string()).hash(&mut hasher);
+        let mut random = fastrand::Rng::with_seed(hasher.finish());
         self.stand();
         let Some(stand) = &mut self.stand else { return };
-        let outcome = cell.run(stand, &mut self.lessons, &mut self.random);
+        let outcome = cell.run(stand, &mut self.lessons, &mut random);
         let took = began.elapsed().as_secs_f64();
         match &outcome {
             Outcome::Passed(notes) => println!("passed {took:5.1} s  {cell}  {notes:?}"),
@@ -146,6 +160,7 @@ impl Matrix {
             }
         }
         self.table.add(cell, &outcome);
+        self.kept.came_out(&cell.to_string(), &outcome);
     }
 
     fn is_wanted(&self, name: &str) -> bool {
@@ -194,16 +209,35 @@ impl Matrix {
         }
     }
 
-    /// All of them.
-    fn all(&mut self) {
-        let mut cells = Vec::new();
+    /// All of them, or as many as these allow. What was run at any time is spread evenly over operations and faults. The
+    /// page is kept true meanwhile.
+    fn all(&mut self, most: usize, time: Duration, page: Option<&str>) {
+        let began = Instant::now();
+        let mut groups = Vec::new();
         for (operation, course, fault) in self.triples() {
-            cells.extend(self.cells_or_failure(operation, course, fault));
+            let mut cells = self.cells_or_failure(operation, course, fault);
+            self.random.shuffle(&mut cells);
+            cells.iter().for_each(|cell| self.table.announce(cell));
+            groups.push(cells);
         }
-        self.random.shuffle(&mut cells);
-        println!("{} cells", cells.len());
-        for cell in &cells {
+        println!("{} cells", groups.iter().map(Vec::len).sum::<usize>());
+        self.random.shuffle(&mut groups);
+        let rounds = groups.iter().map(Vec::len).max().unwrap_or(0);
+        let cells = (0..rounds).flat_map(|round| groups.iter().filter_map(move |cells| cells.get(round)));
+        let (known, new): (Vec<_>, Vec<_>) = cells.partition(|cell| self.kept.outcome(&cell.to_string()).is_some());
+        for cell in known {
+            if let Some(outcome) = self.kept.outcome(&cell.to_string()) {
+                self.table.add(cell, outcome);
+            }
+        }
+        for cell in new.into_iter().take(most) {
+            if began.elapsed() > time {
+                break;
+            }
             self.run(cell);
+            if let Some(page) = page {
+                std::fs::write(page, self.table.page(self.seed, self.kept.mended())).unwrap();
+            }
         }
     }
 

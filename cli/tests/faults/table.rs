@@ -7,67 +7,95 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::cell::{Cell, Notes, Outcome};
-use super::fault::{FAULTS, Fault};
+use super::fault::{FAULTS, Fault, hang};
 use super::operation::{COURSES, Course, OPERATIONS, Operation};
 
 #[derive(Default, Clone, Copy)]
 struct Count {
-    run: u32,
+    /// Cells that there are.
+    all: u32,
     passed: u32,
+    failed: u32,
+    not_reached: u32,
 }
+
+impl Count {
+    fn run(self) -> u32 {
+        self.passed + self.failed
+    }
+}
+
+impl std::iter::Sum for Count {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |sum, count| Self {
+            all: sum.all + count.all,
+            passed: sum.passed + count.passed,
+            failed: sum.failed + count.failed,
+            not_reached: sum.not_reached + count.not_reached,
+        })
+    }
+}
+
+type Key = (Operation, Course, Fault);
+/// Whether a count is of this row.
+type Row = Box<dyn Fn(Key) -> bool>;
 
 #[derive(Default)]
 pub struct Table {
-    counts: BTreeMap<(Operation, Course, Fault), Count>,
+    counts: BTreeMap<Key, Count>,
     recovered: BTreeMap<Fault, u32>,
-    not_reached: u32,
     thaws: Vec<Duration>,
     pub failed: Vec<String>,
 }
 
 impl Table {
+    fn count(&mut self, cell: &Cell) -> &mut Count {
+        let key = (cell.operation, cell.course, cell.fault);
+        self.counts.entry(key).or_default()
+    }
+
+    /// There is such a cell, whether it is run or not.
+    pub fn announce(&mut self, cell: &Cell) {
+        self.count(cell).all += 1;
+    }
+
     pub fn add(&mut self, cell: &Cell, outcome: &Outcome) {
-        let count = self
-            .counts
-            .entry((cell.operation, cell.course, cell.fault))
-            .or_default();
         match outcome {
             Outcome::Passed(Notes {
                 recovered,
                 thawed_within,
             }) => {
-                count.run += 1;
-                count.passed += 1;
+                self.count(cell).passed += 1;
                 *self.recovered.entry(cell.fault).or_default() += u32::from(*recovered);
                 self.thaws.extend(thawed_within);
             }
             Outcome::Failed(wrong) => {
-                count.run += 1;
+                self.count(cell).failed += 1;
                 self.failed.push(format!(
                     "{cell}: {}",
                     wrong.first().map_or("", |line| line.lines().next().unwrap_or(""))
                 ));
             }
-            Outcome::NotReached => self.not_reached += 1,
+            Outcome::NotReached => self.count(cell).not_reached += 1,
         }
     }
 
     fn total(&self) -> Count {
-        self.counts.values().fold(Count::default(), |sum, count| Count {
-            run: sum.run + count.run,
-            passed: sum.passed + count.passed,
-        })
+        self.counts.values().copied().sum()
     }
 
     pub fn has_any(&self) -> bool {
-        self.total().run > 0
+        self.total().run() > 0
     }
 
     pub fn summary(&self) -> String {
         let total = self.total();
         format!(
-            "{} of {} cells passed; {} more were not reached",
-            total.passed, total.run, self.not_reached
+            "{} cells were run: {} passed, {} failed; {} more were not reached",
+            total.run(),
+            total.passed,
+            total.failed,
+            total.not_reached
         )
     }
 
@@ -78,41 +106,41 @@ impl Table {
         Some((*thaws.last()?, thaws[thaws.len() / 2]))
     }
 
-    pub fn page(&self, seed: u64) -> String {
+    /// `mended`: cells that failed before, and were run again.
+    pub fn page(&self, seed: u64, mended: u32) -> String {
         let total = self.total();
         let mut page = String::from(HEAD);
         let _ = writeln!(
             page,
-            "{} of {} cells passed, of seed {seed}; {} more were not reached, because the operation did not come by at the point that time.\n\
-             \"-\": left out by a rule below, or not drawn.\n",
-            total.passed, total.run, self.not_reached
+            "There are {} such cells. Of them {} were drawn, with seed {seed}, evenly over operations, courses and faults: **{} passed, \
+             {} failed**, and {} were not reached, because the operation did not come by at that point this time. Nothing is \
+             said of the others. A destination that hangs does so for {} s.\n",
+            total.all,
+            total.run() + total.not_reached,
+            total.passed,
+            total.failed,
+            total.not_reached,
+            hang().as_secs()
         );
-        let faults = FAULTS.map(|fault| fault.to_string());
+        if mended > 0 {
+            let _ = writeln!(
+                page,
+                "They were run in parts. {mended} cells failed at first; they count as they came out when they were run again, after \
+                 what they had found was mended.\n"
+            );
+        }
         let _ = writeln!(
             page,
-            "| fault | {} |",
-            self.columns()
-                .map(|(operation, course)| format!("{operation}, {course}"))
-                .collect::<Vec<_>>()
-                .join(" | ")
+            "Passed / failed / not reached, of how many there are; \"-\": left out by a rule below.\n"
         );
-        let _ = writeln!(page, "|---|{}", self.columns().map(|_| "---|").collect::<String>());
-        for (fault, name) in FAULTS.iter().zip(faults) {
-            let cells: Vec<_> = self
-                .columns()
-                .map(
-                    |(operation, course)| match self.counts.get(&(operation, course, *fault)) {
-                        Some(count) if count.run > 0 => format!("{}/{}", count.passed, count.run),
-                        _ => "-".to_owned(),
-                    },
-                )
-                .collect();
-            let _ = writeln!(page, "| {name} | {} |", cells.join(" | "));
-        }
+        let rows = FAULTS.map(|fault| (fault.to_string(), Box::new(move |key: Key| key.2 == fault) as Row));
+        self.counts_by(&mut page, "fault", rows);
+        let rows = COURSES.map(|course| (course.to_string(), Box::new(move |key: Key| key.1 == course) as Row));
+        self.counts_by(&mut page, "course", rows);
         if let Some((worst, median)) = self.thaw() {
             let _ = writeln!(
                 page,
-                "\nFrom SIGKILL of the agent to the guest's next acknowledged writes on every disk, frozen or not, before anything recovers: \
+                "From SIGKILL of the agent to the guest's next acknowledged writes on every disk, frozen or not, before anything recovers: \
                  median {} ms, worst {} ms of {} cells.",
                 median.as_millis(),
                 worst.as_millis(),
@@ -150,10 +178,31 @@ impl Table {
         page
     }
 
-    fn columns(&self) -> impl Iterator<Item = (Operation, Course)> {
-        OPERATIONS
-            .into_iter()
-            .flat_map(|operation| COURSES.map(|course| (operation, course)))
+    /// A table of what each row's filter takes, a column an operation.
+    fn counts_by<const N: usize>(&self, page: &mut String, what: &str, rows: [(String, Row); N]) {
+        let names = OPERATIONS.map(|operation| operation.to_string());
+        let _ = writeln!(page, "| {what} | {} |", names.join(" | "));
+        let _ = writeln!(page, "|---|{}", "---|".repeat(names.len()));
+        for (name, is_in_row) in rows {
+            let cells = OPERATIONS.map(|operation| {
+                let counts = self
+                    .counts
+                    .iter()
+                    .filter(|(key, _)| key.0 == operation && is_in_row(**key));
+                let count: Count = counts.map(|(_, count)| *count).sum();
+                match count {
+                    Count { all: 0, .. } => "-".to_owned(),
+                    Count {
+                        all,
+                        passed,
+                        failed,
+                        not_reached,
+                    } => format!("{passed} / {failed} / {not_reached} of {all}"),
+                }
+            });
+            let _ = writeln!(page, "| {name} | {} |", cells.join(" | "));
+        }
+        page.push('\n');
     }
 }
 
@@ -227,6 +276,8 @@ const REPEAT: &str = "
 
     make faults                                        # every cell: hours
     LIVEDISK_FAULTS=100 make faults                    # so many at random
+    LIVEDISK_FAULTS_MINUTES=30 make faults             # or as many as there is time for
+    LIVEDISK_FAULTS_KEEP=/tmp/kept make faults         # what is in the file is not run again, unless it failed; the rest is added
     LIVEDISK_FAULTS_SEED=20260101 make faults          # in the same order, with the same delays
     LIVEDISK_FAULTS_CELL='migrate clone, forward, before PivotCopy, QEMU SIGKILL' make faults
     LIVEDISK_FAULTS_CELL='snapshot mirror, connection cut' make faults

@@ -385,7 +385,7 @@ impl Engine {
                     Which::Commit => sample.remainder() > 0,
                 });
             } else if chain == self.seen.chain {
-                tracked.vanished(end);
+                tracked.vanished(end, at);
             }
         }
         // Behind its pivot a commit on the other side of the point of no return may be started.

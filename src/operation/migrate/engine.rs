@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,8 @@ pub(in crate::operation) struct Engine {
     seen: Observed,
     goal: Goal,
     step: Step,
+    /// Before the first look at the world there is none.
+    step_began: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -168,6 +170,7 @@ impl Engine {
             seen: at_start(&plan),
             goal: Goal::Forward,
             step: Step::AwaitJobs,
+            step_began: None,
             limited: plan.bandwidth > 0,
             brake: Brake::default(),
             unthrottled: None,
@@ -833,7 +836,17 @@ impl Procedure for Engine {
     fn look(&mut self, goal: Goal) -> Result<Turn> {
         self.seen = self.observe()?;
         self.goal = goal;
-        self.step = next(&self.seen, goal);
+        let step = next(&self.seen, goal);
+        if step != self.step {
+            if let Some(began) = self.step_began.replace(Instant::now()) {
+                let milliseconds = began.elapsed().as_secs_f64() * 1e3;
+                log::info!(
+                    "step took {milliseconds:>7.1} ms: {}",
+                    describe::step(self.step, &self.plan)
+                );
+            }
+            self.step = step;
+        }
         log::debug!("{goal:?}: {:?} from {:?}", self.step, self.seen);
         Ok(match self.step {
             Step::Done => Turn::Done,

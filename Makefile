@@ -12,14 +12,14 @@ help:
 	@echo "make build   $(target)/release/liblivedisk.so and $(target)/release/livedisk"
 	@echo "make install what was built, into PREFIX (/usr/local) below DESTDIR; make uninstall takes it away"
 	@echo "make deb     Debian packages, into $(target)/deb"
-	@echo "make bench   measure the freeze window against a bare freeze and thaw"
+	@echo "make bench   measure the freeze window against a bare freeze and thaw, and the moving of disks against cp"
 	@echo "make setup   install the packages that are missing (root or sudo) and build the test guest"
 	@echo "make clean   remove what was built here"
 
 setup:
 	@tests/setup
 
-# The freeze window of a guest of the test bed, against a bare freeze and thaw of the same guest.
+# The freeze window of a guest of the test bed against a bare freeze and thaw of it; the moving of disks against cp.
 bench: setup
 	@tests/bench
 

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The freeze window, measured against a bare freeze-and-thaw pair of the same guest under the same load, in the same
-//! run: `make bench`. It needs a guest of the test bed in LIVEDISK_TEST_URI and LIVEDISK_TEST_DOMAIN.
+//! run: `make bench`. It needs a guest of the test bed in LIVEDISK_TEST_URI and the like.
 //!
 //! The host's view is the report's `freeze` (request sent to thaw answered), the guest's the writer's own latencies.
 
-use std::error::Error;
+mod guest;
+
 use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use guest::{Bed, Outcome, bed, longest_stall, median};
 use livedisk::{Connection, EventLoop, Method, Quiesce, SnapshotDisk, SnapshotOptions};
 use virt::connect::Connect;
 use virt_sys as sys;
-
-type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// What one round of one kind took.
 #[derive(Default)]
@@ -21,43 +20,6 @@ struct Series {
     window: Vec<Duration>,
     stall: Vec<Duration>,
     total: Vec<Duration>,
-}
-
-fn median(values: &mut [Duration]) -> Duration {
-    values.sort_unstable();
-    values.get(values.len() / 2).copied().unwrap_or_default()
-}
-
-struct Bed {
-    uri: String,
-    domain: String,
-    directory: PathBuf,
-    writer: PathBuf,
-}
-
-fn bed() -> Outcome<Bed> {
-    let variable = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set; run this by 'make bench'"));
-    Ok(Bed {
-        uri: variable("LIVEDISK_TEST_URI")?,
-        domain: variable("LIVEDISK_TEST_DOMAIN")?,
-        directory: variable("LIVEDISK_TEST_DIR")?.into(),
-        writer: variable("LIVEDISK_TEST_WRITER_1")?.into(),
-    })
-}
-
-/// The longest write + fsync that the guest's writer reports from now on, while `work` runs.
-fn longest_stall<T>(writer: &PathBuf, work: impl FnOnce() -> Outcome<T>) -> Outcome<(T, Duration)> {
-    let before = fs::read(writer)?.len();
-    let result = work()?;
-    // The write that was held up is reported when it is through.
-    std::thread::sleep(Duration::from_millis(300));
-    let text = fs::read_to_string(writer)?;
-    let longest = text[before..]
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok())
-        .max()
-        .unwrap_or(0);
-    Ok((result, Duration::from_micros(longest)))
 }
 
 /// Freeze, `work`, thaw by plain libvirt calls: with nothing to do the floor, with a whole copy the usual way.
@@ -101,7 +63,7 @@ fn snapshot(connection: &Connection, bed: &Bed, method: Method, quiesce: Quiesce
 }
 
 fn main() -> Outcome<()> {
-    let bed = bed()?;
+    let bed = bed(1)?;
     let rounds: usize = std::env::var("LIVEDISK_BENCH_ROUNDS").map_or(Ok(15), |text| text.parse())?;
     let connection = Connection::open(Some(&bed.uri), EventLoop::Own)?;
     let connect = Connect::open(Some(&bed.uri))?;

@@ -4,6 +4,7 @@
 #include "check.h"
 
 #include <fcntl.h>
+#include <libvirt/libvirt.h>
 #include <unistd.h>
 
 static const char *const disk = "vda";
@@ -74,12 +75,39 @@ static void moves(struct livedisk_connection *connection, struct livedisk_migrat
     bed_check_clean(GUEST_WITHOUT_AGENT);
 }
 
+/* The bed's directory as a storage pool, which it is not else. */
+static void moves_by_volumes(struct livedisk_connection *connection, const char *destination)
+{
+    struct livedisk_migrate_options options = {.target = disk,
+                                               .destination = destination,
+                                               .clone = LIVEDISK_CLONE_VOLUME,
+                                               .flags = LIVEDISK_MIGRATE_DELETE_SOURCE};
+    struct livedisk_operation *operation = NULL;
+    struct livedisk_error *error = NULL;
+    char xml[4096];
+    CHECK_FAILS(error, LIVEDISK_ERR_UNSUPPORTED, "pool-create-as",
+                livedisk_migrate_disk(connection, bed_domain(GUEST_WITHOUT_AGENT), &options, sizeof options, &operation,
+                                      &error));
+    CHECK(operation == NULL);
+    virConnectPtr libvirt = virConnectOpen(bed_env("URI"));
+    CHECK(libvirt != NULL);
+    snprintf(xml, sizeof xml, "<pool type='dir'><name>ctests</name><target><path>%s</path></target></pool>",
+             bed_env("DIR"));
+    virStoragePoolPtr pool = virStoragePoolCreateXML(libvirt, xml, 0);
+    CHECK(pool != NULL);
+    moves(connection, options, LIVEDISK_METHOD_CLONE);
+    CHECK(virStoragePoolDestroy(pool) == 0);
+    virStoragePoolFree(pool);
+    virConnectClose(libvirt);
+}
+
 int main(void)
 {
     struct livedisk_error *error = NULL;
     struct livedisk_connection *connection = bed_open(LIVEDISK_OPEN_RUN_EVENT_LOOP);
     char *first = bed_destination("moved.qcow2"), *second = bed_destination("again.qcow2");
-    char *third = bed_destination("mirrored.qcow2"), *never = bed_destination("never.qcow2");
+    char *third = bed_destination("mirrored.qcow2"), *fourth = bed_destination("volume.qcow2");
+    char *never = bed_destination("never.qcow2");
 
     struct request request = {.destination = first};
     moves(connection, by_callback(&request), LIVEDISK_METHOD_CLONE);
@@ -114,9 +142,12 @@ int main(void)
                                             .flags = LIVEDISK_MIGRATE_DELETE_SOURCE | LIVEDISK_MIGRATE_WRITE_BLOCKING},
           LIVEDISK_METHOD_MIRROR);
     CHECK(!bed_exists(second));
+    moves_by_volumes(connection, fourth);
+    CHECK(!bed_exists(third));
     free(first);
     free(second);
     free(third);
+    free(fourth);
     free(never);
     livedisk_close(connection);
     return 0;

@@ -8,9 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use livedisk::{Connection, Consistency, ErrorCode, EventLoop, Method, Phase, Quiesce, SnapshotDisk, SnapshotOptions};
-use support::bed::{Bare, Bed, Turn, create_luks, is_root, run};
+use support::bed::{Bare, Bed, Turn, is_root, run};
 use support::image::{create, must_equal};
 use support::scenario::{self, METHODS};
+use support::sealed::Sealed;
 use support::{PATIENCE, await_phase, disk, must_tell, snapshot};
 
 fn bed() -> Turn {
@@ -508,57 +509,28 @@ fn odd_disks() {
     }
 }
 
-const SECRET: &str = "0b1c7a5e-6d0f-4c53-9d53-5d1c1f0e7a11";
-
 #[test]
 fn encrypted_disk() {
     let bed = bed();
-    let xml = bed.path("secret.xml");
-    fs::write(
-        &xml,
-        format!("<secret ephemeral='no' private='yes'><uuid>{SECRET}</uuid></secret>"),
-    )
-    .unwrap();
-    bed.virsh(&["secret-define", xml.to_str().unwrap()]);
-    fs::remove_file(xml).unwrap();
-    bed.virsh(&["secret-set-value", SECRET, "--base64", "b3BlbiBzZXNhbWU="]);
-    let bare = bed.bare(
-        "sealed",
-        &[Bare {
-            in_source: "<encryption format='luks'><secret type='passphrase' uuid='0b1c7a5e-6d0f-4c53-9d53-5d1c1f0e7a11'/></encryption>",
-            make: |path| {
-                let plain = path.with_extension("plain");
-                support::bed::fill(&plain, 4 << 20);
-                let target = format!("driver=luks,file.filename={},key-secret=s", path.display());
-                let secret = ["--object", "secret,id=s,data=open sesame"];
-                create_luks(path, "4M");
-                let convert = ["convert", "-n", "-f", "raw", plain.to_str().unwrap(), "--target-image-opts", &target];
-                run("qemu-img", &[convert.as_slice(), &secret].concat());
-            },
-            ..Bare::RAW
-        }],
-    );
-    let plain = bare.files[0].with_extension("plain");
-    let before = bed.watch("sealed");
+    let sealed = Sealed::start(&bed);
+    let before = bed.watch(Sealed::NAME);
     for method in METHODS {
         for format in ["raw", "qcow2"] {
             let mut options = with(method, &snapshot(vec![disk("vda", bed.path("out"), format)]));
             refused(
                 &bed,
-                "sealed",
+                Sealed::NAME,
                 &options,
                 ErrorCode::Unsupported,
                 &["'vda'", "encrypted", "ALLOW_PLAINTEXT"],
             );
             options.disks[0].allow_plaintext = true;
-            let operation = bed.connection.start_live_snapshot("sealed", &options).unwrap();
+            let operation = bed.connection.start_live_snapshot(Sealed::NAME, &options).unwrap();
             operation.finish(Some(PATIENCE)).unwrap();
-            must_equal(&bed.path("out"), format, &plain);
+            must_equal(&bed.path("out"), format, &sealed.plain);
             before.must_be_as_before(&["out"]);
         }
     }
-    fs::remove_file(plain).unwrap();
-    bed.virsh(&["secret-undefine", SECRET]);
 }
 
 #[test]

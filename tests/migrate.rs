@@ -5,6 +5,7 @@ mod moving;
 mod support;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +13,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use livedisk::{CloneMethod, ErrorCode, EventLoop, Method, MigrateOptions, Phase};
-use moving::{copy_of, home, shown, to};
+use moving::{copy_of, disk_of, home, shown, to};
 use support::bed::{Bare, Bed, Server, SmallFileSystem, Turn, is_root, run};
-use support::image::{create, info, log_of};
-use support::{PATIENCE, await_copying, await_phase, must_tell, until};
+use support::image::{create, info, log_of, must_equal};
+use support::sealed::Sealed;
+use support::{PATIENCE, await_copying, await_phase, must_tell, remote, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -241,6 +243,53 @@ fn clone_by_storage_volumes() {
     await_phase(&operation, Phase::Ready);
     operation.cancel().unwrap();
     before.must_be_as_before();
+}
+
+#[test]
+fn a_remote_connection_clones_by_storage_volumes() {
+    let bed = bed();
+    let remote = remote::connect(&bed);
+    let pooled = directory(&bed, "far");
+    let move_to = |options: &MigrateOptions| {
+        let operation = remote.migrate_disk("a", options)?;
+        operation.finish(Some(PATIENCE))
+    };
+    let _home = Pool::on(&bed, "home", &bed.dir);
+    let before = home(&bed, "a", "vda");
+    println!("what takes this machine's files is refused, and so is a place that is no pool");
+    let there = pooled.join("moved");
+    for (options, parts) in [
+        (copying("vda", &there), &["'vda'", "remote", "VOLUME"][..]),
+        (mirroring("vda", &there, "qcow2"), &["'vda'", "remote", "VOLUME"]),
+        (to("vda", &there), &["far/moved", "pool-create-as"]),
+    ] {
+        must_tell(&move_to(&options).unwrap_err(), ErrorCode::Unsupported, parts);
+    }
+    before.must_be_as_before();
+
+    let _far = Pool::on(&bed, "far", &pooled);
+    println!("cancelled");
+    let operation = remote.migrate_disk("a", &to("vda", &there)).unwrap();
+    await_phase(&operation, Phase::Ready);
+    assert_eq!(remote.operations(Some("a")).unwrap().len(), 1);
+    operation.cancel().unwrap();
+    before.must_be_as_before();
+
+    println!("there by AUTO, and back");
+    let acknowledged = before.acknowledged();
+    let options = MigrateOptions {
+        delete_source: true,
+        ..to("vda", &there)
+    };
+    assert_eq!(move_to(&options).unwrap().method, Method::Clone);
+    before.must_have_moved(&options, &before.chain[1..], acknowledged);
+    let before = home(&bed, "a", "vda");
+    let back = MigrateOptions {
+        delete_source: true,
+        ..by_volume("vda", bed.path("back-from-far"))
+    };
+    move_to(&back).unwrap();
+    before.must_have_moved(&back, &before.chain[1..], acknowledged);
 }
 
 /// A directory that only the daemon and QEMU see filled.
@@ -496,7 +545,19 @@ fn mirror_to_a_block_device_and_back() {
         let device = LoopDevice::on(&file, "32M");
         moves(&bed, domain, &to("vdb", &device.0));
         let back = to("vdb", bed.path(&format!("{domain}-from-device")));
+        let clone = MigrateOptions {
+            method: Method::Clone,
+            ..back.clone()
+        };
+        fails(
+            &bed,
+            domain,
+            &clone,
+            ErrorCode::Unsupported,
+            &["'vdb'", "not a file", "MIRROR"],
+        );
         moves(&bed, domain, &back);
+        assert!(Path::new(&device.0).exists());
         drop(device);
         fs::remove_file(file).unwrap();
     }
@@ -533,17 +594,162 @@ fn mirror_to_an_nbd_export() {
     let now = home(&bed, "a", "vdb");
     assert_eq!(now.chain, ["e"]);
     now.must_be_whole(&file, "raw", acknowledged);
-    let error = bed
-        .connection
-        .migrate_disk("a", &to("vdb", bed.path("from-nbd")))
-        .err()
-        .unwrap();
-    must_tell(&error, ErrorCode::Unsupported, &["'vdb'"]);
-    let back = bed.path("from-export");
-    let arguments = ["blockcopy", "a", "vdb", shown(&back), "--format", "raw"];
-    bed.virsh(&[&arguments[..], &["--transient-job", "--wait", "--pivot"]].concat());
     fs::remove_file(&before.chain[0]).unwrap();
+
+    println!("and back");
+    let clone = MigrateOptions {
+        method: Method::Clone,
+        ..to("vdb", bed.path("never"))
+    };
+    for (options, part) in [(&clone, "MIRROR"), (&to("vdb", &uri), "no path")] {
+        let error = bed.connection.migrate_disk("a", options).err().unwrap();
+        println!("{error}");
+        must_tell(&error, ErrorCode::Unsupported, &["'vdb'", part]);
+    }
+    let before = home(&bed, "a", "vdb");
+    let acknowledged = before.acknowledged();
+    let back = MigrateOptions {
+        bandwidth: 8 * MIB,
+        ..to("vdb", bed.path("from-export"))
+    };
+    let cancelled = bed.connection.migrate_disk("a", &back).unwrap();
+    await_copying(&cancelled);
+    cancelled.cancel().unwrap();
+    assert_eq!(home(&bed, "a", "vdb").chain, ["e"]);
+    let back = MigrateOptions {
+        delete_source: true,
+        ..to("vdb", bed.path("from-export"))
+    };
+    let operation = bed.connection.migrate_disk("a", &back).unwrap();
+    assert_eq!(operation.finish(Some(PATIENCE)).unwrap().method, Method::Mirror);
+    before.must_have_moved(&back, &[], acknowledged);
+    // What is no file of this machine is nobody's to delete.
     fs::remove_file(file).unwrap();
+}
+
+/// What libvirt and QEMU know of a disk besides its images.
+fn properties(bed: &Bed, domain: &str, target: &str) -> Vec<String> {
+    // The image and what it rests on stand in between.
+    let outside = |xml: &str| {
+        let disk = disk_of(xml, target);
+        let (driver, _) = disk.split_once("<source ").unwrap();
+        format!("{driver}<target {}", disk.split_once("<target ").unwrap().1)
+    };
+    let blocks = bed.virsh(&["qemu-monitor-command", domain, r#"{"execute":"query-block"}"#]);
+    let blocks: serde_json::Value = serde_json::from_str(&blocks).unwrap();
+    let blocks = blocks["return"].as_array().unwrap();
+    let live = bed.virsh(&["dumpxml", domain]);
+    let disk = disk_of(&live, target);
+    let (_, alias) = disk.split_once("<alias name='").unwrap();
+    let alias = format!("/{}/", alias.split_once('\'').unwrap().0);
+    let is_it = |block: &&serde_json::Value| block["qdev"].as_str().is_some_and(|path| path.contains(&alias));
+    let block = blocks.iter().find(is_it).unwrap();
+    // Not detect_zeroes: libvirt gives it to active layers only, and an active commit does not turn its base into one.
+    let is_kept = |key: &str| ["cache", "group", "ro"].contains(&key) || key.contains("ps");
+    let known = block["inserted"].as_object().unwrap().iter();
+    let known = known.filter(|(key, _)| is_kept(key));
+    let mut all: Vec<_> = known.map(|(key, value)| format!("{key} {value}")).collect();
+    all.push(outside(&live));
+    all.push(outside(&bed.virsh(&["dumpxml", "--inactive", domain])));
+    all
+}
+
+#[test]
+fn the_disks_own_properties_stay() {
+    let bed = bed();
+    let image = home(&bed, "a", "vdc").chain[0].clone();
+    // Memory may not do it.
+    let direct = std::process::Command::new("dd")
+        .args([
+            &format!("if={image}"),
+            "of=/dev/null",
+            "iflag=direct",
+            "bs=4096",
+            "count=1",
+        ])
+        .status();
+    let cache = if direct.unwrap().success() {
+        "cache='none' io='native'"
+    } else {
+        "cache='writethrough' io='threads'"
+    };
+    let xml = bed.virsh(&["dumpxml", "--inactive", "a"]);
+    let plain = disk_of(&xml, "vdc");
+    let tuned = plain
+        .replace(" discard='unmap'", &format!(" {cache} discard='unmap' detect_zeroes='unmap' error_policy='report'"))
+        .replace(
+            "<target dev='vdc' bus='virtio'/>",
+            "<target dev='vdc' bus='virtio'/>\n      <iotune>\n        <write_bytes_sec>300000000</write_bytes_sec>\n        \
+             <read_iops_sec>50000</read_iops_sec>\n      </iotune>\n      <serial>serial-vdc</serial>\n      <boot order='1'/>",
+        );
+    assert!(tuned.contains(cache) && tuned.contains("iotune"), "{tuned}");
+    let definition = bed.path("tuned.xml");
+    fs::write(&definition, xml.replace(&plain, &tuned).replace("<boot dev='hd'/>", "")).unwrap();
+    bed.virsh(&["destroy", "a"]);
+    bed.virsh(&["define", shown(&definition)]);
+    fs::remove_file(definition).unwrap();
+    bed.virsh(&["start", "a"]);
+    bed.must_write("a");
+
+    let before = properties(&bed, "a", "vdc");
+    println!("{before:#?}");
+    for (index, options) in [
+        copying("vdc", bed.path("tuned-0")),
+        mirroring("vdc", bed.path("tuned-1"), "qcow2"),
+        copying("vdc", bed.path("tuned-2")),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let image = fs::metadata(&home(&bed, "a", "vdc").chain[0]).unwrap();
+        moves(&bed, "a", options);
+        assert_eq!(properties(&bed, "a", "vdc"), before, "{index}");
+        let moved = fs::metadata(&options.destination).unwrap();
+        assert_eq!(
+            (moved.uid(), moved.gid(), moved.mode() & 0o7777),
+            (image.uid(), image.gid(), 0o600)
+        );
+    }
+    println!("the next start finds it so, too");
+    bed.virsh(&["destroy", "a"]);
+    bed.virsh(&["start", "a"]);
+    bed.must_write("a");
+    assert_eq!(properties(&bed, "a", "vdc"), before);
+}
+
+#[test]
+fn encrypted_disk() {
+    let bed = bed();
+    let sealed = Sealed::start(&bed);
+    let destination = bed.path("unsealed");
+    let mut options = to("vda", &destination);
+    fails(
+        &bed,
+        Sealed::NAME,
+        &options,
+        ErrorCode::Unsupported,
+        &["'vda'", "encrypted", "ALLOW_PLAINTEXT"],
+    );
+    options.allow_plaintext = true;
+    options.method = Method::Clone;
+    fails(
+        &bed,
+        Sealed::NAME,
+        &options,
+        ErrorCode::Unsupported,
+        &["'vda'", "encrypted", "MIRROR"],
+    );
+    options.method = Method::Auto;
+    moves(&bed, Sealed::NAME, &options);
+    must_equal(&destination, "raw", &sealed.plain);
+    for xml in [&["dumpxml", Sealed::NAME][..], &["dumpxml", "--inactive", Sealed::NAME]] {
+        assert!(!bed.virsh(xml).contains("encryption"));
+    }
+    println!("it starts from there");
+    bed.virsh(&["destroy", Sealed::NAME]);
+    bed.virsh(&["start", Sealed::NAME]);
+    drop(sealed);
+    fs::remove_file(destination).unwrap();
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub struct Home<'a> {
 /// Notes where a disk lives now.
 pub fn home<'a>(bed: &'a Bed, domain: &str, target: &str) -> Home<'a> {
     let live = live(bed, domain);
-    let disk = disk(&live, target);
+    let disk = disk_of(&live, target);
     let persistent = bed.virsh(&["list", "--all", "--persistent", "--name"]);
     Home {
         chain: sources(&disk),
@@ -89,7 +89,7 @@ fn live(bed: &Bed, domain: &str) -> String {
 }
 
 /// The element of one disk.
-fn disk(xml: &str, target: &str) -> String {
+pub fn disk_of(xml: &str, target: &str) -> String {
     let disks = xml.split("<disk ").skip(1);
     let mut disks = disks.map(|disk| disk.split_once("</disk>").unwrap().0);
     let wanted = format!("<target dev='{target}'");
@@ -229,7 +229,7 @@ impl Home<'_> {
         assert_eq!(now.chain, chain, "live");
         assert_eq!(&now.format, options.format.as_ref().unwrap_or(&self.format));
         if self.persistent {
-            let inactive = sources(&disk(&now.inactive, &self.target));
+            let inactive = sources(&disk_of(&now.inactive, &self.target));
             assert_eq!(inactive[0], options.destination, "inactive");
             assert!(inactive.len() == 1 || inactive == chain, "inactive: {inactive:?}");
         }

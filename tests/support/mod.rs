@@ -4,7 +4,9 @@
 
 pub mod bed;
 pub mod image;
+pub mod remote;
 pub mod scenario;
+pub mod sealed;
 pub mod watch;
 
 use std::path::Path;

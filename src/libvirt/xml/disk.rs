@@ -59,6 +59,7 @@ pub(crate) struct Disk {
     pub(crate) readonly: bool,
     pub(crate) shareable: bool,
     pub(crate) transient: bool,
+    /// Some image of the chain is.
     pub(crate) encrypted: bool,
     pub(crate) mirror: Option<Mirror>,
 }
@@ -135,21 +136,19 @@ impl Disk {
             format: format_of(element, "driver"),
             source: Source::parse(element, "source"),
         }];
+        let mut encrypted = element.get_child("encryption").is_some() || has_encryption(element);
         let mut backing = element.get_child("backingStore");
         while let Some(layer) = backing {
             if layer.get_child("source").is_none() {
                 break;
             }
+            encrypted |= has_encryption(layer);
             chain.push(Layer {
                 format: format_of(layer, "format"),
                 source: Source::parse(layer, "source"),
             });
             backing = layer.get_child("backingStore");
         }
-        let encrypted = element.get_child("encryption").is_some()
-            || element
-                .get_child("source")
-                .is_some_and(|source| source.get_child("encryption").is_some());
         Some(Self {
             target,
             device,
@@ -218,6 +217,12 @@ pub(crate) fn backup_targets(text: &str) -> Result<Vec<(String, Source)>, String
     Ok(copied.filter_map(target).collect())
 }
 
+/// Of the image that `parent` tells of.
+fn has_encryption(parent: &Element) -> bool {
+    let source = parent.get_child("source");
+    source.is_some_and(|source| source.get_child("encryption").is_some())
+}
+
 fn format_of(parent: &Element, child: &str) -> Option<String> {
     attribute(parent.get_child(child)?, "type").map(str::to_owned)
 }
@@ -236,6 +241,8 @@ mod tests {
           <target dev='vdb'/><shareable/></disk>
         <disk type='network' device='disk'><source protocol='nbd' tls='no'><host transport='unix' socket='/s'/></source>
           <target dev='vdc'/></disk>
+        <disk type='file' device='disk'><source file='/overlay'/><backingStore type='file'><format type='raw'/>
+          <source file='/sealed'><encryption format='luks'/></source></backingStore><target dev='vdd'/></disk>
         <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
         </devices></domain>";
 
@@ -261,6 +268,7 @@ mod tests {
             server: Some(server),
         };
         assert_eq!(nameless.active().source, export);
+        assert!(domain.disk("vdd").unwrap().encrypted && !vda.encrypted);
         assert!(domain.agent_channel);
         assert_eq!(domain.metadata.unwrap()[0].namespace.as_deref(), Some("urn:a"));
     }

@@ -346,6 +346,7 @@ impl Engine {
             (Some(active), _) if active == source => Chain::Source,
             (Some(active), _) if active == destination => Chain::Destination,
             (None, _) if destination.is_empty() => Chain::Destination,
+            (None, _) if source.is_empty() => Chain::Source,
             _ => Chain::Foreign,
         }
     }
@@ -725,7 +726,8 @@ impl Engine {
             image::remove_source(path)?;
         } else {
             log::warn!(
-                "'{}' is not the file any more that the disk was on, or no file; it stays",
+                "disk '{}' was on no file, or '{}' is not it any more; the source stays",
+                self.plan.target,
                 path.escape_debug()
             );
         }

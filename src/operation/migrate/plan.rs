@@ -38,7 +38,7 @@ pub(crate) struct Request {
     pub(crate) target: String,
     pub(crate) method: Method,
     pub(crate) clone: CloneMethod,
-    /// Path and format of the disk's image.
+    /// Path, empty where it is on no file or block device, and format of the disk's image.
     pub(crate) source: (String, String),
     pub(crate) source_identity: Option<Identity>,
     /// What the source rests on: path and format of each image below it.
@@ -105,18 +105,17 @@ impl Plan {
         } else {
             destination.look(false, &images_in_use(&config))?
         };
-        let source = disk
-            .active()
-            .source
-            .path()
-            .map(str::to_owned)
-            .zip(disk.active().format.clone());
-        let source = source.ok_or_else(|| {
-            error(
+        let source = disk.active().source.path().unwrap_or_default().to_owned();
+        let source_format = disk.active().format.clone();
+        let source_format =
+            source_format.ok_or_else(|| error(ErrorCode::Unsupported, format!("{what} has no stated format")))?;
+        if source.is_empty() && place == Place::Export {
+            return Err(error(
                 ErrorCode::Unsupported,
-                format!("{what} has no path or no stated format; only files and block devices can be moved yet"),
-            )
-        })?;
+                format!("{what} has no path, and nor has its destination; move it to a file or block device first"),
+            ));
+        }
+        let source = (source, source_format);
         let format = match (&options.format, &place) {
             (Some(format), _) => format.clone(),
             (None, Place::Free | Place::File) => source.1.clone(),

@@ -138,7 +138,11 @@ impl Lessons {
                 agent.said.join("\n")
             ));
         }
-        check::idle(run.stand).map_err(|error| said(format!("{operation}, {course}, undisturbed: {error}"), &agent))?;
+        let undisturbed = |error| said(format!("{operation}, {course}, undisturbed: {error}"), &agent);
+        check::idle(run.stand).map_err(undisturbed)?;
+        if let Some(point) = agent.points().iter().find(|point| point.contains("Fail(")) {
+            return Err(undisturbed(format!("it came by '{point}'")));
+        }
         run.clean()?;
         let lesson = Lesson { points: agent.points() };
         self.points.insert((operation, course, place), lesson.clone());

@@ -41,7 +41,7 @@ pub(crate) struct Layer {
 /// The `<mirror>` of a copy or active commit that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mirror {
-    /// `copy` or `active-commit`.
+    /// `copy` or `active-commit`; empty while libvirt tidies up behind its pivot.
     pub(crate) job: String,
     /// `ready='yes'`: the only sign of readiness there is.
     pub(crate) ready: bool,

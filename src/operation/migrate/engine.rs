@@ -360,10 +360,12 @@ impl Engine {
         }
         let info = self.device().get_job_info()?;
         let mirror = disk.and_then(|disk| disk.mirror.clone());
-        let kind = match (info, mirror.as_ref().map(|mirror| mirror.job.as_str())) {
-            (Some(info), _) if info.kind == BlockJobType::ActiveCommit => Some(Which::Commit),
-            (None, Some("active-commit")) => Some(Which::Commit),
+        let job = mirror.as_ref().map(|mirror| mirror.job.as_str());
+        let kind = match (info.map(|info| info.kind), job) {
             (None, None) => None,
+            (Some(BlockJobType::ActiveCommit), _) | (_, Some("active-commit")) => Some(Which::Commit),
+            // Behind the pivot libvirt says no longer what it was, and the chain not yet what it is.
+            (_, Some("")) if self.commit.started => Some(Which::Commit),
             _ => Some(Which::Copy),
         };
         let at = self.shared.began().elapsed();

@@ -5,7 +5,8 @@
 use std::fs::File;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, linkat, openat, statat, unlinkat};
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, fstat, linkat, openat, statat, statx, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,10 @@ pub(crate) struct Made {
     pub(crate) staging: Option<String>,
     pub(crate) device: u64,
     pub(crate) inode: u64,
+    /// When it was made, where the file system knows: an inode's number is given away again, and a device's number is
+    /// another one when the host was booted.
+    #[serde(default)]
+    pub(crate) born: Option<(i64, u32)>,
 }
 
 impl Made {
@@ -33,6 +38,7 @@ impl Made {
             staging: None,
             device: 0,
             inode: 0,
+            born: None,
         }
     }
 
@@ -70,6 +76,7 @@ impl Made {
             staging: None,
             device: stat.st_dev,
             inode: stat.st_ino,
+            born: born(file, "", AtFlags::EMPTY_PATH),
         })
     }
 
@@ -81,6 +88,7 @@ impl Made {
             staging: None,
             device: stat.st_dev,
             inode: stat.st_ino,
+            born: born(CWD, path, AtFlags::SYMLINK_NOFOLLOW),
         })
     }
 
@@ -117,8 +125,13 @@ impl Made {
     }
 
     fn is_at(&self, path: &str) -> bool {
-        let found = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW);
-        found.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (self.device, self.inode))
+        Self::find(path).is_some_and(|found| {
+            self.inode == found.inode
+                && match (self.born, found.born) {
+                    (Some(born), Some(found)) => born == found,
+                    _ => self.device == found.device,
+                }
+        })
     }
 
     /// Writes the file's data and its name to the disk.
@@ -143,6 +156,12 @@ impl Made {
         }
         Ok(())
     }
+}
+
+fn born(directory: impl AsFd, path: &str, flags: AtFlags) -> Option<(i64, u32)> {
+    let stat = statx(directory, path, flags, StatxFlags::BTIME).ok()?;
+    let known = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+    known.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec))
 }
 
 #[cfg(test)]
@@ -176,6 +195,31 @@ mod tests {
         let found = Made::find_staged(Some(&recorded), &path, &staging).unwrap();
         assert_eq!(found, recorded);
         found.remove().unwrap();
+        std::fs::remove_dir(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_file_with_a_number_that_was_given_away_again_is_another() {
+        let directory = std::env::temp_dir().join(format!("livedisk-number-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.join("image").to_str().unwrap().to_owned();
+        let (made, file) = Made::create(&path).unwrap();
+        assert!(made.born.is_some() && made.is_in_place());
+        drop(file);
+        // The kernel's clock for this ticks every few milliseconds.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "somebody else's").unwrap();
+        let mut theirs = Made::find(&path).unwrap();
+        theirs.born = made.born;
+        assert!(!theirs.is_in_place());
+        made.remove().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"somebody else's");
+
+        let mut booted_since = Made::find(&path).unwrap();
+        booted_since.device += 1;
+        assert!(booted_since.is_in_place());
+        booted_since.remove().unwrap();
         std::fs::remove_dir(&directory).unwrap();
     }
 }

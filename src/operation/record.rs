@@ -179,6 +179,7 @@ mod tests {
                 staging: None,
                 device: 7,
                 inode: u64::MAX,
+                born: Some((-1, 2)),
             }),
         };
         let mut record = Record::new(Kind::Snapshot, Method::Mirror, vec![disk], &["]]>", "details"]).unwrap();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Keeps an operation's record with its domain as long as this process runs the operation.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -36,6 +37,8 @@ struct Renewal {
 struct Pages {
     guest: Arc<Guest>,
     record: Mutex<Record>,
+    /// Another process has taken the operation over, and whatever is done to it is that one's to do.
+    lost: AtomicBool,
 }
 
 /// Nothing is written while it lives.
@@ -63,6 +66,7 @@ impl Journal {
             pages: Arc::new(Pages {
                 guest: Arc::clone(guest),
                 record: Mutex::new(record),
+                lost: AtomicBool::new(false),
             }),
             renewal: None,
         }
@@ -72,6 +76,7 @@ impl Journal {
         let pages = Arc::new(Pages {
             guest: Arc::clone(guest),
             record: Mutex::new(record),
+            lost: AtomicBool::new(false),
         });
         let (end, ended) = channel();
         let renewed = Arc::clone(&pages);
@@ -108,9 +113,23 @@ impl Journal {
         self.pages.lock().back.is_some()
     }
 
+    /// Fails where this process slept past its lease and another one has taken the operation over.
+    pub(super) fn must_be_ours(&self) -> Result<()> {
+        let record = self.pages.lock();
+        if !self.is_owned() || record.mark == Mark::Absent {
+            return Ok(());
+        }
+        match self.pages.must_be_ours(&record) {
+            // What cannot be asked now is asked again when there is a connection.
+            Err(error) if error.code() != ErrorCode::NoOperation => Ok(()),
+            other => other,
+        }
+    }
+
     /// Changes the record, first with the domain.
     pub(super) fn write(&self, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<()> {
         let mut record = self.pages.lock();
+        self.pages.must_be_ours(&record)?;
         let mut changed = record.clone();
         change(&mut changed)?;
         changed.owner.renew();
@@ -145,7 +164,7 @@ impl Drop for Journal {
         // It has the connection too, which must be closed when the caller's is.
         let _ = thread.join();
         let record = self.pages.lock();
-        if record.mark == Mark::Absent {
+        if record.mark == Mark::Absent || self.pages.lost.load(Ordering::SeqCst) {
             return;
         }
         let mut released = record.clone();
@@ -173,14 +192,48 @@ impl Pages {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As long as the lease runs nobody can have taken it.
+    fn must_be_ours(&self, record: &Record) -> Result<()> {
+        if !self.lost.load(Ordering::SeqCst) && !record.owner.has_overslept() {
+            return Ok(());
+        }
+        let asked = Record::all(&self.guest).and_then(|now| Ok((now, self.guest.has_persistent_configuration()?)));
+        let (now, persistent) = match asked {
+            // A transient domain takes its records with it.
+            Err(error) if error.code() == ErrorCode::NoDomain => return Ok(()),
+            asked => asked?,
+        };
+        let what = match now.into_iter().flatten().find(|now| now.id == record.id) {
+            Some(now) if now.owner.is_same_process(&record.owner) => return Ok(()),
+            Some(now) => format!("has been taken over by {}", now.owner),
+            None if persistent => "has been settled by another".to_owned(),
+            None => return Ok(()),
+        };
+        self.lost.store(true, Ordering::SeqCst);
+        Err(Error::new(
+            ErrorCode::NoOperation,
+            format!(
+                "operation {} on domain '{}' {what}, because this process gave no sign of life for too long; see \
+                 'livedisk status'",
+                record.id,
+                self.guest.name()
+            ),
+        ))
+    }
+
     fn renew(&self) {
         let mut record = self.lock();
         if record.mark == Mark::Absent {
             return;
         }
-        record.owner.renew();
-        if let Err(error) = write(&self.guest, &record) {
-            log::debug!("{error}");
+        if let Err(error) = self.must_be_ours(&record) {
+            return log::warn!("{error}");
+        }
+        let mut renewed = record.clone();
+        renewed.owner.renew();
+        match write(&self.guest, &renewed) {
+            Ok(()) => *record = renewed,
+            Err(error) => log::debug!("{error}"),
         }
     }
 }

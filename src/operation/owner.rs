@@ -58,6 +58,16 @@ impl Owner {
         self.lease = SystemTime::now() + LEASE;
     }
 
+    /// It gave no sign of life for so long that others may have taken over what it owns.
+    pub(crate) fn has_overslept(&self) -> bool {
+        SystemTime::now() > self.lease
+    }
+
+    pub(crate) fn is_same_process(&self, other: &Self) -> bool {
+        let process = |owner: &Self| (owner.boot.clone(), owner.namespace.clone(), owner.process, owner.start);
+        process(self) == process(other)
+    }
+
     pub(crate) fn release(&mut self) {
         self.released = true;
     }
@@ -73,7 +83,7 @@ impl Owner {
         } else if self.boot != here.boot && self.machine.is_some() && self.machine == here.machine {
             true
         } else {
-            SystemTime::now() > self.lease
+            self.has_overslept()
         }
     }
 }

@@ -63,6 +63,9 @@ impl Worker {
             if requests.detach {
                 return;
             }
+            if let Err(error) = self.procedure.journal().must_be_ours() {
+                return self.give_up(error);
+            }
             let back = (self.failure.is_some() || requests.cancel) && !self.procedure.passed_no_return();
             let goal = if back { Goal::Back } else { Goal::Forward };
             if let Err(error) = self.record_way_back(goal)
@@ -122,6 +125,9 @@ impl Worker {
 
     /// Whether the loop goes on after `error`: over a new connection, or back instead of forward.
     fn carries_on(&mut self, goal: Goal, error: &Error) -> bool {
+        if self.procedure.journal().must_be_ours().is_err() {
+            return false;
+        }
         if error.code() == ErrorCode::NoConnection {
             log::warn!("{error}; connecting again");
             match self.reconnect() {

@@ -75,8 +75,9 @@ fn live(bed: &Bed, domain: &str) -> String {
             lines.push(start.to_owned());
             continue;
         }
-        if let Some((start, rest)) = line.split_once("/domain-") {
-            lines.push(format!("{start}{}", rest.split_once('-').unwrap().1));
+        // Its channels' sockets are named after it.
+        if let Some((start, _)) = line.split_once("/channel/") {
+            lines.push(start.to_owned());
             continue;
         }
         let is_image = line.contains("<source ") || line.contains("<backingStore ");

@@ -46,7 +46,7 @@ fn plain(xml: &str, source: &str) -> String {
             continue;
         }
         // The domain's number is in the name, too.
-        if let Some((start, _)) = line.split_once("/channel/target/domain-") {
+        if let Some((start, _)) = line.split_once("/channel/") {
             lines.push(start.to_owned());
             continue;
         }

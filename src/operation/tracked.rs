@@ -7,9 +7,6 @@ use super::convergence::{Convergence, Rates, Sample};
 use super::state::{Job, Remedy};
 use crate::libvirt::BlockJobInfo;
 
-/// How long libvirt may take to show what a pivot came to. It forgets the job before it shows the disk's new chain.
-const SHOWING: Duration = Duration::from_secs(5);
-
 /// One block job of ours.
 #[derive(Debug, Default)]
 pub(super) struct Tracked {
@@ -18,8 +15,6 @@ pub(super) struct Tracked {
     /// Asked to end, or to pivot.
     pub(super) ending: bool,
     pub(super) pivoting: bool,
-    /// Since when it is not there any more, though nobody said that its pivot failed.
-    pub(super) gone: Option<Duration>,
     /// Why it was ended by us.
     pub(super) given_up: Option<String>,
     pub(super) restarting: bool,
@@ -64,7 +59,7 @@ impl Tracked {
     }
 
     /// It is not there any more, and the chain does not show that it was pivoted to. `end` is QEMU's word.
-    pub(super) fn vanished(&mut self, end: Option<Option<String>>, at: Duration) {
+    pub(super) fn vanished(&mut self, end: Option<Option<String>>) {
         if self.failure.is_some() {
             return;
         }
@@ -72,7 +67,7 @@ impl Tracked {
             self.failure = Some(reason);
         } else if self.restarting {
             *self = Self::default();
-        } else if !self.pivoting || at.saturating_sub(*self.gone.get_or_insert(at)) >= SHOWING {
+        } else {
             self.failure = Some("it vanished, and nobody saw how it ended".into());
         }
     }
@@ -128,31 +123,4 @@ pub(super) fn does_not_catch_up(job: &str, rates: Rates) -> String {
         rates.dirtied >> 10,
         rates.copied >> 10
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pivot_may_take_a_moment_to_show() {
-        let at = Duration::from_secs(7);
-        let pivoting = || {
-            let mut job = Tracked::begun();
-            job.pivots();
-            job
-        };
-        let mut job = pivoting();
-        job.vanished(Some(None), at);
-        assert_eq!(job.job(), Job::Ending);
-        job.vanished(Some(None), at + SHOWING);
-        assert_eq!(job.job(), Job::Failed);
-        // QEMU's word needs no waiting for, and what nobody asked to pivot has nothing to show.
-        let mut job = pivoting();
-        job.vanished(Some(Some("No space left on device".into())), at);
-        assert_eq!(job.job(), Job::Failed);
-        let mut job = Tracked::begun();
-        job.vanished(Some(None), at);
-        assert_eq!(job.job(), Job::Failed);
-    }
 }

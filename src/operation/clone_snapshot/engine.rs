@@ -307,14 +307,14 @@ impl Engine {
             let target = self.plan.disks[index].target.clone();
             let info = self.device(index).get_job_info()?;
             let mirror = config.disk(&target).and_then(|disk| disk.mirror.as_ref());
-            let at = self.shared.began().elapsed();
             let commit = &mut self.disks[index].commit;
             if info.is_some() || mirror.is_some() {
                 let ready = mirror.is_some_and(|mirror| mirror.ready);
+                let at = self.shared.began().elapsed();
                 commit.runs(info, ready, at, |sample| sample.remainder() > 0);
             } else {
                 let end = self.shared.facts(|facts| facts.qemu_end("commit", &target).cloned());
-                commit.vanished(end, at);
+                commit.vanished(end);
             }
         }
         Ok(chains)

@@ -391,7 +391,7 @@ impl Engine {
                     Which::Commit => sample.remainder() > 0,
                 });
             } else if chain == self.seen.chain {
-                tracked.vanished(end, at);
+                tracked.vanished(end);
             }
         }
         // Behind its pivot a commit on the other side of the point of no return may be started.

@@ -6,7 +6,7 @@ target = $(or $(CARGO_TARGET_DIR),target)
 include packaging/install.mk
 
 help:
-	@echo "make demo    set up, build, and take a live snapshot of a small real guest (five minutes at most)"
+	@echo "make demo    set up, build, take a live snapshot of a small real guest and move its disk (five minutes at most)"
 	@echo "make test    set up and run every test"
 	@echo "make faults  kill everything at every step, and write docs/faults.md (hours; LIVEDISK_FAULTS=100: so many cells)"
 	@echo "make build   $(target)/release/liblivedisk.so and $(target)/release/livedisk"

@@ -5,6 +5,8 @@
 //! chooses one above all it sees, and waits for everybody who is choosing or has a smaller one. The notes are metadata of
 //! the domain, each in a namespace of its own, and so reach agents on other hosts too. A claim is held for milliseconds.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,9 @@ const NAMESPACE: &str = "urn:livedisk:claim:";
 /// Longer than anybody holds a claim.
 const PATIENCE: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(5);
+
+/// This process's own. Where a connection dies with a claim, its note stays, and is told from a living one by this.
+static HELD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Note {
@@ -43,6 +48,7 @@ impl<'a> Claim<'a> {
             id: new_id()?,
             live: guest.is_active()?,
         };
+        held().insert(claim.id.clone());
         let owner = Owner::this();
         let mut note = Note { number: None, owner };
         claim.write(Some(&note))?;
@@ -80,22 +86,33 @@ impl<'a> Claim<'a> {
                 continue;
             }
             match serde_json::from_str::<Note>(&element.get_text().unwrap_or_default()) {
-                Ok(note) if !note.owner.is_dead() => found.push((id.to_owned(), note)),
-                _ => self.write_note(id, None)?,
+                Ok(note) if note.is_held_as(id) => found.push((id.to_owned(), note)),
+                _ => self.write_by(self.guest, id, None)?,
             }
         }
         Ok(found)
     }
 
     fn write(&self, note: Option<&Note>) -> Result<()> {
-        self.write_note(&self.id, note)
+        self.write_by(self.guest, &self.id, note)
     }
 
-    fn write_note(&self, id: &str, note: Option<&Note>) -> Result<()> {
+    fn write_by(&self, guest: &Guest, id: &str, note: Option<&Note>) -> Result<()> {
         let text = note.map(to_element).transpose()?;
         let uri = format!("{NAMESPACE}{id}");
-        self.guest.set_metadata(&uri, text.as_deref(), self.live, !self.live)
+        guest.set_metadata(&uri, text.as_deref(), self.live, !self.live)
     }
+}
+
+impl Note {
+    fn is_held_as(&self, id: &str) -> bool {
+        let is_ours = self.owner.is_same_process(&Owner::this());
+        !self.owner.is_dead() && (!is_ours || held().contains(id))
+    }
+}
+
+fn held() -> MutexGuard<'static, BTreeSet<String>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn to_element(note: &Note) -> Result<String> {
@@ -108,11 +125,20 @@ fn to_element(note: &Note) -> Result<String> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        // Where it cannot be taken away now, the next one does when this process is dead.
-        if let Err(error) = self.write(None)
+        held().remove(&self.id);
+        let removed = match self.write(None) {
+            // Not by the shared connection, whose users have to see that it died.
+            Err(error) if error.code() == ErrorCode::NoConnection => self
+                .guest
+                .apart()
+                .and_then(|guest| self.write_by(&guest, &self.id, None)),
+            other => other,
+        };
+        // Where it cannot be taken away now, the next one of this process does, or anybody's when this process is dead.
+        if let Err(error) = removed
             && error.code() != ErrorCode::NoDomain
         {
-            log::warn!("{error}; a claim of livedisk stays in its metadata until this process ends");
+            log::warn!("{error}; a claim of livedisk stays in its metadata for now");
         }
     }
 }

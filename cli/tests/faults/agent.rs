@@ -95,15 +95,13 @@ impl Agent {
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + limit;
         loop {
-            if let Some(status) = self.child.try_wait().map_err(|error| error.to_string())? {
+            let status = self.child.try_wait().map_err(|error| error.to_string())?;
+            if status.is_some() || Instant::now() > deadline {
                 // What is still in the pipe; a guard may hold it open.
                 while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(50)) {
                     self.said.push(line);
                 }
-                return Ok(status);
-            }
-            if Instant::now() > deadline {
-                return Err(format!("did not end within {limit:?}"));
+                return status.ok_or_else(|| format!("did not end within {limit:?}"));
             }
             thread::sleep(Duration::from_millis(5));
         }

@@ -119,25 +119,11 @@ func TestCloseEndsWaits(t *testing.T) {
 	if job := bed.Virsh(t, "blockjob", guest.Domain(t), "vda"); !strings.Contains(job, "Copy") {
 		t.Errorf("the copy does not go on: %s", job)
 	}
-	// By hand, as an agent would by Recover.
-	bed.Virsh(t, "blockjob", guest.Domain(t), "vda", "--abort")
-	settle(t, guest)
-	if err := os.Remove(path); err != nil {
-		t.Error(err)
+	recovered(t, connection, guest.Domain(t), livedisk.Recovery{Domains: 1, TakenBack: 1})
+	if bed.Exists(path) {
+		t.Errorf("%s is left", path)
 	}
 	guest.CheckClean(t)
-}
-
-// settle removes the records that operations have left.
-func settle(t *testing.T, guest bed.Guest) {
-	for {
-		_, found, any := strings.Cut(bed.Virsh(t, "dumpxml", guest.Domain(t)), "urn:livedisk:operation:")
-		if !any {
-			return
-		}
-		uri := "urn:livedisk:operation:" + found[:strings.IndexAny(found, `'"`)]
-		bed.Virsh(t, "metadata", guest.Domain(t), uri, "--remove", "--live", "--config")
-	}
 }
 
 // What is used and closed at the same time from many sides neither crashes nor hangs.
@@ -168,16 +154,12 @@ func TestCloseRaces(t *testing.T) {
 	}
 	using.Wait()
 	useOperation(t, operation)
-	// Whoever came first.
-	settleJob(t, bed.WithoutAgent)
-	settle(t, bed.WithoutAgent)
-	bed.WithoutAgent.CheckClean(t)
-}
-
-func settleJob(t *testing.T, guest bed.Guest) {
-	if strings.Contains(bed.Virsh(t, "dumpxml", guest.Domain(t)), "<mirror") {
-		bed.Virsh(t, "blockjob", guest.Domain(t), "vda", "--abort")
+	// Whoever came first, it is settled.
+	recovery, err := connection.Recover(within(t, time.Minute), bed.WithoutAgent.Domain(t))
+	if err != nil || recovery.Failed != 0 {
+		t.Errorf("%+v, %v", recovery, err)
 	}
+	bed.WithoutAgent.CheckClean(t)
 }
 
 // A dropped handle is not closed behind one's back, but told.

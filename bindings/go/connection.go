@@ -98,7 +98,7 @@ func (c *Connection) Close() error {
 	return nil
 }
 
-// Recovery is what [Connection.Recover] found and did.
+// Recovery is what [Connection.Recover] found and did. Operations that somebody runs are not counted.
 type Recovery struct {
 	// Domains that had something left to settle.
 	Domains int
@@ -108,16 +108,19 @@ type Recovery struct {
 	Completed int
 	// TakenBack operations.
 	TakenBack int
-	// Failed operations: they could not be settled; the log says why.
+	// Failed operations: they could not be settled, and stay to be recovered again; the log says why.
 	Failed int
 }
 
-// Recover settles what an agent that crashed has left on a domain, or on all domains if the name is empty: it thaws what
-// livedisk froze, completes what passed its point of no return, and takes back the rest. It never touches a job that
-// livedisk did not start. If the context ends first, its error is returned and settling goes on in the background.
+// Recover settles what processes that have ended left on a domain, running or not, or on all domains if the name is empty:
+// it thaws what they froze, completes what is past its point of no return, and takes back the rest. Operations that
+// somebody runs are left alone, and so is every job that livedisk did not start, so it is safe at any time, and again.
 //
-// It fails with [ErrUnsupported] (a library that cannot yet: use a later one), [ErrNoDomain] (check the name),
-// [ErrNoConnection], [ErrLibvirt] or [ErrInternal] (see the message).
+// If the context ends first, its error is returned and settling goes on in the background; [Connection.Close] waits for it.
+//
+// An operation that could not be settled is no error: see [Recovery].Failed. It fails with the context's error,
+// [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrNoDomain] (check the name), [ErrNoConnection],
+// [ErrLibvirt], [ErrInternal] (see the message).
 func (c *Connection) Recover(ctx context.Context, domain string) (Recovery, error) {
 	if err := ctx.Err(); err != nil {
 		return Recovery{}, err

@@ -18,6 +18,12 @@
 // takes the operation back instead. A call that talks to libvirt (starting, attaching, cancelling, recovering) holds a
 // thread until libvirt answers; there too the context ends the wait for it.
 //
+// # After a crash
+//
+// An operation outlives the process that runs it: what QEMU does goes on, and its record stays with the domain, on which a
+// new operation says [ErrBusy] until it is settled. [Connection.Attach] goes on with it, [Connection.Recover] takes it back,
+// or completes it where that is the only way. An agent that starts attaches to what it knows of, and recovers the rest.
+//
 // # Errors
 //
 // What livedisk reports is an [*Error], with a [Code] that [errors.Is] finds and libvirt's own number:

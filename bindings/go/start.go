@@ -49,14 +49,16 @@ func (c *Connection) MigrateDisk(ctx context.Context, domain string, options Mig
 	})
 }
 
-// Attach takes a running operation of a domain up again, after the process that started it has gone. Target is a disk
-// target of the operation.
+// Attach takes an operation of a domain up again, after the process that ran it has ended or has closed it. Target is a
+// disk target of the operation. Progress goes on where it was, and what was asked for at the start, such as AutoFinish,
+// still holds; an operation that was being taken back goes on being taken back.
 //
-// If the context ends first, its error is returned; an operation attached meanwhile is let go again and goes on.
+// If the context ends first, its error is returned; an operation attached meanwhile is let go again and goes on in QEMU.
 //
-// It fails with the context's error, [os.ErrClosed], [ErrNoOperation] (there is none), [ErrUnsupported] (a library that
-// cannot yet: use a later one), [ErrInvalidArgument], [ErrNoConnection], [ErrNoDomain], [ErrNoDisk] (check the names),
-// [ErrDomainState], [ErrBusy], [ErrLibvirt], [ErrInternal] (see the message).
+// It fails with the context's error, [os.ErrClosed], [ErrNoOperation] (the disk has none), [ErrBusy] (a process runs it;
+// the message says which), [ErrDomainState] (the domain is off: [Connection.Recover] settles what is left),
+// [ErrInvalidArgument] (correct the call), [ErrNoDomain] (check the name), [ErrNoConnection], [ErrLibvirt], [ErrIO],
+// [ErrInternal] (see the message).
 func (c *Connection) Attach(ctx context.Context, domain, target string) (*Operation, error) {
 	return c.take(ctx, domain, nil, func(memory *memory, _ *clone) starter {
 		target := memory.text(target, "target")

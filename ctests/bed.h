@@ -46,7 +46,7 @@ void bed_check_image(const char *image, const char *format, int32_t consistency,
 void bed_check_clean(int guest);
 void bed_check_writes(int guest);
 
-/* Ends by libvirt's own means what a freed operation left behind. */
+/* Ends an operation's job and removes its record by libvirt's own means, under its feet. */
 void bed_settle(int guest, const char *disk);
 
 #endif

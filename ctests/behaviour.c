@@ -53,12 +53,17 @@ static const struct word codes[] = {{"INVALID_ARGUMENT", LIVEDISK_ERR_INVALID_AR
                                     {"TIMEOUT", LIVEDISK_ERR_TIMEOUT},
                                     {"NO_OPERATION", LIVEDISK_ERR_NO_OPERATION},
                                     {NULL, 0}};
+enum call { NOTHING, SNAPSHOT, MIGRATE, ATTACH, RECOVER, OPEN };
+static const struct word calls[] = {{"snapshot", SNAPSHOT}, {"migrate", MIGRATE}, {"attach", ATTACH},
+                                    {"recover", RECOVER},   {"open", OPEN},       {NULL, 0}};
 enum end { FINISH, POLL, TIMEOUT, CANCEL, LATE };
 static const struct word ends[] = {{"poll", POLL}, {"timeout", TIMEOUT}, {"cancel", CANCEL}, {"late", LATE}, {NULL, 0}};
 
 struct run {
     const char *name, *uri;
-    bool is_migration, is_open, busy, has_copied;
+    bool busy, has_copied;
+    /* What is begun and dropped before the call. */
+    enum call dropped, call;
     int guest;
     enum end end;
     struct livedisk_snapshot_disk disks[MANY];
@@ -67,6 +72,7 @@ struct run {
     /* What came of it. */
     int32_t code;
     struct livedisk_report report;
+    struct livedisk_recovery recovery;
 };
 
 static int64_t meaning(const struct word *words, const char *name)
@@ -149,7 +155,10 @@ static void option(struct run *run, char *word)
     } else if (strcmp(word, "disk") == 0) {
         char *destination = rest(value, ':'), *format = rest(destination, ':'), *flag = rest(format, ':');
         run->disks[run->snapshot.disk_count++] = (struct livedisk_snapshot_disk){
-            .target = value, .destination = in_bed(destination), .format = format, .flags = flags(disk_flags, flag)};
+            .target = value,
+            .destination = destination == NULL ? NULL : in_bed(destination),
+            .format = format,
+            .flags = flags(disk_flags, flag)};
         run->migrate.target = value;
         run->migrate.destination = run->disks[0].destination;
         run->migrate.format = format;
@@ -164,7 +173,7 @@ static void option(struct run *run, char *word)
     } else if (strcmp(word, "freeze_limit_ms") == 0) {
         run->snapshot.freeze_limit_ms = (uint32_t)strtoul(value, NULL, 10);
     } else if (strcmp(word, "flags") == 0) {
-        if (run->is_migration)
+        if (run->call == MIGRATE || run->dropped == MIGRATE)
             run->migrate.flags = flags(migrate_flags, value);
         else
             run->snapshot.flags = flags(snapshot_flags, value);
@@ -224,16 +233,28 @@ static void end(struct run *run, struct livedisk_operation *operation)
     }
 }
 
-/* A snapshot of the guest that lasts, and has begun. */
-static struct livedisk_operation *keep_busy(struct livedisk_connection *connection, int guest, const char *destination)
+static int32_t start(struct run *run, enum call call, const char *domain, struct livedisk_connection *connection,
+                     struct livedisk_operation **operation, struct livedisk_error **error)
 {
-    struct livedisk_operation *operation = bed_start(connection, guest, destination, 1 << 20);
-    struct livedisk_progress progress;
+    if (call == SNAPSHOT)
+        return livedisk_start_live_snapshot(connection, domain, &run->snapshot, sizeof run->snapshot, operation, error);
+    if (call == MIGRATE)
+        return livedisk_migrate_disk(connection, domain, &run->migrate, sizeof run->migrate, operation, error);
+    CHECK_EQ(call, ATTACH);
+    return livedisk_attach(connection, domain, run->migrate.target, operation, error);
+}
+
+static const struct livedisk_recovery nothing;
+
+static void recover(struct run *run, const char *domain, struct livedisk_connection *connection)
+{
+    struct livedisk_recovery again;
     struct livedisk_error *error = NULL;
-    do {
-        CHECK_OK(error, livedisk_poll(operation, 100, &progress, sizeof progress, &error));
-    } while (progress.phase < LIVEDISK_PHASE_COPYING);
-    return operation;
+    int32_t code = livedisk_recover(connection, domain, &run->recovery, sizeof run->recovery, &error);
+    if (!went_well(run, code, &error))
+        return;
+    CHECK_OK(error, livedisk_recover(connection, domain, &again, sizeof again, &error));
+    CHECK(memcmp(&again, &nothing, sizeof again) == 0);
 }
 
 static void call(struct run *run, struct livedisk_connection *connection)
@@ -241,7 +262,7 @@ static void call(struct run *run, struct livedisk_connection *connection)
     struct livedisk_operation *operation = NULL, *other = NULL;
     struct livedisk_connection *nobody = NULL;
     struct livedisk_error *error = NULL;
-    if (run->is_open) {
+    if (run->call == OPEN) {
         int32_t code = livedisk_open(run->uri, 0, &nobody, &error);
         went_well(run, code, &error);
         livedisk_close(nobody);
@@ -249,16 +270,30 @@ static void call(struct run *run, struct livedisk_connection *connection)
     }
     const char *domain = run->guest == 0 ? "no-such-domain" : bed_domain(run->guest);
     char *elsewhere = in_bed("busy");
-    if (run->busy)
-        other = keep_busy(connection, run->guest, elsewhere);
+    if (run->busy) {
+        other = bed_start(connection, run->guest, elsewhere, 1 << 20);
+        bed_await(other, LIVEDISK_PHASE_COPYING);
+    }
     run->snapshot.disks = run->disks;
-    int32_t code = run->is_migration ? livedisk_migrate_disk(connection, domain, &run->migrate, sizeof run->migrate,
-                                                             &operation, &error)
-                                     : livedisk_start_live_snapshot(connection, domain, &run->snapshot,
-                                                                    sizeof run->snapshot, &operation, &error);
-    if (went_well(run, code, &error))
-        end(run, operation);
-    livedisk_operation_free(operation);
+    if (run->dropped != NOTHING) {
+        CHECK_OK(error, start(run, run->dropped, domain, connection, &operation, &error));
+        bed_await(operation, LIVEDISK_PHASE_COPYING);
+        livedisk_operation_free(operation);
+        operation = NULL;
+    }
+    if (run->call == RECOVER) {
+        recover(run, domain, connection);
+    } else {
+        int32_t code = start(run, run->call, domain, connection, &operation, &error);
+        if (went_well(run, code, &error))
+            end(run, operation);
+        livedisk_operation_free(operation);
+        if (run->dropped != NOTHING && run->call != ATTACH) {
+            recover(run, domain, connection);
+            CHECK_EQ(run->recovery.taken_back, 1);
+            run->code = code;
+        }
+    }
     if (other != NULL)
         CHECK_OK(error, livedisk_cancel(other, &error));
     livedisk_operation_free(other);
@@ -266,10 +301,29 @@ static void call(struct run *run, struct livedisk_connection *connection)
     free(elsewhere);
 }
 
+static uint32_t *count_of(struct run *run, const char *name)
+{
+    struct livedisk_recovery *found = &run->recovery;
+    const struct {
+        const char *name;
+        uint32_t *count;
+    } counts[] = {{"domains", &found->domains},       {"thawed", &found->thawed}, {"completed", &found->completed},
+                  {"taken_back", &found->taken_back}, {"failed", &found->failed}};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        if (run->call == RECOVER && strcmp(counts[i].name, name) == 0)
+            return counts[i].count;
+    }
+    return NULL;
+}
+
 static void expect(struct run *run, char *word)
 {
     char *value = rest(word, '=');
-    if (strcmp(word, "method") == 0) {
+    uint32_t *count = count_of(run, word);
+    if (count != NULL) {
+        CHECK_EQ(*count, strtol(value, NULL, 10));
+        *count = 0;
+    } else if (strcmp(word, "method") == 0) {
         CHECK_EQ(run->report.method, meaning(methods, value));
     } else if (strcmp(word, "consistency") == 0) {
         CHECK_EQ(run->report.consistency, meaning(consistencies, value));
@@ -305,11 +359,10 @@ static void run_line(struct livedisk_connection *connection, char *line)
 {
     struct run run = {.name = strtok(line, " ")};
     printf("%s\n", run.name);
+    char *first = (char *)next_word(), *second = rest(first, '+');
+    run.dropped = second == NULL ? NOTHING : (enum call)meaning(calls, first);
+    run.call = (enum call)meaning(calls, second == NULL ? first : second);
     const char *name = next_word();
-    run.is_migration = strcmp(name, "migrate") == 0;
-    run.is_open = strcmp(name, "open") == 0;
-    CHECK(run.is_migration || run.is_open || strcmp(name, "snapshot") == 0);
-    name = next_word();
     run.guest = strcmp(name, "none") == 0 ? 0 : atoi(name);
     char *words[2 * MANY];
     size_t count = 0;
@@ -330,6 +383,8 @@ static void run_line(struct livedisk_connection *connection, char *line)
         CHECK(run.has_copied);
     for (char *word = expectations == NULL ? NULL : strtok(expectations, " "); word != NULL; word = strtok(NULL, " "))
         expect(&run, word);
+    /* What was expected is zero now. */
+    CHECK(run.call != RECOVER || memcmp(&run.recovery, &nothing, sizeof nothing) == 0);
     for (size_t i = 0; i < run.snapshot.disk_count; i++)
         free((char *)run.disks[i].destination);
     if (run.guest != 0)

@@ -18,14 +18,20 @@ static bool is_busy(void)
     return code == LIVEDISK_ERR_BUSY;
 }
 
-static void settle(char *path)
+/* The guest writes; what is left is settled; whether it was taken back. Else it had come to its end. */
+static bool settle(char *path)
 {
+    struct livedisk_recovery recovery;
+    struct livedisk_error *error = NULL;
     bed_check_writes(GUEST_WITH_AGENT);
-    bed_settle(GUEST_WITH_AGENT, "vda");
+    CHECK_OK(error, livedisk_recover(connection, bed_domain(GUEST_WITH_AGENT), &recovery, sizeof recovery, &error));
+    CHECK(recovery.thawed == 0 && recovery.failed == 0);
+    CHECK_EQ(bed_exists(path), recovery.taken_back == 0);
     unlink(path);
     free(path);
     CHECK(!is_busy());
     bed_check_clean(GUEST_WITH_AGENT);
+    return recovery.taken_back == 1;
 }
 
 static void while_ready(void)
@@ -36,14 +42,14 @@ static void while_ready(void)
     livedisk_operation_free(operation);
     CHECK(bed_exists(path));
     CHECK(is_busy());
-    settle(path);
+    CHECK(settle(path));
 }
 
 static void while_copying(void)
 {
     char *path = bed_destination("vda.qcow2");
     livedisk_operation_free(bed_start(connection, GUEST_WITH_AGENT, path, 1 << 20));
-    settle(path);
+    CHECK(settle(path));
 }
 
 /* As near to the freeze window as a program can get; several times, each a little later. */

@@ -135,6 +135,7 @@ static void outputs(struct livedisk_connection *connection)
     struct livedisk_error *error = NULL;
     struct livedisk_progress progress;
     struct livedisk_report report;
+    static const struct livedisk_recovery nothing;
     CHECK_OK(error, livedisk_poll(operation, 0, &progress, sizeof progress, &error));
     CHECK_OK(error, livedisk_finish(operation, 0, &report, sizeof report, &error));
     for (size_t size = 0; size < ROOM; size++) {
@@ -144,6 +145,9 @@ static void outputs(struct livedisk_connection *connection)
         memset(&room, CANARY, sizeof room);
         CHECK_OK(error, livedisk_finish(operation, 0, &room.report, size, &error));
         check_output(room.bytes, size, &report, sizeof report);
+        memset(&room, CANARY, sizeof room);
+        CHECK_OK(error, livedisk_recover(connection, bed_domain(GUEST_WITHOUT_AGENT), &room.recovery, size, &error));
+        check_output(room.bytes, size, &nothing, sizeof nothing);
     }
     livedisk_operation_free(operation);
 

@@ -359,7 +359,8 @@ struct livedisk_error;
 
 /**
  * An operation on a running guest. It goes on by itself; the handle watches and steers it. Made by
- * livedisk_start_live_snapshot(), ended by livedisk_operation_free(). Any thread, several at once.
+ * livedisk_start_live_snapshot(), livedisk_migrate_disk() or livedisk_attach(), ended by livedisk_operation_free(). Any
+ * thread, several at once.
  */
 struct livedisk_operation;
 

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,9 +26,19 @@ enum End {
     Late,
 }
 
+/// What came of a call that succeeded.
+#[derive(Debug, Default)]
+struct Outcome {
+    report: Option<Report>,
+    /// Of a recovery.
+    counts: HashMap<&'static str, u32>,
+}
+
 /// One line.
 struct Case<'a> {
     bed: &'a Bed,
+    /// Begun and dropped before the call.
+    dropped: Option<&'a str>,
     call: &'a str,
     guest: &'a str,
     uri: &'a str,
@@ -89,10 +100,21 @@ fn make(kind: &str, path: &Path) {
     .unwrap();
 }
 
+fn must_copy(operation: &Operation) {
+    until("it copies", || {
+        operation.poll(Some(Duration::from_millis(100))).phase != Phase::Preparing
+    });
+    assert_eq!(operation.poll(Some(Duration::ZERO)).phase, Phase::Copying);
+}
+
 impl<'a> Case<'a> {
-    fn new(bed: &'a Bed, call: &'a str, guest: &'a str) -> Self {
+    fn new(bed: &'a Bed, calls: &'a str, guest: &'a str) -> Self {
+        let (dropped, call) = calls
+            .split_once('+')
+            .map_or((None, calls), |(dropped, call)| (Some(dropped), call));
         Self {
             bed,
+            dropped,
             call,
             guest,
             uri: "",
@@ -114,7 +136,9 @@ impl<'a> Case<'a> {
         let mut parts = value.split(':');
         let mut next = || parts.next().map(str::to_owned);
         let target = next().unwrap();
-        let destination = in_bed(self.bed, &next().unwrap()).to_str().unwrap().to_owned();
+        let destination = next().map_or(String::new(), |name| {
+            in_bed(self.bed, &name).to_str().unwrap().to_owned()
+        });
         let format = next();
         let flag = next();
         assert!(flag.as_deref().is_none_or(|flag| flag == "reuse_existing"), "{value}");
@@ -132,7 +156,7 @@ impl<'a> Case<'a> {
 
     fn flag(&mut self, name: &str) {
         let (snapshot, migrate) = (&mut self.snapshot, &mut self.migrate);
-        *match (self.call, name) {
+        *match (self.dropped.unwrap_or(self.call), name) {
             ("snapshot", "shallow") => &mut snapshot.shallow,
             ("snapshot", "auto_finish") => &mut snapshot.auto_finish,
             ("snapshot", "dry_run") => &mut snapshot.dry_run,
@@ -218,28 +242,66 @@ impl<'a> Case<'a> {
             .connection
             .start_live_snapshot(self.domain(), &options)
             .unwrap();
-        until("it copies", || {
-            operation.poll(Some(Duration::from_millis(100))).phase != Phase::Preparing
-        });
+        must_copy(&operation);
         operation
     }
 
-    fn call(&self) -> Result<Option<Report>, Error> {
-        if self.call == "open" {
-            return Connection::open(Some(self.uri), EventLoop::None).map(|_| None);
-        }
-        let other = self.busy.then(|| self.keep_busy());
+    fn start(&self, call: &str) -> Result<Operation, Error> {
         let connection = &self.bed.connection;
-        let started = match self.call {
+        match call {
             "snapshot" => connection.start_live_snapshot(self.domain(), &self.snapshot),
             "migrate" => connection.migrate_disk(self.domain(), &self.migrate),
-            _ => panic!("unknown word: {}", self.call),
+            "attach" => connection.attach(self.domain(), &self.migrate.target),
+            _ => panic!("unknown word: {call}"),
+        }
+    }
+
+    fn call(&self) -> Result<Outcome, Error> {
+        if self.call == "open" {
+            return Connection::open(Some(self.uri), EventLoop::None).map(|_| Outcome::default());
+        }
+        let other = self.busy.then(|| self.keep_busy());
+        if let Some(dropped) = self.dropped {
+            must_copy(&self.start(dropped).unwrap());
+        }
+        let result = match self.call {
+            "recover" => self.recover(),
+            call => self
+                .start(call)
+                .and_then(|operation| self.end(&operation))
+                .map(|report| Outcome {
+                    report: Some(report),
+                    ..Outcome::default()
+                }),
         };
-        let result = started.and_then(|operation| self.end(&operation)).map(Some);
+        if self.dropped.is_some() && !["attach", "recover"].contains(&self.call) {
+            assert_eq!(self.recover().unwrap().counts["taken_back"], 1);
+        }
         if let Some(other) = other {
             other.cancel().unwrap();
         }
         result
+    }
+
+    fn recover(&self) -> Result<Outcome, Error> {
+        let recover = || self.bed.connection.recover(Some(self.domain()), false);
+        let found = recover()?;
+        let again = recover()?;
+        assert_eq!(
+            (again.domains(), again.completed(), again.taken_back(), again.failed()),
+            (0, 0, 0, 0),
+            "{again:?}"
+        );
+        Ok(Outcome {
+            report: None,
+            counts: HashMap::from([
+                ("domains", found.domains()),
+                ("thawed", found.thawed()),
+                ("completed", found.completed()),
+                ("taken_back", found.taken_back()),
+                ("failed", found.failed()),
+            ]),
+        })
     }
 
     fn end(&self, operation: &Operation) -> Result<Report, Error> {
@@ -265,9 +327,12 @@ impl<'a> Case<'a> {
         Ok(report)
     }
 
-    fn expect(&self, word: &str, report: Option<&Report>) {
+    fn expect(&self, word: &str, outcome: &mut Outcome) {
         let (name, value) = word.split_once('=').unwrap();
-        let report = || report.unwrap();
+        if let Some(count) = outcome.counts.remove(name) {
+            return assert_eq!(count.to_string(), value, "{name}");
+        }
+        let report = || outcome.report.as_ref().unwrap();
         match name {
             "method" => assert_eq!(report().method, method(value)),
             "consistency" => assert_eq!(report().consistency.name(), value),
@@ -304,18 +369,19 @@ fn run_line(bed: &Bed, line: &str) {
         .by_ref()
         .take_while(|word| *word != "->")
         .for_each(|word| case.option(word));
-    let outcome = words.next().unwrap();
+    let expected = words.next().unwrap();
     let result = case.call();
-    let report = match (outcome, result) {
-        ("ok", Ok(report)) => report,
+    let mut outcome = match (expected, result) {
+        ("ok", Ok(outcome)) => outcome,
         ("fails", Err(error)) => {
             println!("  {error}");
             support::must_tell(&error, code(words.next().unwrap()), &[]);
-            None
+            Outcome::default()
         }
-        (_, result) => panic!("expected {outcome}, not {result:?}"),
+        (_, result) => panic!("expected {expected}, not {result:?}"),
     };
-    words.for_each(|word| case.expect(word, report.as_ref()));
+    words.for_each(|word| case.expect(word, &mut outcome));
+    assert!(outcome.counts.values().all(|count| *count == 0), "{outcome:?}");
     if case.guest != "none" {
         let left = bed.connection.operations(Some(case.domain())).unwrap();
         assert!(left.is_empty(), "{left:?}");

@@ -43,7 +43,7 @@ func TestBehaviour(t *testing.T) {
 		t.Run(words[0], func(t *testing.T) {
 			one := &behaviour{T: t, connection: connection, directory: directory}
 			one.options(words[1], words[2], words[3:])
-			one.expect(outcome, one.call(words[1]))
+			one.expect(outcome, one.call())
 		})
 	}
 	if count == 0 {
@@ -55,15 +55,18 @@ func TestBehaviour(t *testing.T) {
 type behaviour struct {
 	*testing.T
 	connection *livedisk.Connection
-	directory  string
-	guest      bed.Guest
-	domain     string
-	uri        string
-	snapshot   livedisk.SnapshotOptions
-	migrate    livedisk.MigrateOptions
-	end        string
-	busy       bool
-	report     livedisk.Report
+	// What is begun and closed before the call, or nothing.
+	dropped, calls string
+	directory      string
+	guest          bed.Guest
+	domain         string
+	uri            string
+	snapshot       livedisk.SnapshotOptions
+	migrate        livedisk.MigrateOptions
+	end            string
+	busy           bool
+	report         livedisk.Report
+	recovery       livedisk.Recovery
 	// Fails where what the case made is not as it was.
 	unchanged func()
 }
@@ -114,11 +117,17 @@ func (b *behaviour) path(name string) string {
 	return filepath.Join(b.directory, name)
 }
 
-func (b *behaviour) options(call, guest string, words []string) {
+func (b *behaviour) options(calls, guest string, words []string) {
+	var found bool
+	if b.dropped, b.calls, found = strings.Cut(calls, "+"); !found {
+		b.dropped, b.calls = "", calls
+	}
 	switch guest {
 	case "1", "2":
 		b.guest = bed.Guest(number(b.T, guest))
 		b.domain = b.guest.Domain(b.T)
+		// Last of all: behind what takes back.
+		b.Cleanup(func() { b.guest.CheckClean(b.T) })
 	case "none":
 		b.domain = "nobody-has-this-name"
 	default:
@@ -157,7 +166,7 @@ func (b *behaviour) options(call, guest string, words []string) {
 						"delete_source": &m.DeleteSource, "write_blocking": &m.WriteBlocking,
 						"allow_plaintext": &m.AllowPlaintext,
 					},
-				}[call], flag) = true
+				}[strings.Split(calls, "+")[0]], flag) = true
 			}
 		case "callback":
 			m.CloneFunc = known(b.T, map[string]livedisk.CloneFunc{
@@ -179,7 +188,7 @@ func (b *behaviour) options(call, guest string, words []string) {
 func (b *behaviour) disk(value string) {
 	parts := append(strings.Split(value, ":"), "", "", "")
 	disk := livedisk.SnapshotDisk{Target: parts[0], Destination: parts[1], Format: parts[2]}
-	if disk.Destination != "REL" {
+	if disk.Destination != "" && disk.Destination != "REL" {
 		disk.Destination = b.path(disk.Destination)
 	}
 	if flag := parts[3]; flag != "" {
@@ -221,8 +230,45 @@ func (b *behaviour) make(value string) {
 	}
 }
 
+// start makes one of the calls that give an operation.
+func (b *behaviour) start(ctx context.Context, call string) (*livedisk.Operation, error) {
+	switch call {
+	case "snapshot":
+		return b.connection.StartLiveSnapshot(ctx, b.domain, b.snapshot)
+	case "migrate":
+		return b.connection.MigrateDisk(ctx, b.domain, b.migrate)
+	case "attach":
+		return b.connection.Attach(ctx, b.domain, b.migrate.Target)
+	}
+	b.Fatalf("unknown call '%s'", call)
+	return nil, nil
+}
+
+// drop lets go of an operation that copies.
+func (b *behaviour) drop(ctx context.Context) {
+	operation, err := b.start(ctx, b.dropped)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer operation.Close()
+	if progress, err := operation.Wait(ctx, livedisk.PhaseCopying); err != nil || progress.Phase != livedisk.PhaseCopying {
+		b.Fatalf("what is to be dropped is at %v: %v", progress.Phase, err)
+	}
+}
+
+func (b *behaviour) recover(ctx context.Context) (livedisk.Recovery, error) {
+	found, err := b.connection.Recover(ctx, b.domain)
+	if err != nil {
+		return found, err
+	}
+	if again, err := b.connection.Recover(ctx, b.domain); err != nil || again != (livedisk.Recovery{}) {
+		b.Errorf("recovered again it says %+v, %v", again, err)
+	}
+	return found, nil
+}
+
 // call makes the case's calls, and returns the first failure.
-func (b *behaviour) call(call string) error {
+func (b *behaviour) call() error {
 	ctx := within(b.T, 2*time.Minute)
 	if b.busy {
 		slowly, err := b.connection.StartLiveSnapshot(ctx, b.domain, livedisk.SnapshotOptions{
@@ -233,19 +279,24 @@ func (b *behaviour) call(call string) error {
 		}
 		takeBack(b.T, slowly)
 	}
-	var operation *livedisk.Operation
-	var err error
-	switch call {
+	if b.dropped != "" {
+		b.drop(ctx)
+	}
+	switch b.calls {
 	case "open":
 		connection, err := livedisk.Open(b.uri)
 		connection.Close()
 		return err
-	case "snapshot":
-		operation, err = b.connection.StartLiveSnapshot(ctx, b.domain, b.snapshot)
-	case "migrate":
-		operation, err = b.connection.MigrateDisk(ctx, b.domain, b.migrate)
-	default:
-		b.Fatalf("unknown call '%s'", call)
+	case "recover":
+		found, err := b.recover(ctx)
+		b.recovery = found
+		return err
+	}
+	operation, err := b.start(ctx, b.calls)
+	if b.dropped != "" && b.calls != "attach" {
+		if found, err := b.recover(ctx); err != nil || found.TakenBack != 1 {
+			b.Errorf("what was dropped gives %+v, %v", found, err)
+		}
 	}
 	if err != nil {
 		return err
@@ -310,6 +361,11 @@ func (b *behaviour) expect(outcome []string, err error) {
 	default:
 		b.Fatalf("unknown outcome '%s'", outcome[0])
 	}
+	found := &b.recovery
+	counts := map[string]*int{
+		"domains": &found.Domains, "thawed": &found.Thawed, "completed": &found.Completed,
+		"taken_back": &found.TakenBack, "failed": &found.Failed,
+	}
 	for _, word := range words {
 		name, value, _ := strings.Cut(word, "=")
 		var is string
@@ -325,6 +381,9 @@ func (b *behaviour) expect(outcome []string, err error) {
 			if frozen := b.report.FilesystemsFrozen > 0; frozen != (b.report.Freeze > 0) {
 				b.Errorf("frozen for %v, and %d file systems", b.report.Freeze, b.report.FilesystemsFrozen)
 			}
+		case "domains", "thawed", "completed", "taken_back", "failed":
+			is = fmt.Sprint(*counts[name])
+			*counts[name] = 0
 		case "image":
 			name, format, _ := strings.Cut(value, ":")
 			b.image(b.path(name), format)
@@ -340,6 +399,10 @@ func (b *behaviour) expect(outcome []string, err error) {
 		if is != value {
 			b.Errorf("expected %s, got %s", word, is)
 		}
+	}
+	// What was expected is zero now.
+	if b.recovery != (livedisk.Recovery{}) {
+		b.Errorf("it recovered more than expected: %+v", b.recovery)
 	}
 }
 

@@ -12,7 +12,8 @@ use crate::error::Result;
 use crate::operation::Operation;
 
 /// An operation on a running guest. It goes on by itself; the handle watches and steers it. Made by
-/// livedisk_start_live_snapshot(), ended by livedisk_operation_free(). Any thread, several at once.
+/// livedisk_start_live_snapshot(), livedisk_migrate_disk() or livedisk_attach(), ended by livedisk_operation_free(). Any
+/// thread, several at once.
 pub struct livedisk_operation {
     handle: Handle<Operation>,
 }
@@ -31,7 +32,8 @@ pub(super) unsafe fn hand_out(operation: Operation, out: *mut *mut livedisk_oper
 /// `operation` is null or alive.
 unsafe fn operation<'a>(operation: *const livedisk_operation) -> Result<&'a livedisk_operation> {
     // SAFETY: by the caller's promise.
-    unsafe { operation.as_ref() }.ok_or_else(|| invalid("operation is NULL; pass one from a start call"))
+    unsafe { operation.as_ref() }
+        .ok_or_else(|| invalid("operation is NULL; pass one from a start call or livedisk_attach()"))
 }
 
 /// Waits until the phase changes or there is progress that no poll has shown, and says what the operation last saw. No

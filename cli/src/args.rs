@@ -19,10 +19,10 @@ Exit status:
     5  busy: a block job, backup or operation is in the way
     6  the destination: it exists, has the wrong size or format, is full, or may not be written
     7  no guest agent answers, or freeze or thaw failed
-  130  cancelled by SIGINT, SIGTERM or SIGHUP; everything was taken back
+  130  ended by SIGINT, SIGTERM or SIGHUP
 
 The first such signal takes the operation back and waits until that is done; the second ends
-the command at once and leaves things as they are.";
+the command at once and leaves things as they are: livedisk recover settles them.";
 
 const JSON: &str = "\
 With --json there is one JSON object on standard output and no progress. Fields may be added;

@@ -50,8 +50,8 @@ impl Interrupt {
     fn signalled(&self) {
         if self.asked.swap(true, Ordering::SeqCst) {
             say(
-                "left at once, nothing was taken back: a job may go on and the guest may be frozen; \
-                 see livedisk status and virsh domfsthaw",
+                "left at once, nothing was taken back: jobs may go on and the guest may be frozen; \
+                 settle it with: livedisk recover (or go on with it: livedisk attach)",
             );
             std::process::exit(130);
         }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
-use signal_hook::consts::SIGINT;
+use signal_hook::consts::{SIGCONT, SIGINT, SIGSTOP};
 
 use bed::{Bed, until};
 
@@ -41,8 +41,12 @@ impl Bed {
 }
 
 fn signal(child: &Child, signal: i32) {
+    kill(child.id(), signal);
+}
+
+fn kill(process: u32, signal: i32) {
     let status = Command::new("kill")
-        .args([format!("-{signal}"), child.id().to_string()])
+        .args([format!("-{signal}"), process.to_string()])
         .status();
     assert!(status.unwrap().success());
 }
@@ -62,6 +66,7 @@ fn the_command_on_a_real_guest() {
     snapshot_in_a_pipe(&bed);
     snapshot_as_json(&bed);
     status_busy_and_interrupt(&bed);
+    second_interrupt_and_recover(&bed);
     migrate(&bed);
     failures(&bed);
 }
@@ -144,20 +149,7 @@ fn snapshot_as_json(bed: &Bed) {
 fn status_busy_and_interrupt(bed: &Bed) {
     assert_eq!(text(&bed.run(&["status"]).stdout), "no operations\n");
     let image = bed.path("interrupted.qcow2");
-    let disk = format!("vda={image}");
-    let mut child = bed
-        .livedisk(&["snapshot", "a", "--disk", &disk, "--bandwidth", "1M"])
-        .stderr(Stdio::piped())
-        .stdout(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .unwrap();
-    until("copied a bit", || {
-        let status = bed.json(0, &["status", "a"]);
-        status["operations"][0]["disks"][0]["bytes_done"]
-            .as_u64()
-            .is_some_and(|done| done > 0)
-    });
+    let mut child = slow_snapshot(bed, &image);
     let table = text(&bed.run(&["status"]).stdout);
     assert!(table.contains(&image) && table.contains("mirror"), "{table}");
     let second = format!("vda={}", bed.path("second.qcow2"));
@@ -170,7 +162,71 @@ fn status_busy_and_interrupt(bed: &Bed) {
         .collect();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
     assert!(said.iter().any(|line| line.contains("cancelling")), "{said:?}");
-    assert!(!Path::new(&image).exists());
+    must_be_clean(bed, &image);
+}
+
+/// Takes a slow snapshot of vda of a to `image`, in a process group of its own, as behind a terminal.
+fn slow_snapshot(bed: &Bed, image: &str) -> Child {
+    let disk = format!("vda={image}");
+    let child = bed
+        .livedisk(&["snapshot", "a", "--disk", &disk, "--bandwidth", "1M"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    until("copied a bit", || {
+        let status = bed.json(0, &["status", "a"]);
+        status["operations"][0]["disks"][0]["bytes_done"]
+            .as_u64()
+            .is_some_and(|done| done > 0)
+    });
+    child
+}
+
+/// libvirtd hangs, so that the first signal's taking back does not end; the second one does not wait for it.
+fn second_interrupt_and_recover(bed: &Bed) {
+    let image = bed.path("left.qcow2");
+    let mut child = slow_snapshot(bed, &image);
+    let daemon = std::fs::read_to_string(bed.get("DAEMON_PIDFILE")).unwrap();
+    let daemon = daemon.trim().parse().unwrap();
+    kill(daemon, SIGSTOP);
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    signal(&child, SIGINT);
+    assert!(said.any(|line| line.contains("cancelling")));
+    signal(&child, SIGINT);
+    let rest: Vec<String> = said.collect();
+    let status = child.wait().unwrap();
+    kill(daemon, SIGCONT);
+    assert_eq!(status.code(), Some(130), "{rest:?}");
+    assert!(
+        rest.iter()
+            .any(|line| line.contains("nothing was taken back") && line.contains("livedisk recover")),
+        "{rest:?}"
+    );
+
+    let disk = format!("vda={}", bed.path("second.qcow2"));
+    bed.fails(5, "BUSY", &snapshot("a", &disk));
+    let operation = &bed.json(0, &["status", "a"])["operations"][0];
+    assert_eq!(
+        (&operation["orphaned"], &operation["owner_process"]),
+        (&Value::Bool(true), &child.id().into())
+    );
+    let plan = text(&bed.run(&["recover", "a", "--dry-run"]).stdout);
+    assert!(plan.contains("would be taken back"), "{plan}");
+    assert!(Path::new(&image).exists());
+    let answer = bed.json(0, &["recover"]);
+    for (count, expected) in [("domains", 1), ("taken_back", 1), ("completed", 0), ("failed", 0)] {
+        assert_eq!(answer[count], expected, "{answer}");
+    }
+    assert_eq!(answer["operations"][0]["settlement"], "taken_back");
+    assert_eq!(text(&bed.run(&["recover"]).stdout), "nothing to recover\n");
+    must_be_clean(bed, &image);
+}
+
+/// Nothing of the operation is left, and the guest writes.
+fn must_be_clean(bed: &Bed, image: &str) {
+    assert!(!Path::new(image).exists());
     assert_eq!(bed.virsh(&["blockjob", "--raw", "a", "vda"]).trim(), "");
     assert_eq!(bed.json(0, &["status"])["operations"], Value::Array(Vec::new()));
     let before = bed.records_written();

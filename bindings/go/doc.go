@@ -4,6 +4,8 @@
 // guests run. It is a thin layer over the C library livedisk, found by pkg-config; its header says what each call does
 // to the guest.
 //
+// Go's build cache does not notice when pkg-config finds another livedisk than before: then build once with go build -a.
+//
 // # Operations
 //
 // [Connection.StartLiveSnapshot] and [Connection.MigrateDisk] return as soon as the operation runs; it goes on by itself,

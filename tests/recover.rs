@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -113,6 +114,23 @@ fn agent() {
         }
     }
     let started = match what.as_str() {
+        "called-snapshot" => {
+            let options = SnapshotOptions {
+                method: Method::Clone,
+                clone: CloneMethod::Callback,
+                clone_callback: Some(Arc::new(never_cloned)),
+                ..snapshot(vec![disk(&target, &destination, "raw")])
+            };
+            connection.start_live_snapshot(&domain, &options)
+        }
+        "called-migration" => {
+            let options = MigrateOptions {
+                clone: CloneMethod::Callback,
+                clone_callback: Some(Arc::new(never_cloned)),
+                ..to(&target, Path::new(&destination))
+            };
+            connection.migrate_disk(&domain, &options)
+        }
         "mirror" | "backup" | "quiet" => {
             let options = SnapshotOptions {
                 method: snapshot_method(&what),
@@ -143,6 +161,46 @@ fn agent() {
             println!("copying");
         }
         println!("{:?}", progress.phase);
+    }
+}
+
+/// A caller's function that begins and does not end.
+fn never_cloned(_: &str, destination: &str) -> i32 {
+    fs::write(destination, "half\n").unwrap();
+    println!("\ncloning");
+    loop {
+        thread::park();
+    }
+}
+
+/// Nobody can tell what it left from a file of somebody else's, so it stays; all else is taken back.
+#[test]
+fn a_callers_clone_that_was_killed_is_taken_back() {
+    let bed = bed();
+    let out = bed.path("out");
+    for what in ["called-snapshot", "called-migration"] {
+        for attaching in [true, false] {
+            println!("{what}, attached to: {attaching}");
+            let before = bed.watch("a");
+            let work = Work {
+                domain: "a",
+                target: "vdb",
+                what,
+                bandwidth: 0,
+                finish: false,
+            };
+            let mut agent = Agent::start(&bed, work, &out);
+            agent.says("cloning");
+            agent.kill();
+            if attaching {
+                let error = attach(&bed, "a", "vdb").finish(Some(PATIENCE)).unwrap_err();
+                must_tell(&error, ErrorCode::JobFailed, &[shown(&out), "ended with its process"]);
+            } else {
+                assert_eq!(recover(&bed, "a").taken_back(), 1);
+            }
+            assert_eq!(fs::read_to_string(&out).unwrap(), "half\n");
+            before.must_be_as_before(&["out"]);
+        }
     }
 }
 

@@ -51,7 +51,8 @@ func (c *Connection) MigrateDisk(ctx context.Context, domain string, options Mig
 
 // Attach takes an operation of a domain up again, after the process that ran it has ended or has closed it. Target is a
 // disk target of the operation. Progress goes on where it was, and what was asked for at the start, such as AutoFinish,
-// still holds; an operation that was being taken back goes on being taken back.
+// still holds; an operation that was being taken back goes on being taken back, and so does one whose [CloneFunc] had not
+// returned: what that function left is yours to remove.
 //
 // If the context ends first, its error is returned; an operation attached meanwhile is let go again and goes on in QEMU.
 //

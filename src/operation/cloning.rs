@@ -58,6 +58,20 @@ pub(super) fn finished(cloned: Cloned) -> Result<()> {
     }
 }
 
+/// The caller's function, which ends with its process: then what stands at the destination is not touched, for nobody can
+/// tell whose it is.
+pub(super) fn of_caller<'a>(callback: Option<&'a CloneCallback>, destination: &str) -> Result<&'a CloneCallback> {
+    callback.ok_or_else(|| {
+        Error::new(
+            ErrorCode::JobFailed,
+            format!(
+                "the caller's clone of '{}' ended with its process; what it left there is yours to remove",
+                destination.escape_debug()
+            ),
+        )
+    })
+}
+
 /// Has the caller's function clone `source` to `destination`, where there is nothing yet. Whatever it left is ours to
 /// take back, also after a failure, and so is put into `made`.
 pub(super) fn call_back(
@@ -66,7 +80,7 @@ pub(super) fn call_back(
     destination: &str,
     made: &mut Option<Made>,
 ) -> Result<File> {
-    let result = callback.map(|callback| callback(source, destination));
+    let result = of_caller(callback, destination)?(source, destination);
     let adopted = Made::adopt(destination);
     if let Ok((left, _)) = &adopted {
         *made = Some(left.clone());
@@ -75,11 +89,11 @@ pub(super) fn call_back(
 }
 
 /// The caller's function says that it succeeded, and what it left is as it should be.
-pub(super) fn must_have_cloned<T>(result: Option<i32>, destination: &str, left: Result<T>) -> Result<T> {
+pub(super) fn must_have_cloned<T>(result: i32, destination: &str, left: Result<T>) -> Result<T> {
     let shown = destination.escape_debug();
     match (result, left) {
-        (Some(0), Ok(left)) => Ok(left),
-        (Some(0), Err(error)) => Err(Error::new(
+        (0, Ok(left)) => Ok(left),
+        (0, Err(error)) => Err(Error::new(
             ErrorCode::JobFailed,
             format!(
                 "the caller's clone of '{shown}' says it succeeded, but: {}",
@@ -88,7 +102,7 @@ pub(super) fn must_have_cloned<T>(result: Option<i32>, destination: &str, left: 
         )),
         (result, _) => Err(Error::new(
             ErrorCode::JobFailed,
-            format!("the caller's clone of '{shown}' failed with {}", result.unwrap_or(-1)),
+            format!("the caller's clone of '{shown}' failed with {result}"),
         )),
     }
 }

@@ -470,8 +470,8 @@ impl Engine {
         match (self.plan.ways[index], &mut disk.output) {
             (Way::Callback, output) => {
                 let destination = planned.destination.as_written();
-                let callback = self.plan.clone_callback.as_ref();
-                let result = callback.map(|callback| callback(source.0, destination));
+                let callback = cloning::of_caller(self.plan.clone_callback.as_ref(), destination)?;
+                let result = callback(source.0, destination);
                 let adopted = Output::adopt(&planned.destination, &planned.place, &planned.format);
                 let held = adopted.and_then(|adopted| {
                     // Whatever the function left is ours to take back, also after a failure.

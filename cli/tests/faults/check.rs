@@ -238,7 +238,14 @@ pub fn whole(stand: &Stand, log: &Log) -> Result<()> {
     for (((target, _, format), copy), acknowledged) in images.iter().zip(&copies).zip(acknowledged) {
         if result.is_ok() {
             result = records(stand, copy, format).and_then(|last| {
-                let lost = || format!("{target}: record {acknowledged} was acknowledged, and {last} is the last there");
+                let lost = || {
+                    // As its server sees it, where it is an export.
+                    let exported = records(stand, &stand.export(), "raw");
+                    format!(
+                        "{target}: record {acknowledged} was acknowledged, and {last} is the last there; the export has \
+                         {exported:?}"
+                    )
+                };
                 (last >= acknowledged).then_some(()).ok_or_else(lost)
             });
         }

@@ -16,8 +16,8 @@ pub struct Kept {
     path: Option<PathBuf>,
     points: HashMap<String, Vec<String>>,
     outcomes: HashMap<String, Outcome>,
-    /// Cells that failed and were run again.
-    mended: u32,
+    /// Cells that failed and were run again, and why they had failed.
+    mended: Vec<String>,
 }
 
 impl Kept {
@@ -45,7 +45,9 @@ impl Kept {
         }
         if let Some(outcome) = outcome(line) {
             let before = self.outcomes.insert(name.to_owned(), outcome);
-            self.mended += u32::from(matches!(before, Some(Outcome::Failed(_))));
+            if let Some(Outcome::Failed(wrong)) = before {
+                self.mended.push(format!("{name}: {}", first_line(&wrong)));
+            }
         }
     }
 
@@ -59,8 +61,8 @@ impl Kept {
         known.filter(|outcome| !matches!(outcome, Outcome::Failed(_)))
     }
 
-    pub fn mended(&self) -> u32 {
-        self.mended
+    pub fn mended(&self) -> &[String] {
+        &self.mended
     }
 
     pub fn learned(&mut self, of: &str, points: &[String]) {
@@ -86,6 +88,10 @@ impl Kept {
         file.write_all(format!("{line}\n").as_bytes()).unwrap();
         self.read(line);
     }
+}
+
+pub fn first_line(wrong: &[String]) -> &str {
+    wrong.first().and_then(|text| text.lines().next()).unwrap_or("")
 }
 
 fn outcome(line: &Value) -> Option<Outcome> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::cell::{Cell, Notes, Outcome};
 use super::fault::{FAULTS, Fault, hang};
+use super::keep::first_line;
 use super::operation::{COURSES, Course, OPERATIONS, Operation};
 
 #[derive(Default, Clone, Copy)]
@@ -71,10 +72,7 @@ impl Table {
             }
             Outcome::Failed(wrong) => {
                 self.count(cell).failed += 1;
-                self.failed.push(format!(
-                    "{cell}: {}",
-                    wrong.first().map_or("", |line| line.lines().next().unwrap_or(""))
-                ));
+                self.failed.push(format!("{cell}: {}", first_line(wrong)));
             }
             Outcome::NotReached => self.count(cell).not_reached += 1,
         }
@@ -107,7 +105,7 @@ impl Table {
     }
 
     /// `mended`: cells that failed before, and were run again.
-    pub fn page(&self, seed: u64, mended: u32) -> String {
+    pub fn page(&self, seed: u64, mended: &[String]) -> String {
         let total = self.total();
         let mut page = String::from(HEAD);
         let _ = writeln!(
@@ -122,11 +120,12 @@ impl Table {
             total.not_reached,
             hang().as_secs()
         );
-        if mended > 0 {
+        if !mended.is_empty() {
             let _ = writeln!(
                 page,
-                "They were run in parts. {mended} cells failed at first; they count as they came out when they were run again, after \
-                 what they had found was mended.\n"
+                "They were run in parts, while what they found was being mended. {} cells failed at first and count as they came out \
+                 when they were run again; they are named below.\n",
+                mended.len()
             );
         }
         let _ = writeln!(
@@ -170,6 +169,12 @@ impl Table {
         if !self.failed.is_empty() {
             page.push_str("\n## Failed\n\n");
             for failed in &self.failed {
+                let _ = writeln!(page, "- {failed}");
+            }
+        }
+        if !mended.is_empty() {
+            page.push_str("\n## Failed at first, and run again\n\n");
+            for failed in mended {
                 let _ = writeln!(page, "- {failed}");
             }
         }

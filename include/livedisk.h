@@ -327,7 +327,8 @@
 #define LIVEDISK_MIGRATE_DRY_RUN 2
 
 /**
- * Compare base and clone before the pivot.
+ * Compare base and clone before the pivot. With LIVEDISK_METHOD_CLONE only: a guest that runs writes to both sides of a
+ * mirror, which is refused with LIVEDISK_ERR_UNSUPPORTED.
  */
 #define LIVEDISK_MIGRATE_VERIFY 4
 
@@ -342,7 +343,8 @@
 #define LIVEDISK_MIGRATE_WRITE_BLOCKING 16
 
 /**
- * As LIVEDISK_DISK_ALLOW_PLAINTEXT.
+ * An encrypted disk becomes a plain one. Without this a LUKS disk moves, by LIVEDISK_METHOD_MIRROR, to a new file only,
+ * which libvirt encrypts with the same secret.
  */
 #define LIVEDISK_MIGRATE_ALLOW_PLAINTEXT 32
 

@@ -83,13 +83,15 @@ type MigrateOptions struct {
 	AutoFinish bool
 	// DryRun checks everything, tells the plan to the logger (Info), changes nothing, and is done.
 	DryRun bool
-	// Verify compares base and clone before the pivot.
+	// Verify compares base and clone before the pivot. With MethodClone only: a guest that runs writes to both sides of a
+	// mirror, which is refused.
 	Verify bool
 	// DeleteSource removes the source when the disk has moved.
 	DeleteSource bool
 	// WriteBlocking lets the guest's writes wait for the mirror, so that it always converges.
 	WriteBlocking bool
-	// AllowPlaintext: an encrypted disk may be written to a plain destination.
+	// AllowPlaintext: an encrypted disk becomes a plain one. Without this a LUKS disk moves, by MethodMirror, to a new file
+	// only, which libvirt encrypts with the same secret.
 	AllowPlaintext bool
 	// Bandwidth in bytes per second; 0: no limit.
 	Bandwidth uint64

@@ -171,7 +171,7 @@ pub struct Migrate {
     /// How the image's file is cloned
     #[arg(long, value_enum, default_value_t)]
     pub clone: CloneName,
-    /// Compare the clone with the source before the guest depends on it
+    /// Compare the clone with the source before the guest depends on it (not with mirror)
     #[arg(long)]
     pub verify: bool,
     /// Remove the old image when the disk has moved

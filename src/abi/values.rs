@@ -137,13 +137,15 @@ pub const LIVEDISK_DISK_ALLOW_PLAINTEXT: u32 = 2;
 pub const LIVEDISK_MIGRATE_AUTO_FINISH: u32 = 1;
 /// As LIVEDISK_SNAPSHOT_DRY_RUN.
 pub const LIVEDISK_MIGRATE_DRY_RUN: u32 = 2;
-/// Compare base and clone before the pivot.
+/// Compare base and clone before the pivot. With LIVEDISK_METHOD_CLONE only: a guest that runs writes to both sides of a
+/// mirror, which is refused with LIVEDISK_ERR_UNSUPPORTED.
 pub const LIVEDISK_MIGRATE_VERIFY: u32 = 4;
 /// Remove the source when the disk has moved.
 pub const LIVEDISK_MIGRATE_DELETE_SOURCE: u32 = 8;
 /// As LIVEDISK_SNAPSHOT_WRITE_BLOCKING.
 pub const LIVEDISK_MIGRATE_WRITE_BLOCKING: u32 = 16;
-/// As LIVEDISK_DISK_ALLOW_PLAINTEXT.
+/// An encrypted disk becomes a plain one. Without this a LUKS disk moves, by LIVEDISK_METHOD_MIRROR, to a new file only,
+/// which libvirt encrypts with the same secret.
 pub const LIVEDISK_MIGRATE_ALLOW_PLAINTEXT: u32 = 32;
 
 /// The numbers stand twice, for C and for Rust, and cannot part.

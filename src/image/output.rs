@@ -132,6 +132,12 @@ impl Output {
         Some(output)
     }
 
+    /// Takes out what is in the file.
+    pub(crate) fn empty(&self) -> Result<()> {
+        let emptied = self.file.as_ref().map_or(Ok(()), |file| file.set_len(0));
+        emptied.map_err(|error| cannot(&self.destination.shown(), "empty", error))
+    }
+
     /// Gives a made image its name.
     pub(crate) fn publish(&mut self) -> Result<()> {
         self.made.as_mut().map_or(Ok(()), Made::publish)

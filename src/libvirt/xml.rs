@@ -8,7 +8,7 @@ mod volume;
 mod write;
 
 pub(crate) use chain::without_overlay;
-pub(crate) use disk::{Device, Disk, DomainXml, Layer, Machine, Mirror, Source, backup_targets};
+pub(crate) use disk::{Device, Disk, DomainXml, Encryption, Layer, Machine, Mirror, Source, backup_targets};
 pub(crate) use metadata::without_metadata;
 pub(crate) use volume::{NewVolume, volume, volume_format};
 pub(crate) use write::{

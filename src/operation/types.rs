@@ -210,13 +210,15 @@ pub struct MigrateOptions {
     pub auto_finish: bool,
     /// Check everything, write the plan to the log and change nothing.
     pub dry_run: bool,
-    /// Compare base and clone before the pivot.
+    /// Compare base and clone before the pivot. With `Clone` only: a guest that runs writes to both sides of a mirror, which
+    /// is refused.
     pub verify: bool,
     /// Remove the source when the disk has moved.
     pub delete_source: bool,
     /// The guest's writes may wait for the copy, so that it always converges.
     pub write_blocking: bool,
-    /// An encrypted disk may become a plain one.
+    /// An encrypted disk becomes a plain one. Without this a LUKS disk moves, by `Mirror`, to a new file only, which libvirt
+    /// encrypts with the same secret.
     pub allow_plaintext: bool,
     /// Bytes per second, 0: no limit.
     pub bandwidth: u64,

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The domain definition, read as far as livedisk needs it.
 
+use serde::{Deserialize, Serialize};
 use xmltree::Element;
 
 use super::write::NbdServer;
-use super::{attribute, children, parse};
+use super::{attribute, children, parse, to_text};
 
 /// The `device` of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,11 +32,20 @@ pub(crate) enum Source {
     Empty,
 }
 
+/// How an image is encrypted. The secret's value is libvirt's alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Encryption {
+    pub(crate) format: String,
+    /// The whole `<encryption>`, which names the secret.
+    pub(crate) xml: String,
+}
+
 /// One image of a backing chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layer {
     pub(crate) format: Option<String>,
     pub(crate) source: Source,
+    pub(crate) encryption: Option<Encryption>,
 }
 
 /// The `<mirror>` of a copy or active commit that runs.
@@ -59,8 +69,6 @@ pub(crate) struct Disk {
     pub(crate) readonly: bool,
     pub(crate) shareable: bool,
     pub(crate) transient: bool,
-    /// Some image of the chain is.
-    pub(crate) encrypted: bool,
     pub(crate) mirror: Option<Mirror>,
 }
 
@@ -135,17 +143,18 @@ impl Disk {
         let mut chain = vec![Layer {
             format: format_of(element, "driver"),
             source: Source::parse(element, "source"),
+            // libvirt keeps the place that it was defined in.
+            encryption: Encryption::of(element).or_else(|| Encryption::parse(element)),
         }];
-        let mut encrypted = element.get_child("encryption").is_some() || has_encryption(element);
         let mut backing = element.get_child("backingStore");
         while let Some(layer) = backing {
             if layer.get_child("source").is_none() {
                 break;
             }
-            encrypted |= has_encryption(layer);
             chain.push(Layer {
                 format: format_of(layer, "format"),
                 source: Source::parse(layer, "source"),
+                encryption: Encryption::of(layer),
             });
             backing = layer.get_child("backingStore");
         }
@@ -156,7 +165,6 @@ impl Disk {
             readonly: element.get_child("readonly").is_some(),
             shareable: element.get_child("shareable").is_some(),
             transient: element.get_child("transient").is_some(),
-            encrypted,
             mirror: element.get_child("mirror").map(|mirror| Mirror {
                 job: attribute(mirror, "job").unwrap_or("copy").to_owned(),
                 ready: attribute(mirror, "ready") == Some("yes"),
@@ -170,9 +178,29 @@ impl Disk {
         &self.chain[0]
     }
 
+    /// Some image of the chain is.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.chain.iter().any(|layer| layer.encryption.is_some())
+    }
+
     /// What the active layer rests on.
     pub(crate) fn backing(&self) -> Option<&Layer> {
         self.chain.get(1)
+    }
+}
+
+impl Encryption {
+    /// Of the image that `parent` tells of.
+    fn of(parent: &Element) -> Option<Self> {
+        Self::parse(parent.get_child("source")?)
+    }
+
+    fn parse(parent: &Element) -> Option<Self> {
+        let element = parent.get_child("encryption")?;
+        Some(Self {
+            format: attribute(element, "format").unwrap_or_default().to_owned(),
+            xml: to_text(element).ok()?,
+        })
     }
 }
 
@@ -217,12 +245,6 @@ pub(crate) fn backup_targets(text: &str) -> Result<Vec<(String, Source)>, String
     Ok(copied.filter_map(target).collect())
 }
 
-/// Of the image that `parent` tells of.
-fn has_encryption(parent: &Element) -> bool {
-    let source = parent.get_child("source");
-    source.is_some_and(|source| source.get_child("encryption").is_some())
-}
-
 fn format_of(parent: &Element, child: &str) -> Option<String> {
     attribute(parent.get_child(child)?, "type").map(str::to_owned)
 }
@@ -259,7 +281,7 @@ mod tests {
         assert_eq!(domain.disk("sda").unwrap().active().source, Source::Empty);
         assert_eq!(domain.disk("sda").unwrap().device, Device::Cdrom);
         let vdb = domain.disk("vdb").unwrap();
-        assert!(vdb.encrypted && vdb.shareable && !vdb.transient);
+        assert!(vdb.is_encrypted() && vdb.shareable && !vdb.transient);
         assert_eq!(vdb.active().source, Source::Other("network".into()));
         let nameless = domain.disk("vdc").unwrap();
         let server = NbdServer::Unix { socket: "/s".into() };
@@ -268,7 +290,9 @@ mod tests {
             server: Some(server),
         };
         assert_eq!(nameless.active().source, export);
-        assert!(domain.disk("vdd").unwrap().encrypted && !vda.encrypted);
+        let vdd = domain.disk("vdd").unwrap();
+        assert!(vdd.is_encrypted() && vdd.active().encryption.is_none() && !vda.is_encrypted());
+        assert_eq!(vdb.active().encryption.as_ref().unwrap().format, "luks");
         assert!(domain.agent_channel);
         assert_eq!(domain.metadata.unwrap()[0].namespace.as_deref(), Some("urn:a"));
     }

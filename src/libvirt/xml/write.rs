@@ -3,7 +3,8 @@
 
 use xmltree::{Element, XMLNode};
 
-use super::{attribute, to_text};
+use super::disk::Encryption;
+use super::{attribute, parse, to_text};
 
 /// What a job writes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,11 +80,20 @@ impl Target {
 }
 
 /// The destination of virDomainBlockCopy.
-pub(crate) fn copy_destination(target: &Target, format: &str) -> Result<String, String> {
+pub(crate) fn copy_destination(
+    target: &Target,
+    format: &str,
+    encryption: Option<&Encryption>,
+) -> Result<String, String> {
+    let mut source = target.source("source");
+    if let Some(encryption) = encryption {
+        let encryption = parse(&encryption.xml).map_err(|error| error.to_string())?;
+        source.children.push(XMLNode::Element(encryption));
+    }
     to_text(&element(
         "disk",
         &[("type", target.kind())],
-        vec![element("driver", &[("type", format)], vec![]), target.source("source")],
+        vec![element("driver", &[("type", format)], vec![]), source],
     ))
 }
 
@@ -151,7 +161,7 @@ pub(crate) fn backup(disks: &[BackupDisk<'_>]) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::libvirt::xml::{attribute, parse};
+    use crate::libvirt::xml::DomainXml;
 
     #[test]
     fn any_path_survives_the_way_to_libvirt() {
@@ -164,11 +174,30 @@ mod tests {
             "/%s",
             "/ünïcode",
         ] {
-            let text = copy_destination(&Target::File(path.into()), "qcow2").unwrap();
+            let text = copy_destination(&Target::File(path.into()), "qcow2", None).unwrap();
             let disk = parse(&text).unwrap();
             let source = disk.get_child("source").unwrap();
             assert_eq!(attribute(source, "file"), Some(path), "{text}");
             assert!(!text.starts_with("<?xml"));
+        }
+    }
+
+    #[test]
+    fn the_destination_is_encrypted_as_the_source_is() {
+        let inside = "<encryption format='luks'><secret type='passphrase' usage='&quot;a&quot; &amp; b'/></encryption>";
+        for (in_source, beside) in [(inside, ""), ("", inside)] {
+            let text = format!(
+                "<domain xmlns:qemu='urn:q'><devices><disk type='file'><driver type='raw'/><source file='/a'>{in_source}\
+                 </source>{beside}<target dev='vda'/></disk></devices></domain>"
+            );
+            let domain = DomainXml::parse(&text).unwrap();
+            let encryption = domain.disk("vda").unwrap().active().encryption.clone().unwrap();
+            let text = copy_destination(&Target::File("/b".into()), "raw", Some(&encryption)).unwrap();
+            let disk = parse(&text).unwrap();
+            let copied = disk.get_child("source").unwrap().get_child("encryption").unwrap();
+            assert_eq!(attribute(copied, "format"), Some("luks"), "{text}");
+            let secret = copied.get_child("secret").unwrap();
+            assert_eq!(attribute(secret, "usage"), Some("\"a\" & b"), "{text}");
         }
     }
 

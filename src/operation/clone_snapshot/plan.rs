@@ -88,7 +88,7 @@ fn way(
         "it is no hard disk"
     } else if disk.readonly {
         "it is read-only"
-    } else if disk.encrypted {
+    } else if disk.is_encrypted() {
         "it is encrypted"
     } else if !guest.host().is_local() {
         "the connection is remote"

@@ -27,6 +27,9 @@ pub(in crate::operation) fn step(step: Step, plan: &Plan) -> String {
             format!("clone '{source}' to '{destination}' {how}, and sync it")
         }
         Step::Verify => "compare the two".into(),
+        Step::MakeDestination if plan.encryption.is_some() => {
+            format!("make the empty file '{destination}', which libvirt encrypts as the disk is")
+        }
         Step::MakeDestination => format!("make the {} image '{destination}' of {} bytes", plan.format, plan.size),
         Step::MakeDestinationOverlay => format!("make an overlay beside '{destination}'"),
         Step::StartCopy if plan.method == Method::Mirror => {

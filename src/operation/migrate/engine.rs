@@ -636,15 +636,13 @@ impl Engine {
     fn make_destination(&mut self) -> Result<()> {
         self.remove_destination()?;
         let plan = &self.plan;
-        self.output = Some(Output::prepare(
-            &plan.destination,
-            &plan.place,
-            &plan.format,
-            plan.size,
-            None,
-            false,
-            &self.staging(),
-        )?);
+        let (destination, place, format, staging) = (&plan.destination, &plan.place, &plan.format, self.staging());
+        let output = match plan.encryption {
+            // libvirt formats it, which alone has the secret.
+            Some(_) => Output::open(destination, place, format, &staging)?,
+            None => Output::prepare(destination, place, format, plan.size, None, false, &staging)?,
+        };
+        self.output = Some(output);
         self.write_record(Mark::Begun)?;
         self.output.as_mut().map_or(Ok(()), Output::publish)
     }
@@ -657,16 +655,20 @@ impl Engine {
             chain.extend(plan.below.iter().cloned());
             overlay_destination(&self.destination_overlay_path, &chain)
         } else {
-            copy_destination(&target_of(plan), &plan.format)
+            copy_destination(&target_of(plan), &plan.format, plan.encryption.as_ref())
         };
         let xml = xml.map_err(internal)?;
+        if let (Some(_), Some(output)) = (&plan.encryption, &self.output) {
+            // libvirt formats an empty file only, and a copy that is made again had begun to fill it.
+            output.empty()?;
+        }
         self.shared.facts(|facts| facts.forget(&plan.target));
         let copy = Copy {
             target: &plan.target,
             destination_xml: &xml,
             bandwidth: if self.limited { plan.bandwidth } else { 0 },
             shallow: clone,
-            reuse: !clone || plan.volumes,
+            reuse: plan.volumes || !clone && plan.encryption.is_none(),
             synchronous_writes: self.write_blocking,
         };
         let started = self.device().copy(&copy, &plan.destination.shown());

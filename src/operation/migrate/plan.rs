@@ -10,7 +10,7 @@ use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{Destination, Identity, Place};
 use crate::libvirt::State;
-use crate::libvirt::xml::{Device, Disk, Source};
+use crate::libvirt::xml::{Device, Disk, Encryption, Source};
 use crate::operation::preflight::{
     apart_if_in_use, find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
 };
@@ -46,6 +46,8 @@ pub(crate) struct Request {
     pub(crate) destination: Destination,
     pub(crate) place: Place,
     pub(crate) format: String,
+    /// The destination's; libvirt, which has the secret, formats one that is encrypted.
+    pub(crate) encryption: Option<Encryption>,
     pub(crate) size: u64,
     pub(crate) bandwidth: u64,
     pub(crate) auto_finish: bool,
@@ -122,13 +124,21 @@ impl Plan {
             (None, Place::Device | Place::Export) => "raw".to_owned(),
         };
         let format = must_be_known_format(format, &what)?;
-        let method = choose_method(options, disk, &place, &format, &what)?;
-        if disk.encrypted && !options.allow_plaintext {
+        let method = choose_method(options, volumes, disk, &place, &format, &what)?;
+        if options.verify && method == Method::Mirror {
             return Err(error(
                 ErrorCode::Unsupported,
-                format!("{what} is encrypted and would become plain text; if that is wanted, set ALLOW_PLAINTEXT"),
+                format!(
+                    "{what}: VERIFY compares with method CLONE only, because a guest that runs writes to both sides of a \
+                     mirror; leave it out, or ask for method CLONE"
+                ),
             ));
         }
+        let encryption = if options.allow_plaintext {
+            None
+        } else {
+            find_encryption(disk, &place, &what)?
+        };
         let below = disk.chain[1..]
             .iter()
             .filter_map(|layer| Some((layer.source.path()?.to_owned(), layer.format.clone()?)))
@@ -149,10 +159,11 @@ impl Plan {
             destination,
             place,
             format,
+            encryption,
             size: guest.get_block_device(target).get_capacity()?,
             bandwidth: options.bandwidth,
             auto_finish: options.auto_finish,
-            verify: options.verify && method == Method::Clone,
+            verify: options.verify,
             delete_source: options.delete_source,
             write_blocking: options.write_blocking,
             other_disks: others,
@@ -234,9 +245,31 @@ fn must_have_no_snapshots(guest: &Guest, what: &str) -> Result<()> {
     }
 }
 
-fn choose_method(options: &MigrateOptions, disk: &Disk, place: &Place, format: &str, what: &str) -> Result<Method> {
-    let hindrance = if disk.encrypted {
-        Some("the disk is encrypted")
+/// What the destination is to be encrypted with.
+fn find_encryption(disk: &Disk, place: &Place, what: &str) -> Result<Option<Encryption>> {
+    let why = match &disk.active().encryption {
+        None if !disk.is_encrypted() => return Ok(None),
+        None => "only below its active layer",
+        Some(encryption) if encryption.format != "luks" => "but not with LUKS",
+        Some(_) if *place != Place::Free => "and stays so only in a new file, which libvirt formats",
+        Some(encryption) => return Ok(Some(encryption.clone())),
+    };
+    Err(error(
+        ErrorCode::Unsupported,
+        format!("{what} is encrypted, {why}; if it may become plain text, set ALLOW_PLAINTEXT"),
+    ))
+}
+
+fn choose_method(
+    options: &MigrateOptions,
+    volumes: bool,
+    disk: &Disk,
+    place: &Place,
+    format: &str,
+    what: &str,
+) -> Result<Method> {
+    let hindrance = if disk.is_encrypted() {
+        Some("the disk is encrypted, and an overlay would hold what the guest writes in plain text")
     } else if *place != Place::Free {
         Some("the destination is not a new file")
     } else if !matches!(disk.active().source, Source::File(_)) {
@@ -254,8 +287,10 @@ fn choose_method(options: &MigrateOptions, disk: &Disk, place: &Place, format: &
     };
     match (options.method, hindrance) {
         (Method::Auto | Method::Clone, None) => {}
-        (Method::Auto | Method::Mirror, _) => return Ok(Method::Mirror),
-        (Method::Clone, Some(why)) => {
+        // A mirror's file would be made here, whereas volumes are the daemon's.
+        (Method::Auto, Some(_)) if !volumes => return Ok(Method::Mirror),
+        (Method::Mirror, _) => return Ok(Method::Mirror),
+        (Method::Auto | Method::Clone, Some(why)) => {
             return Err(error(
                 ErrorCode::Unsupported,
                 format!("{what} cannot be cloned: {why}; use MIRROR"),

@@ -525,7 +525,7 @@ impl Engine {
 
     fn start_copy(&mut self, index: usize) -> Result<()> {
         let disk = &self.plan.disks[index];
-        let xml = copy_destination(&disk.libvirt_target(), &disk.format).map_err(internal)?;
+        let xml = copy_destination(&disk.libvirt_target(), &disk.format, None).map_err(internal)?;
         let write_blocking = self.jobs[index].write_blocking;
         self.shared.facts(|facts| facts.forget(&disk.target));
         let copy = Copy {

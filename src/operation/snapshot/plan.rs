@@ -255,7 +255,7 @@ fn plan_disk(
             format!("{what}: libvirt's backup takes no path with a newline; use MIRROR or another name"),
         ));
     }
-    if disk.encrypted && !wanted.allow_plaintext {
+    if disk.is_encrypted() && !wanted.allow_plaintext {
         return Err(error(
             ErrorCode::Unsupported,
             format!("{what} is encrypted and the copy would be plain text; if that is wanted, set ALLOW_PLAINTEXT"),

@@ -12,7 +12,7 @@
 //! | symlink, FIFO, directory, the source and hard links to it are refused | `errors.rs` what_stands_at_the_destination, `migrate.rs` refused_destinations_and_disks |
 //! | made without a race, held by descriptor | `results.rs` an_image_replaced_or_removed_meanwhile_is_no_success; here: what_appears_at_the_destination_is_not_written_to |
 //! | results have mode 0600 | `results.rs` the_image_is_private |
-//! | an encrypted disk stays encrypted unless asked | `errors.rs` encrypted_disk |
+//! | an encrypted disk stays encrypted unless asked | `errors.rs`, `migrate.rs` encrypted_disk |
 //! | no secrets in the log or in messages | here: no_secret_is_told |
 //! | what the agent answers is not trusted | here: an_agent_that_lies |
 

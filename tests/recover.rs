@@ -711,6 +711,27 @@ fn what_was_let_go_of_is_taken_up() {
     before.must_be_as_before(&[]);
 }
 
+/// A process that died between its operation's end and that of its claim left the claim alone.
+#[test]
+fn a_dead_claim_without_an_operation_goes() {
+    let bed = bed();
+    let before = bed.watch("a");
+    let claim = [
+        "--uri",
+        "urn:livedisk:claim:0",
+        "--key",
+        "livedisk",
+        "--set",
+        "<claim>nobody</claim>",
+    ];
+    bed.virsh(&[&["metadata", "a", "--live"], claim.as_slice()].concat());
+    assert!(bed.virsh(&["dumpxml", "a"]).contains("urn:livedisk"));
+    assert_eq!(bed.connection.recover(Some("a"), true).unwrap().operations, []);
+    assert!(bed.virsh(&["dumpxml", "a"]).contains("urn:livedisk"));
+    assert_eq!(bed.connection.recover(Some("a"), false).unwrap().operations, []);
+    before.must_be_as_before(&[]);
+}
+
 #[test]
 fn a_foreign_job_is_let_be() {
     let bed = bed();

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::claim::Claim;
+use super::claim::{self, Claim};
 use super::journal::Journal;
 use super::preflight::apart_if_in_use;
 use super::record::Record;
@@ -120,7 +120,11 @@ pub(crate) fn recover(host: &Arc<Host>, domain: Option<&str>, dry_run: bool) -> 
 }
 
 fn of_guest(guest: &Arc<Guest>, dry_run: bool) -> Result<Vec<Recovered>> {
-    Record::all(guest)?
+    let records = Record::all(guest)?;
+    if records.is_empty() && !dry_run {
+        claim::sweep(guest)?;
+    }
+    records
         .into_iter()
         .map(|record| match record {
             Ok(record) => settle(guest, record, dry_run),

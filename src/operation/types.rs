@@ -18,7 +18,7 @@ pub enum Method {
     Auto = 0,
     /// virDomainBackupBegin, push mode: content as of the start. While it copies, a write of the guest to a block that
     /// was not copied yet waits for that block's copy: a destination that fails gives the guest I/O errors, one that
-    /// hangs stalls it. Ask for it where the content as of now is wanted and the destination is trusted.
+    /// hangs stalls it, and where the source cannot be read the guest's write fails too. Ask for it where the content as of now is wanted and the destination is trusted.
     Backup = 1,
     /// virDomainBlockCopy: content as of the finish. In its background mode a destination that fails or hangs never
     /// reaches the guest.

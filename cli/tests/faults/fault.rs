@@ -78,6 +78,10 @@ impl Fault {
             Self::DestinationFails | Self::DestinationHangs if operation.method == "clone" => {
                 Some("a clone's destination is a file on the source's own storage; what fails there is the source")
             }
+            Self::SourceFails if operation.method == "backup" => Some(
+                "QEMU's backup reads a block before the guest overwrites it, and where that fails it fails the guest's write \
+                 (README, Limits): what the guest's file system makes of write errors is the guest's",
+            ),
             _ => None,
         }
     }

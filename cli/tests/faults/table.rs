@@ -123,8 +123,8 @@ impl Table {
         if !mended.is_empty() {
             let _ = writeln!(
                 page,
-                "They were run in parts, while what they found was being mended. {} cells failed at first and count as they came out \
-                 when they were run again; they are named below.\n",
+                "They were run in parts. {} cells failed at first and count as they came out when they were run again, behind what was \
+                 mended meanwhile; they are named below.\n",
                 mended.len()
             );
         }
@@ -287,5 +287,5 @@ const REPEAT: &str = "
     LIVEDISK_FAULTS_CELL='migrate clone, forward, before PivotCopy, QEMU SIGKILL' make faults
     LIVEDISK_FAULTS_CELL='snapshot mirror, connection cut' make faults
 
-A cell's name is what a failure prints; with a part of it, all cells that have that part are run. `make test` runs a sample of eight, of the day's seed.
+A cell's name is what a failure prints; with a part of it, all cells that have that part are run. `make test` runs a sample of eight, the same ones every day.
 ";

@@ -12,7 +12,8 @@ use support::scenario::{self, METHODS};
 use support::{PATIENCE, await_copying, await_phase, disk, must_tell, snapshot};
 
 fn bed() -> Turn {
-    support::bed::turn(EventLoop::Own, &["name=a,disks=qcow2-backed:64M+raw:64M,data=8M"])
+    // More than a backup's first requests, which no bandwidth holds back.
+    support::bed::turn(EventLoop::Own, &["name=a,disks=qcow2-backed:192M+raw:192M,data=8M"])
 }
 
 #[test]

@@ -419,7 +419,8 @@ fn a_migration_is_taken_up_in_each_phase() {
         agent.says(word);
         thread::sleep(Duration::from_millis(delay));
         agent.kill();
-        if index % 2 == 1 {
+        // In the very pivot libvirtd forgets it, and then nobody can go on (docs/operations.md).
+        if index % 2 == 1 && word != "finishing" {
             bed.restart_daemon(true);
         }
         match bed.connection.attach("a", "vdb") {

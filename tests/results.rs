@@ -265,8 +265,8 @@ fn the_bandwidth_limit_is_kept() {
         operation.finish(Some(PATIENCE)).unwrap();
         before.must_be_as_before(&["out"]);
         println!("{method:?}: {took:?}");
-        // 256 MiB take 8 s; the first part of a backup is not limited yet.
-        assert!(took > Duration::from_secs(4), "{method:?}: {took:?}");
+        // 256 MiB take 8 s, or a fraction of one without a limit; the first part of a backup is not limited yet.
+        assert!(took > Duration::from_secs(2), "{method:?}: {took:?}");
     }
 }
 

@@ -72,7 +72,7 @@ impl Guest {
     }
 
     /// A QMP command (virDomainQemuMonitorCommand), for what libvirt has no call for.
-    fn monitor_command(&self, command: &Value) -> Result<Value> {
+    pub(super) fn monitor_command(&self, command: &Value) -> Result<Value> {
         let text = self.call(&self.what("QMP failed on"), |domain| {
             domain.monitor_command(&command.to_string())
         })?;

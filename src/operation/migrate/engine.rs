@@ -11,7 +11,7 @@ use super::plan::{Plan, Request};
 use super::{Chain, Failure, Observed, Step, describe, model, next, phase};
 use crate::driver::{BlockDevice, Guest, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{self, Identity, Made, Output, Place};
+use crate::image::{self, Destination, Identity, Made, Output, Place};
 use crate::libvirt::xml::{Disk, Mirror, Target, copy_destination, external_snapshot, overlay_destination};
 use crate::libvirt::{BlockJobType, Copy, IoTune, State, Subscription};
 use crate::operation::claim::Claim;
@@ -297,7 +297,11 @@ impl Engine {
                 Err(error) => Err(error),
             };
         }
-        let chain = chain?;
+        let copy = self.copy_job(finish);
+        let mut chain = chain?;
+        if alive && copy == Job::Failed && self.has_pivoted_unknown(chain)? {
+            chain = Chain::Foreign;
+        }
         let destination = match &self.output {
             Some(output) => Image::of(Some(output)),
             None => made(&self.clone),
@@ -318,7 +322,7 @@ impl Engine {
             destination,
             cloned: self.cloned,
             destination_overlay: stale(&self.destination_overlay, self.stale.destination_overlay),
-            copy: self.copy_job(finish),
+            copy,
             commit: self.commit.commit_job(self.brake.can_be_tightened()),
             limited: self.limited,
             throttled: self.brake.is_on(),
@@ -399,6 +403,20 @@ impl Engine {
             self.commit = Tracked::default();
         }
         Ok(chain)
+    }
+
+    /// A libvirtd that died in the very pivot goes on with the chain from before, though the guest writes to the new one:
+    /// whatever was done by its word would lose that.
+    fn has_pivoted_unknown(&self, chain: Chain) -> Result<bool> {
+        if !matches!(chain, Chain::Source | Chain::Overlay) || self.journal.mark() != Mark::Fixing {
+            return Ok(false);
+        }
+        let image = match (self.plan.method, &self.plan.destination) {
+            (Method::Mirror, Destination::Path(path)) => path,
+            (Method::Mirror, _) => return Ok(false),
+            _ => &self.destination_overlay_path,
+        };
+        self.device().is_active_layer(image)
     }
 
     fn copy_job(&self, finish: bool) -> Job {
@@ -789,7 +807,11 @@ impl Engine {
             }
             Failure::ForeignChain => Error::new(
                 ErrorCode::Busy,
-                format!("{what}: somebody else changed its backing chain during the migration; see 'virsh dumpxml'"),
+                format!(
+                    "{what}: its backing chain is none that the migration makes: somebody else changed it, or libvirtd died in \
+                     the pivot and does not know where the guest writes now; nothing more is touched; compare 'virsh dumpxml' \
+                     with QEMU's query-block (virsh qemu-monitor-command), and keep every image until they agree"
+                ),
             ),
         }
     }

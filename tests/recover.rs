@@ -40,6 +40,14 @@ struct Work<'a> {
     finish: bool,
 }
 
+const MIRROR: Work<'static> = Work {
+    domain: "a",
+    target: "vdb",
+    what: "mirror",
+    bandwidth: 0,
+    finish: false,
+};
+
 struct Agent(Child);
 
 impl Agent {
@@ -599,9 +607,7 @@ fn one_of_two_processes_wins() {
         let work = Work {
             domain: "wanted",
             target: "vda",
-            what: "mirror",
-            bandwidth: 0,
-            finish: false,
+            ..MIRROR
         };
         let mut agents: Vec<_> = ["out-0", "out-1"]
             .map(|out| Agent::start_at(&bed, work, &bed.path(out), Some(&go)))
@@ -632,11 +638,8 @@ fn another_hosts_lease_is_respected_until_it_ends() {
     let bed = bed();
     let before = bed.watch("a");
     let work = Work {
-        domain: "a",
-        target: "vdb",
-        what: "mirror",
         bandwidth: 4 * MIB,
-        finish: false,
+        ..MIRROR
     };
     let mut agent = Agent::start(&bed, work, &bed.path("out"));
     agent.says("copying");
@@ -667,14 +670,7 @@ fn another_hosts_lease_is_respected_until_it_ends() {
 fn who_was_taken_over_leaves_it_alone() {
     let bed = bed();
     let before = bed.watch("a");
-    let work = Work {
-        domain: "a",
-        target: "vdb",
-        what: "mirror",
-        bandwidth: 0,
-        finish: false,
-    };
-    let mut agent = Agent::start(&bed, work, &bed.path("out"));
+    let mut agent = Agent::start(&bed, MIRROR, &bed.path("out"));
     agent.says("Ready");
     let signal = |name: &str| run("bash", &["-c", &format!("kill -{name} {}", agent.0.id())]);
     signal("STOP");

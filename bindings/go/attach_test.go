@@ -188,21 +188,7 @@ func TestAttachToMigration(t *testing.T) {
 		t.Errorf("the disk is not at %s: %s", moved, now)
 	}
 	guest.CheckClean(t)
-
-	// Back, so that other tests find the guest as it was.
-	if err := os.Remove(home); err != nil {
-		t.Fatal(err)
-	}
-	back, err := connection.MigrateDisk(ctx, guest.Domain(t), livedisk.MigrateOptions{
-		Target: "vda", Destination: home, DeleteSource: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	takeBack(t, back)
-	if _, err := back.Finish(ctx); err != nil {
-		t.Fatal(err)
-	}
+	moveHome(t, ctx, connection, guest, home, livedisk.MigrateOptions{})
 }
 
 // Two processes are killed, on two guests; what can be completed is, the rest is taken back.

@@ -32,6 +32,25 @@ func copyFile(source, destination string) error {
 	return to.Close()
 }
 
+// moveHome moves vda to where it was before, so that other tests find the guest as it was.
+func moveHome(t *testing.T, ctx context.Context, connection *livedisk.Connection, guest bed.Guest, home string, options livedisk.MigrateOptions) livedisk.Report {
+	t.Helper()
+	if err := os.Remove(home); err != nil {
+		t.Fatal(err)
+	}
+	options.Target, options.Destination, options.DeleteSource = "vda", home, true
+	operation, err := connection.MigrateDisk(ctx, guest.Domain(t), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	takeBack(t, operation)
+	report, err := operation.Finish(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return report
+}
+
 // The disk moves by the caller's own clone, which uses the operation meanwhile, and back.
 func TestMigrate(t *testing.T) {
 	connection := open(t, livedisk.RunEventLoop)
@@ -74,19 +93,9 @@ func TestMigrate(t *testing.T) {
 	}
 	guest.CheckClean(t)
 
-	// So that other tests find the guest as it was.
-	if err := os.Remove(home); err != nil {
-		t.Fatal(err)
-	}
-	back, err := connection.MigrateDisk(ctx, guest.Domain(t), livedisk.MigrateOptions{
-		Target: "vda", Destination: home, Method: livedisk.MethodMirror, DeleteSource: true, AutoFinish: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	takeBack(t, back)
-	if report, err := back.Finish(ctx); err != nil || report.Method != livedisk.MethodMirror {
-		t.Fatalf("%+v, %v", report, err)
+	report = moveHome(t, ctx, connection, guest, home, livedisk.MigrateOptions{Method: livedisk.MethodMirror, AutoFinish: true})
+	if report.Method != livedisk.MethodMirror {
+		t.Fatalf("%+v", report)
 	}
 	if bed.Exists(path) {
 		t.Errorf("%s is left", path)

@@ -110,9 +110,9 @@ input!(livedisk_migrate_options,
 ///
 /// With MIRROR (virDomainBlockCopy; the content is that of livedisk_finish()) a destination that fails or hangs never
 /// reaches the guest. BACKUP (virDomainBackupBegin; the content is that of the start) lets the guest's writes wait for the
-/// destination, and gives the guest I/O errors if it fails, or if the source cannot be read. CLONE (the content is that of the start) takes one external
-/// snapshot of all disks (virDomainSnapshotCreateXML, no metadata), clones the images, which are quiet then, out of band,
-/// and commits the overlays back (virDomainBlockCommit, active, with pivot): a bad destination never reaches the guest.
+/// destination, and gives the guest I/O errors if it fails, or if the source cannot be read. CLONE (the content is that of
+/// the start) takes one external snapshot of all disks (virDomainSnapshotCreateXML, no metadata), clones the images, which
+/// are quiet then, out of band, and commits the overlays back (virDomainBlockCommit, active, with pivot): a bad destination never reaches the guest.
 /// Where images share their blocks with the clones its time does not depend on their size; meanwhile the overlays, beside
 /// the guest's images, take what it writes. A disk with a backing file is flattened in the same pass unless SHALLOW. AUTO
 /// takes CLONE where the destinations share a file system that clones with the images, and nothing is to be flattened

@@ -70,19 +70,6 @@ impl Guest {
     pub(crate) fn is_stopped_by_io_error(&self) -> Result<bool> {
         self.call(&self.what("cannot read the state of"), Domain::is_paused_by_io_error)
     }
-
-    /// A QMP command (virDomainQemuMonitorCommand), for what libvirt has no call for.
-    pub(super) fn monitor_command(&self, command: &Value) -> Result<Value> {
-        let text = self.call(&self.what("QMP failed on"), |domain| {
-            domain.monitor_command(&command.to_string())
-        })?;
-        serde_json::from_str(&text).map_err(|error| {
-            Error::new(
-                ErrorCode::Internal,
-                format!("QEMU's answer on domain '{}' is no JSON: {error}", self.name()),
-            )
-        })
-    }
 }
 
 /// libvirt's names for the jobs of a backup.

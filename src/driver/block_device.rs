@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! One disk of a guest and its block job.
 
-use serde_json::json;
-
 use super::guest::Guest;
 use crate::error::Result;
 use crate::libvirt::{BlockJobInfo, Copy, IoTune};
@@ -20,14 +18,6 @@ impl<'a> BlockDevice<'a> {
 
     fn what(&self, what: &str) -> String {
         format!("{what} disk '{}' of domain '{}'", self.target, self.guest.name())
-    }
-
-    /// Whether QEMU, which knows better than libvirt, has this image as the active layer of a disk of the guest.
-    pub(crate) fn is_active_layer(&self, image: &str) -> Result<bool> {
-        let answer = self.guest.monitor_command(&json!({ "execute": "query-block" }))?;
-        let disks = answer["return"].as_array().into_iter().flatten();
-        let mut files = disks.filter_map(|disk| disk["inserted"]["file"].as_str());
-        Ok(files.any(|file| file == image))
     }
 
     /// Starts a mirror onto an image that exists (virDomainBlockCopy).

@@ -8,6 +8,7 @@ mod block_device;
 mod failure;
 mod guest;
 mod host;
+mod monitor;
 mod stopped;
 mod volume;
 

@@ -37,11 +37,7 @@ struct Note {
 /// Takes away the claims of the dead where nobody comes who takes one.
 pub(super) fn sweep(guest: &Guest) -> Result<()> {
     let config = guest.get_config(!guest.is_active()?)?;
-    let is_claim = |element: &Element| {
-        let uri = element.namespace.as_deref();
-        uri.is_some_and(|uri| uri.starts_with(NAMESPACE))
-    };
-    if config.metadata.iter().flatten().any(is_claim) {
+    if config.metadata.iter().flatten().any(|element| id_of(element).is_some()) {
         drop(Claim::take(guest)?);
     }
     Ok(())
@@ -92,9 +88,7 @@ impl<'a> Claim<'a> {
     fn others(&self) -> Result<Vec<(String, Note)>> {
         let mut found = Vec::new();
         for element in self.guest.get_config(!self.live)?.metadata.iter().flatten() {
-            let Some(id) = element.namespace.as_deref().and_then(|uri| uri.strip_prefix(NAMESPACE)) else {
-                continue;
-            };
+            let Some(id) = id_of(element) else { continue };
             if id == self.id {
                 continue;
             }
@@ -126,6 +120,11 @@ impl Note {
 
 fn held() -> MutexGuard<'static, BTreeSet<String>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Of a claim, if the metadata element is one.
+fn id_of(element: &Element) -> Option<&str> {
+    element.namespace.as_deref()?.strip_prefix(NAMESPACE)
 }
 
 fn to_element(note: &Note) -> Result<String> {

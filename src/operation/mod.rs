@@ -14,6 +14,7 @@ mod journal;
 mod migrate;
 mod offline;
 mod owner;
+mod planned;
 mod preflight;
 mod procedure;
 mod record;

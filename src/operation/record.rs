@@ -13,7 +13,7 @@ use super::state::Mark;
 use super::types::Method;
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::Made;
+use crate::image::{Destination, Made};
 use crate::libvirt::xml::{DomainXml, attribute, to_text};
 
 /// Every operation's namespace begins so and ends in the operation's id.
@@ -29,6 +29,18 @@ pub(crate) struct RecordedDisk {
     pub(crate) format: String,
     /// The image, if the operation made it.
     pub(crate) made: Option<Made>,
+}
+
+impl RecordedDisk {
+    /// Nothing is made yet.
+    pub(crate) fn new(target: &str, destination: &Destination, format: &str) -> Self {
+        Self {
+            target: target.to_owned(),
+            destination: destination.as_written().to_owned(),
+            format: format.to_owned(),
+            made: None,
+        }
+    }
 }
 
 /// What the operation is.

@@ -9,6 +9,7 @@ use std::path::Path;
 use livedisk::MigrateOptions;
 
 use crate::support::bed::{Bed, run};
+use crate::support::definition::unnumbered;
 use crate::support::image::log_of;
 
 pub fn to(target: &str, destination: impl AsRef<Path>) -> MigrateOptions {
@@ -44,7 +45,7 @@ pub struct Home<'a> {
 
 /// Notes where a disk lives now.
 pub fn home<'a>(bed: &'a Bed, domain: &str, target: &str) -> Home<'a> {
-    let live = live(bed, domain);
+    let live = unnumbered(&bed.virsh(&["dumpxml", "--security-info", domain]));
     let disk = disk_of(&live, target);
     let persistent = bed.virsh(&["list", "--all", "--persistent", "--name"]);
     Home {
@@ -58,35 +59,6 @@ pub fn home<'a>(bed: &'a Bed, domain: &str, target: &str) -> Home<'a> {
         target: target.into(),
         persistent: persistent.lines().any(|name| name == domain),
     }
-}
-
-/// Without what libvirt numbers anew, adds and forgets: indexes of images, an empty element where metadata were, an alias
-/// when it is restarted.
-fn live(bed: &Bed, domain: &str) -> String {
-    let text = bed.virsh(&["dumpxml", "--security-info", domain]);
-    let alias = "<controller type='usb' index='0' model='none'>\n      <alias name='usb'/>\n    </controller>";
-    let text = text
-        .replace("  <metadata/>\n", "")
-        .replace(alias, "<controller type='usb' index='0' model='none'/>");
-    let mut lines = Vec::new();
-    for line in text.lines() {
-        // A domain that was started again has another number.
-        if let Some((start, _)) = line.split_once(" id='").filter(|_| line.starts_with("<domain ")) {
-            lines.push(start.to_owned());
-            continue;
-        }
-        // Its channels' sockets are named after it.
-        if let Some((start, _)) = line.split_once("/channel/") {
-            lines.push(start.to_owned());
-            continue;
-        }
-        let is_image = line.contains("<source ") || line.contains("<backingStore ");
-        match line.split_once(" index='").filter(|_| is_image) {
-            Some((start, rest)) => lines.push(format!("{start}{}", rest.split_once('\'').unwrap().1)),
-            None => lines.push(line.to_owned()),
-        }
-    }
-    lines.join("\n")
 }
 
 /// The element of one disk.

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod bed;
+pub mod definition;
 pub mod image;
 pub mod remote;
 pub mod scenario;

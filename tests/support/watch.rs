@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use super::bed::Bed;
+use super::definition::plain;
 use super::until;
 
 /// What a domain and the directory were like.
@@ -66,13 +67,6 @@ fn is_persistent(bed: &Bed, domain: &str) -> bool {
     let info = bed.virsh(&["dominfo", domain]);
     info.lines()
         .any(|line| line.starts_with("Persistent:") && line.ends_with("yes"))
-}
-
-/// What libvirt itself adds and forgets: an empty element where metadata were, an alias when it is restarted.
-fn plain(live: &str) -> String {
-    let alias = "<controller type='usb' index='0' model='none'>\n      <alias name='usb'/>\n    </controller>";
-    live.replace("  <metadata/>\n", "")
-        .replace(alias, "<controller type='usb' index='0' model='none'/>")
 }
 
 fn files(directory: &Path) -> BTreeSet<String> {

@@ -9,6 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::Result;
+use super::definition::unnumbered;
 use super::log::Log;
 use super::stand::{DISKS, DOMAIN, Stand, shown};
 
@@ -29,35 +30,13 @@ pub struct Picture {
     pub files: BTreeSet<PathBuf>,
 }
 
-/// Without what libvirt numbers anew, adds and forgets: the domain's number, indexes of images, an empty element where
-/// metadata were, an alias when it is restarted, whether the guest has opened a channel.
+/// Without what libvirt changes by itself, whether the guest has opened a channel, and where the disk is.
 fn plain(xml: &str, source: &str) -> String {
-    let alias = "<controller type='usb' index='0' model='none'>\n      <alias name='usb'/>\n    </controller>";
     let xml = xml
-        .replace("  <metadata/>\n", "")
-        .replace(alias, "<controller type='usb' index='0' model='none'/>")
         .replace(" state='connected'", "")
         .replace(" state='disconnected'", "")
         .replace(source, "@DISK@");
-    let mut lines = Vec::new();
-    for line in xml.lines() {
-        if let Some((start, _)) = line.split_once(" id='").filter(|_| line.starts_with("<domain ")) {
-            lines.push(start.to_owned());
-            continue;
-        }
-        // The domain's number is in the name, too.
-        if let Some((start, _)) = line.split_once("/channel/") {
-            lines.push(start.to_owned());
-            continue;
-        }
-        let is_image = line.contains("<source ") || line.contains("<backingStore ");
-        let index = line.split_once(" index='").filter(|_| is_image);
-        match index.and_then(|(start, rest)| Some((start, rest.split_once('\'')?.1))) {
-            Some((start, rest)) => lines.push(format!("{start}{rest}")),
-            None => lines.push(line.to_owned()),
-        }
-    }
-    lines.join("\n")
+    unnumbered(&xml)
 }
 
 /// The element of one disk.

@@ -6,6 +6,8 @@ mod agent;
 mod bed;
 mod cell;
 mod check;
+#[path = "../../../tests/support/definition.rs"]
+mod definition;
 mod fault;
 mod keep;
 mod log;

@@ -109,12 +109,8 @@ pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
 impl Engine {
     /// Writes the record; from then on the operation is this process's.
     pub(in crate::operation) fn new(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
-        let disks = plan.disks.iter().map(|disk| RecordedDisk {
-            target: disk.target.clone(),
-            destination: disk.destination.as_written().to_owned(),
-            format: disk.format.clone(),
-            made: None,
-        });
+        let disks = plan.disks.iter();
+        let disks = disks.map(|disk| RecordedDisk::new(&disk.target, &disk.destination, &disk.format));
         let details = Details {
             request: plan.request.clone(),
             fixed: None,
@@ -131,12 +127,7 @@ impl Engine {
     pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<Self> {
         let record = journal.read();
         let details: Details = record.details()?;
-        let plan = Plan {
-            guest: Arc::clone(guest),
-            clone_callback: None,
-            request: details.request,
-        };
-        let mut engine = Self::at_rest(plan, journal, shared);
+        let mut engine = Self::at_rest(Plan::found(guest, details.request), journal, shared);
         engine.subscribe()?;
         engine.fixed = details.fixed;
         // The mark is written behind the clones and their check.

@@ -112,12 +112,7 @@ pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
 impl Engine {
     /// Writes the record; from then on the operation is this process's.
     pub(in crate::operation) fn new(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
-        let disk = RecordedDisk {
-            target: plan.target.clone(),
-            destination: plan.destination.as_written().to_owned(),
-            format: plan.format.clone(),
-            made: None,
-        };
+        let disk = RecordedDisk::new(&plan.target, &plan.destination, &plan.format);
         let details = Details {
             request: plan.request.clone(),
             moved_at: None,
@@ -136,12 +131,7 @@ impl Engine {
     pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<Self> {
         let record = journal.read();
         let details: Details = record.details()?;
-        let plan = Plan {
-            guest: Arc::clone(guest),
-            clone_callback: None,
-            request: details.request,
-        };
-        let mut engine = Self::at_rest(plan, journal, shared);
+        let mut engine = Self::at_rest(Plan::found(guest, details.request), journal, shared);
         engine.subscribe()?;
         engine.moved_at = details.moved_at;
         engine.clone_progress = details.cloned;
@@ -416,7 +406,7 @@ impl Engine {
             (Method::Mirror, _) => return Ok(false),
             _ => &self.destination_overlay_path,
         };
-        self.device().is_active_layer(image)
+        self.plan.guest.has_active_layer(image)
     }
 
     fn copy_job(&self, finish: bool) -> Job {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Everything about a migration that can be found out and refused before the first side effect.
 
-use std::ops::Deref;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,26 +10,14 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::image::{Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Device, Disk, Encryption, Source};
+use crate::operation::planned::Planned;
 use crate::operation::preflight::{
     apart_if_in_use, find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
 };
-use crate::operation::types::{CloneCallback, CloneMethod, Method, MigrateOptions};
+use crate::operation::types::{CloneMethod, Method, MigrateOptions};
 
 /// A migration that may be started.
-pub(crate) struct Plan {
-    pub(crate) guest: Arc<Guest>,
-    /// No other process has it.
-    pub(crate) clone_callback: Option<CloneCallback>,
-    pub(crate) request: Request,
-}
-
-impl Deref for Plan {
-    type Target = Request;
-
-    fn deref(&self) -> &Request {
-        &self.request
-    }
-}
+pub(crate) type Plan = Planned<Request>;
 
 /// What was asked for, and what was decided for it: all that the operation's record keeps of the plan.
 #[derive(Debug, Clone, Serialize, Deserialize)]

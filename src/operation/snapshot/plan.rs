@@ -2,7 +2,6 @@
 //! Everything that can be found out and refused before the first side effect.
 
 use std::collections::HashSet;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +14,11 @@ use crate::image::{Backing, Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Disk, DomainXml, Source, Target};
 use crate::operation::clone_snapshot::plan::{Way, choose};
+use crate::operation::planned::Planned;
 use crate::operation::preflight::{
     find_disk, images_in_use, libvirt_target, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
 };
-use crate::operation::types::{CloneCallback, CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
+use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
 
 const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -39,20 +39,7 @@ pub(crate) struct PlannedDisk {
 }
 
 /// A snapshot that may be started.
-pub(crate) struct Plan {
-    pub(crate) guest: Arc<Guest>,
-    /// No other process has it.
-    pub(crate) clone_callback: Option<CloneCallback>,
-    pub(crate) request: Request,
-}
-
-impl Deref for Plan {
-    type Target = Request;
-
-    fn deref(&self) -> &Request {
-        &self.request
-    }
-}
+pub(crate) type Plan = Planned<Request>;
 
 /// What was asked for, and what was decided for it: all that the operation's record keeps of the plan.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! An operation that may be started, or is taken up: of what its record keeps, and of what only a process has.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::types::CloneCallback;
+use crate::driver::Guest;
+
+pub(crate) struct Planned<Request> {
+    pub(crate) guest: Arc<Guest>,
+    /// No other process has it.
+    pub(crate) clone_callback: Option<CloneCallback>,
+    pub(crate) request: Request,
+}
+
+impl<Request> Planned<Request> {
+    /// As a record has it, whose process is gone and its function with it.
+    pub(super) fn found(guest: &Arc<Guest>, request: Request) -> Self {
+        Self {
+            guest: Arc::clone(guest),
+            clone_callback: None,
+            request,
+        }
+    }
+}
+
+impl<Request> Deref for Planned<Request> {
+    type Target = Request;
+
+    fn deref(&self) -> &Request {
+        &self.request
+    }
+}

@@ -15,11 +15,27 @@ use super::types::Consistency;
 use crate::driver::{Guest, Stopped};
 use crate::error::{Error, ErrorCode, Result};
 use crate::guard;
-use crate::libvirt::Quiet;
+use crate::libvirt::{Quiet, State};
 
 /// Bytes per second of a backup's jobs while the window is open: QEMU starts up to 64 requests at once and goes on at
 /// full speed, and the thaw and the guest's first writes wait behind them.
 const HELD: u64 = 16 << 20;
+
+const FROZEN: Stopped = Stopped {
+    frozen: true,
+    paused: false,
+};
+const PAUSED: Stopped = Stopped {
+    frozen: false,
+    paused: true,
+};
+
+/// One for each way to stop a guest: a thaw may have to be repeated long after the window, when who pauses the guest is
+/// somebody else.
+struct Guards {
+    freeze: Option<Arc<guard::Armed>>,
+    pause: Option<guard::Armed>,
+}
 
 /// What the window is to do around the fixing call.
 pub(super) struct Window<'a> {
@@ -48,13 +64,13 @@ pub(super) struct Fixed {
 impl Window<'_> {
     /// Opens the window, runs `fix` in it with the deadline, closes it.
     pub(super) fn run(&self, fix: impl FnOnce(Instant) -> Result<()>) -> Result<Fixed> {
-        let guard = self.guard()?;
+        let guards = self.guards()?;
         if self.freeze {
             let seconds = self.limit.as_millis().div_ceil(1000);
             self.guest
                 .set_agent_timeout(Some(u32::try_from(seconds).unwrap_or(u32::MAX)))?;
         }
-        let watch = Watch::start(self, guard)?;
+        let watch = Watch::start(self, guards)?;
         let result = self.run_watched(&watch, fix);
         let undo = Arc::clone(&watch.undo);
         drop(watch);
@@ -71,15 +87,13 @@ impl Window<'_> {
     }
 
     /// None where there is nothing to guard, or nobody to do it.
-    fn guard(&self) -> Result<Option<Arc<guard::Armed>>> {
-        let stopped = Stopped {
-            frozen: self.freeze,
-            paused: self.pause_unfrozen,
-        };
-        if !stopped.frozen && !stopped.paused {
-            return Ok(None);
-        }
-        Ok(guard::arm(self.guest, stopped, self.limit)?.map(Arc::new))
+    fn guards(&self) -> Result<Guards> {
+        let arm = |stopped: Stopped| guard::arm(self.guest, stopped, self.limit);
+        let (frozen, paused) = (self.freeze.then_some(FROZEN), self.pause_unfrozen.then_some(PAUSED));
+        Ok(Guards {
+            freeze: frozen.map(arm).transpose()?.flatten().map(Arc::new),
+            pause: paused.map(arm).transpose()?.flatten(),
+        })
     }
 
     fn run_watched(&self, watch: &Watch, fix: impl FnOnce(Instant) -> Result<()>) -> Result<Fixed> {
@@ -103,7 +117,8 @@ impl Window<'_> {
         }
         let mut pause = Duration::ZERO;
         let mut paused_at = None;
-        if self.pause_unfrozen && frozen == 0 {
+        // One that somebody else paused is theirs to resume.
+        if self.pause_unfrozen && frozen == 0 && self.guest.get_power_state()? != State::Paused {
             undo.paused.store(true, Ordering::SeqCst);
             paused_at = Some(Instant::now());
             self.guest.pause()?;
@@ -236,13 +251,15 @@ struct Watch {
     undo: Arc<Undo>,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// Given up last.
+    _pause_guard: Option<guard::Armed>,
 }
 
 impl Watch {
-    fn start(window: &Window<'_>, guard: Option<Arc<guard::Armed>>) -> Result<Self> {
+    fn start(window: &Window<'_>, guards: Guards) -> Result<Self> {
         let undo = Arc::new(Undo {
             guest: Arc::clone(window.guest),
-            guard,
+            guard: guards.freeze,
             frozen: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             expired: AtomicBool::new(false),
@@ -256,7 +273,12 @@ impl Watch {
         if window.backup {
             threads.push(tend_backup(&undo, &shared, deadline)?);
         }
-        Ok(Self { undo, shared, threads })
+        Ok(Self {
+            undo,
+            shared,
+            threads,
+            _pause_guard: guards.pause,
+        })
     }
 }
 
@@ -339,10 +361,7 @@ fn keep_thawing(guest: &Arc<Guest>, guard: Option<Arc<guard::Armed>>) {
             log::debug!("{error}; thawing over the shared connection");
             shared
         });
-        guest.let_go_until_certain(Stopped {
-            frozen: true,
-            paused: false,
-        });
+        guest.let_go_until_certain(FROZEN);
         drop(guard);
     });
     if let Err(error) = spawned {

@@ -23,6 +23,8 @@ const NAMESPACE: &str = "urn:livedisk:claim:";
 /// Longer than anybody holds a claim.
 const PATIENCE: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(5);
+/// How long a daemon that is away is waited for, to take a claim away.
+const AWAY: Duration = Duration::from_secs(5);
 
 /// This process's own. Where a connection dies with a claim, its note stays, and is told from a living one by this.
 static HELD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -104,6 +106,20 @@ impl<'a> Claim<'a> {
         self.write_by(self.guest, &self.id, note)
     }
 
+    /// A daemon that is being started again is soon back.
+    fn remove_when_back(&self) -> Result<()> {
+        let deadline = Instant::now() + AWAY;
+        loop {
+            let apart = self.guest.apart();
+            match apart.and_then(|guest| self.write_by(&guest, &self.id, None)) {
+                Err(error) if error.code() == ErrorCode::NoConnection && Instant::now() < deadline => {
+                    thread::sleep(AWAY / 50);
+                }
+                other => return other,
+            }
+        }
+    }
+
     fn write_by(&self, guest: &Guest, id: &str, note: Option<&Note>) -> Result<()> {
         let text = note.map(to_element).transpose()?;
         let uri = format!("{NAMESPACE}{id}");
@@ -140,10 +156,7 @@ impl Drop for Claim<'_> {
         held().remove(&self.id);
         let removed = match self.write(None) {
             // Not by the shared connection, whose users have to see that it died.
-            Err(error) if error.code() == ErrorCode::NoConnection => self
-                .guest
-                .apart()
-                .and_then(|guest| self.write_by(&guest, &self.id, None)),
+            Err(error) if error.code() == ErrorCode::NoConnection => self.remove_when_back(),
             other => other,
         };
         // Where it cannot be taken away now, the next one of this process does, or anybody's when this process is dead.

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! One disk of a guest and its block job.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use super::guest::Guest;
 use crate::error::Result;
-use crate::libvirt::{BlockJobInfo, Copy, IoTune};
+use crate::libvirt::{BlockJobInfo, BlockJobType, Copy, IoTune};
+
+/// How long a commit that was half begun may take to end.
+const HALF_BEGUN: Duration = Duration::from_secs(5);
 
 /// A disk of a guest, named by its target (`vda`).
 pub(crate) struct BlockDevice<'a> {
@@ -88,9 +94,31 @@ impl<'a> BlockDevice<'a> {
 
     /// Commits the active layer into the one below it (virDomainBlockCommit).
     pub(crate) fn commit(&self) -> Result<()> {
-        self.guest
-            .call(&self.what("cannot start the active commit of"), |domain| {
-                domain.active_commit(self.target)
-            })
+        let start = || {
+            self.guest
+                .call(&self.what("cannot start the active commit of"), |domain| {
+                    domain.active_commit(self.target)
+                })
+        };
+        match start() {
+            Err(error) if self.has_half_begun_commit()? => {
+                log::info!("{error}; ending it first");
+                self.abort_job()?;
+                let deadline = Instant::now() + HALF_BEGUN;
+                while self.get_job_info()?.is_some() && Instant::now() < deadline {
+                    thread::sleep(HALF_BEGUN / 100);
+                }
+                start()
+            }
+            other => other,
+        }
+    }
+
+    /// A libvirtd that died as it began a commit knows the job when it is back, and has no `<mirror>` to pivot to.
+    fn has_half_begun_commit(&self) -> Result<bool> {
+        let config = self.guest.get_config(false)?;
+        let has_mirror = config.disk(self.target).is_some_and(|disk| disk.mirror.is_some());
+        let job = self.get_job_info()?.map(|info| info.kind);
+        Ok(!has_mirror && job == Some(BlockJobType::ActiveCommit))
     }
 }

@@ -10,7 +10,7 @@ use super::block_device::BlockDevice;
 use super::failure::one_line;
 use super::host::Host;
 use crate::error::{Error, ErrorCode, Result};
-use crate::libvirt::xml::{DomainXml, without_metadata, without_overlay};
+use crate::libvirt::xml::{DomainXml, disk_on, with_disk, without_metadata, without_overlay};
 use crate::libvirt::{self, Domain, Event, JobStats, State, Subscription};
 
 /// How long the agent is given for a plain question, in seconds.
@@ -255,34 +255,45 @@ impl Guest {
     /// libvirt keeps an empty `<metadata/>` where the last element was removed; a definition that had none before gets its old
     /// form back, in one step. The domain stays defined throughout. False where it holds somebody else's.
     fn drop_metadata(&self, uri: &str) -> Result<bool> {
-        let what = self.what("cannot tidy the definition of");
+        self.redefine(|definition| without_metadata(definition, uri))
+    }
+
+    /// Changes the inactive definition, unless there is nothing to change; whether there was.
+    fn redefine(&self, change: impl FnOnce(&str) -> std::result::Result<Option<String>, String>) -> Result<bool> {
+        let what = self.what("cannot change the definition of");
         let definition = self.call(&what, Domain::whole_definition)?;
-        let tidy = without_metadata(&definition, uri)
-            .map_err(|reason| Error::new(ErrorCode::Internal, format!("{what}: {reason}")))?;
-        if let Some(tidy) = &tidy {
+        let changed =
+            change(&definition).map_err(|reason| Error::new(ErrorCode::Internal, format!("{what}: {reason}")))?;
+        if let Some(changed) = &changed {
             let connection = self.host.connection();
             connection
-                .define(tidy)
+                .define(changed)
                 .map_err(|error| self.host.failed(&error, &what))?;
         }
-        Ok(tidy.is_some())
+        Ok(changed.is_some())
     }
 
     /// In the inactive definition `base` (path, format) becomes the disk's image, where `overlay` was.
     pub(crate) fn drop_overlay(&self, target: &str, overlay: &str, base: (&str, &str)) -> Result<()> {
-        let what = self.what("cannot change the definition of");
-        let definition = self.call(&what, Domain::whole_definition)?;
-        let changed = without_overlay(&definition, target, overlay, base)
-            .map_err(|reason| Error::new(ErrorCode::Internal, format!("{what}: {reason}")))?;
-        match changed {
-            Some(changed) => {
-                let connection = self.host.connection();
-                connection
-                    .define(&changed)
-                    .map_err(|error| self.host.failed(&error, &what))
-            }
-            None => Ok(()),
+        self.redefine(|definition| without_overlay(definition, target, overlay, base))
+            .map(drop)
+    }
+
+    /// The disk's element in the inactive definition, where its active layer has this path. `None` of a transient domain.
+    pub(crate) fn get_disk_definition(&self, target: &str, active: Option<&str>) -> Result<Option<String>> {
+        if !self.has_persistent_configuration()? {
+            return Ok(None);
         }
+        let what = self.what("cannot read the definition of");
+        let definition = self.call(&what, Domain::whole_definition)?;
+        disk_on(&definition, target, active)
+            .map_err(|reason| Error::new(ErrorCode::Internal, format!("{what}: {reason}")))
+    }
+
+    /// The inactive definition gets this element for the disk, and the domain starts with it.
+    pub(crate) fn define_disk(&self, target: &str, disk: &str) -> Result<()> {
+        self.redefine(|definition| with_disk(definition, target, disk))
+            .map(drop)
     }
 
     /// An external snapshot onto overlays that exist, without metadata (virDomainSnapshotCreateXML).

@@ -9,6 +9,7 @@ mod failure;
 mod guest;
 mod host;
 mod monitor;
+mod pivot;
 mod stopped;
 mod volume;
 
@@ -17,4 +18,5 @@ pub(crate) use block_device::BlockDevice;
 pub(crate) use failure::code_of_reason;
 pub(crate) use guest::{AgentStatus, Guest};
 pub(crate) use host::Host;
+pub(crate) use pivot::{Active, Nodes, Return};
 pub(crate) use stopped::Stopped;

@@ -397,20 +397,11 @@ pub(crate) fn commit(file: &File, base: &str, shown: &str) -> Result<()> {
     must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
 }
 
-/// `qemu-img compare` of two images that nobody uses.
-pub(crate) fn are_equal(one: &File, other: &File, format: &str, shown: &str) -> Result<bool> {
+/// `qemu-img compare` of two images (the one by path, format) that nobody uses.
+pub(crate) fn are_equal(one: (&str, &str), other: (&File, &str), shown: &str) -> Result<bool> {
     let what = format!("compare '{shown}'");
-    let path = format!(
-        "/proc/{}/fd/{}",
-        std::process::id(),
-        std::os::fd::AsRawFd::as_raw_fd(other)
-    );
-    let arguments = ["compare", "-q", "-f", format, "-F", format, STDIN, &path];
-    match run(&what, &arguments, Some(clone_of(one, &what)?), None)? {
-        (0, ..) => Ok(true),
-        (1, ..) => Ok(false),
-        (_, _, errors) => Err(failed(&what, &one_line(&errors))),
-    }
+    let arguments = ["compare", "-q", "-f", one.1, "-F", other.1, one.0, STDIN];
+    compared(&what, &arguments, Some(clone_of(other.0, &what)?))
 }
 
 #[cfg(test)]

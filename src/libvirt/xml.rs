@@ -7,7 +7,7 @@ mod metadata;
 mod volume;
 mod write;
 
-pub(crate) use chain::without_overlay;
+pub(crate) use chain::{disk_on, on_destination, with_disk, without_overlay};
 pub(crate) use disk::{Device, Disk, DomainXml, Encryption, Layer, Machine, Mirror, Source, backup_targets};
 pub(crate) use metadata::without_metadata;
 pub(crate) use volume::{NewVolume, volume, volume_format};

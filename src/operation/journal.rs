@@ -100,6 +100,16 @@ impl Journal {
         self.renewal.is_some()
     }
 
+    /// The active commit of this disk's overlay is about to pivot.
+    pub(super) fn note_pivot(&self, disk: usize) -> Result<()> {
+        self.write(|record| {
+            if let Some(disk) = record.disks.get_mut(disk) {
+                disk.pivoting = true;
+            }
+            Ok(())
+        })
+    }
+
     /// The record as it was written last.
     pub(super) fn read(&self) -> Record {
         self.pages.lock().clone()

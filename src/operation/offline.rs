@@ -2,17 +2,63 @@
 //! Overlays that a domain that is off was left with. QEMU's locks on the images see to it that either what is done here
 //! fails, or a start that comes in between.
 
+use std::time::Duration;
+
+use super::record::RecordedDisk;
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Made};
 
-/// What the guest wrote to the overlay goes into `base` (path, format), which becomes the disk again.
-pub(super) fn commit(guest: &Guest, target: &str, overlay: &str, base: (&str, &str)) -> Result<()> {
+/// How much later one of two images must have been written to for the order to be certain: more than a mirror that has
+/// caught up lags behind.
+const LATER: Duration = Duration::from_secs(1);
+
+/// What the guest wrote to the overlay goes into `base` (path, format), which becomes the disk again, with the element that
+/// it had at `home`, or as much of it as the definition tells.
+pub(super) fn commit(
+    guest: &Guest,
+    disk: &RecordedDisk,
+    overlay: &str,
+    base: (&str, &str),
+    home: Option<&str>,
+) -> Result<()> {
     let shown = overlay.escape_debug().to_string();
-    let (_, file) = Made::adopt(overlay)?;
-    log::info!("committing '{shown}' into '{}'", base.0.escape_debug());
-    image::commit(&file, base.0, &shown)?;
-    guest.drop_overlay(target, overlay, base)
+    if disk.pivoting && was_written_later(base.0, overlay) {
+        // A libvirtd that dies at the end of a pivot may not know the domain any more, and QEMU goes on for long.
+        log::warn!(
+            "the guest had gone on with '{}', which has all that '{shown}' has",
+            base.0.escape_debug()
+        );
+    } else {
+        let (_, file) = Made::adopt(overlay)?;
+        log::info!("committing '{shown}' into '{}'", base.0.escape_debug());
+        image::commit(&file, base.0, &shown)?;
+    }
+    name_base(guest, disk, overlay, base, home)
+}
+
+/// A definition that names the overlay names its base from now on: a libvirtd that dies behind a pivot may have changed the
+/// running domain alone.
+pub(super) fn name_base(
+    guest: &Guest,
+    disk: &RecordedDisk,
+    overlay: &str,
+    base: (&str, &str),
+    home: Option<&str>,
+) -> Result<()> {
+    match (guest.get_disk_definition(&disk.target, Some(overlay))?, home) {
+        (None, _) => Ok(()),
+        (Some(_), Some(home)) => guest.define_disk(&disk.target, home),
+        (Some(_), None) => guest.drop_overlay(&disk.target, overlay, base),
+    }
+}
+
+fn was_written_later(path: &str, than: &str) -> bool {
+    let written = |path: &str| std::fs::metadata(path).and_then(|metadata| metadata.modified());
+    match (written(path), written(than)) {
+        (Ok(path), Ok(than)) => path.duration_since(than).is_ok_and(|later| later > LATER),
+        _ => false,
+    }
 }
 
 /// An overlay that no definition names. libvirt may have died between taking the snapshot and saying so in the
@@ -35,19 +81,23 @@ pub(super) fn must_hold_nothing(overlay: &str, base: &str, what: &str) -> Result
     ))
 }
 
-/// QEMU died about to pivot from one overlay to the other. Where they show the same it does not matter whether it did.
-pub(super) fn must_be_equal(overlay: &str, other: &str, what: &str) -> Result<()> {
-    let (shown, other_shown) = (overlay.escape_debug().to_string(), other.escape_debug());
-    let (_, file) = Made::adopt(overlay)?;
-    let (_, other) = Made::adopt(other)?;
-    if image::are_equal(&file, &other, "qcow2", &shown)? {
-        return Ok(());
+/// QEMU ended about to pivot a copy that had caught up, from `before` to `behind` (path, format), and nobody saw whether it
+/// did: whether the guest's last writes are behind. Where both show the same it does not matter.
+pub(super) fn has_pivoted(before: (&str, &str), behind: (&str, &str), what: &str) -> Result<bool> {
+    let shown = before.0.escape_debug().to_string();
+    let (_, other) = Made::adopt(behind.0)?;
+    if was_written_later(behind.0, before.0) {
+        return Ok(true);
+    }
+    if was_written_later(before.0, behind.0) || image::are_equal(before, (&other, behind.1), &shown)? {
+        return Ok(false);
     }
     Err(Error::new(
         ErrorCode::Verify,
         format!(
-            "{what}: QEMU died in the pivot, and nobody knows whether '{shown}' or '{other_shown}' has the guest's last \
-             writes; start the domain, which goes on with the former, and recover again"
+            "{what}: QEMU died in the pivot, and nobody knows whether '{shown}' or '{}' has the guest's last writes; start \
+             the domain, which goes on with the former, and recover again",
+            behind.0.escape_debug()
         ),
     ))
 }

@@ -29,6 +29,10 @@ pub(crate) struct RecordedDisk {
     pub(crate) format: String,
     /// The image, if the operation made it.
     pub(crate) made: Option<Made>,
+    /// An active commit of its overlay was about to pivot.
+    pub(crate) pivoting: bool,
+    /// Its element in the definition before the operation, which gets overlays.
+    pub(crate) home: Option<String>,
 }
 
 impl RecordedDisk {
@@ -39,7 +43,15 @@ impl RecordedDisk {
             destination: destination.as_written().to_owned(),
             format: format.to_owned(),
             made: None,
+            pivoting: false,
+            home: None,
         }
+    }
+
+    /// It will be on an overlay, and its active layer now is this.
+    pub(crate) fn with_home(mut self, guest: &Guest, active: &str) -> Result<Self> {
+        self.home = guest.get_disk_definition(&self.target, Some(active))?;
+        Ok(self)
     }
 }
 
@@ -193,6 +205,8 @@ mod tests {
                 inode: u64::MAX,
                 born: Some((-1, 2)),
             }),
+            pivoting: true,
+            home: Some("<disk>'\"&amp;</disk>".into()),
         };
         let mut record = Record::new(Kind::Snapshot, Method::Mirror, vec![disk], &["]]>", "details"]).unwrap();
         record.back = Some("why <not>".into());

@@ -23,6 +23,8 @@ use super::stand::{DISKS, DOMAIN, Place, Stand};
 
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// A guest whose disks work again and that does not write for so long has given up.
+const GIVEN_UP: Duration = Duration::from_secs(10);
 /// How soon a guest whose agent was killed writes again, besides what the machine's own load costs.
 const THAW_LIMIT: Duration = Duration::from_secs(1);
 
@@ -81,6 +83,10 @@ enum Word {
 pub struct Notes {
     /// After its own end a record was left, which `livedisk recover` settled.
     pub recovered: bool,
+    /// libvirtd died at a moment that makes it forget the domain.
+    pub lost: bool,
+    /// The guest had given up its file systems, and was started anew.
+    pub restarted: bool,
     /// From SIGKILL of the agent to the guest's next writes.
     pub thawed_within: Option<Duration>,
 }
@@ -226,11 +232,11 @@ impl<'a> Run<'a> {
     fn bring(&self, course: Course, stops: &[&str]) -> Result<Agent> {
         let words = self.operation.words(&self.destinations);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let turn = self.operation.turning_point();
+        let turn = self.operation.turning_point(course);
         let first = match course {
             Course::Forward => stops.to_vec(),
             Course::Cancelled => [&[turn], stops].concat(),
-            Course::Recovering => vec![turn],
+            Course::Recovering | Course::Astray => vec![turn],
         };
         let mut agent = Agent::start(self.command(&words), &first)?;
         if course == Course::Forward {
@@ -248,6 +254,9 @@ impl<'a> Run<'a> {
         }
         agent.signal(Signal::KILL);
         agent.wait(PATIENCE)?;
+        if course == Course::Astray {
+            self.stand.pivot_unseen()?;
+        }
         Agent::start(self.command(&["recover", DOMAIN, "--verbose"]), stops)
     }
 
@@ -434,12 +443,16 @@ impl Cell {
             agent: &agent,
             destinations: &run.destinations,
             proxy: run.proxy.as_ref(),
+            lost: false,
             pending: None,
         };
         self.fault.inflict(&mut scene)?;
         agent.signal(Signal::CONT);
         let pending = scene.pending.take();
-        let mut notes = Notes::default();
+        let mut notes = Notes {
+            lost: scene.lost,
+            ..Notes::default()
+        };
         let result = self.see_through(&run, &mut agent, &mut notes);
         if let Some(mut pending) = pending {
             let _ = pending.wait();
@@ -456,7 +469,7 @@ impl Cell {
 
     fn word(&self, ended: ExitStatus, recovered: bool) -> Word {
         match ended.code() {
-            _ if self.course == Course::Recovering || recovered => Word::None,
+            _ if matches!(self.course, Course::Recovering | Course::Astray) || recovered => Word::None,
             Some(0) => Word::Done,
             None | Some(130) => Word::None,
             Some(_) => Word::Failed,
@@ -485,15 +498,28 @@ impl Cell {
             run.stand.await_off(PATIENCE)?;
         }
         let left = check::recorded(run.stand)? > 0;
-        if self.fault.kills_guest() && left {
+        if (self.fault.kills_guest() || notes.lost) && left {
             // Of a domain that is off, it settles what can be.
             notes.recovered = true;
             let _ = run.recover();
         }
+        if self.fault.may_fail_guest() && run.log.await_writing(GIVEN_UP).is_err() {
+            notes.restarted = true;
+            run.stand.virsh(&["destroy", DOMAIN])?;
+        }
         run.stand.await_guest(&run.log, PATIENCE)?;
         if left || status.signal().is_some() {
             notes.recovered = left;
-            run.recover()?;
+            if let Err(error) = run.recover() {
+                // As docs/operations.md has it for a libvirtd that died at the end of a commit.
+                if self.fault != Fault::DaemonKilled || check::agreement(run.stand).is_ok() {
+                    return Err(error);
+                }
+                notes.lost = true;
+                run.stand.virsh(&["destroy", DOMAIN])?;
+                run.recover()?;
+                run.stand.await_guest(&run.log, PATIENCE)?;
+            }
         }
         run.log.await_writing(PATIENCE)?;
         Ok(status)
@@ -505,6 +531,7 @@ impl Cell {
             agent,
             destinations: &run.destinations,
             proxy: run.proxy.as_ref(),
+            lost: false,
             pending: None,
         })
     }

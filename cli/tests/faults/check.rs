@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Result;
 use super::definition::unnumbered;
@@ -125,7 +125,16 @@ impl Form {
             let less = known_lines
                 .difference(&now_lines)
                 .map(|line| format!("-{}", line.trim()));
-            let all: Vec<_> = more.chain(less).collect();
+            let mut all: Vec<_> = more.chain(less).collect();
+            if all.is_empty() {
+                // The same lines in another order or number.
+                let mut pairs = now.lines().zip(known.lines());
+                all.extend(
+                    pairs
+                        .find(|(now, known)| now != known)
+                        .map(|(now, known)| format!("{now} instead of {known}")),
+                );
+            }
             if now != known {
                 found.push(format!("the {name} definition: {}", all.join(" ")));
             }
@@ -172,6 +181,7 @@ pub fn idle(stand: &Stand) -> Result<()> {
             return Err(format!("a block job is left on {target}: {}", job.trim()));
         }
     }
+    agreement(stand)?;
     for list in ["snapshot-list", "checkpoint-list"] {
         let names = stand.virsh(&[list, DOMAIN, "--name"])?;
         if !names.trim().is_empty() {
@@ -182,6 +192,27 @@ pub fn idle(stand: &Stand) -> Result<()> {
         0 => Ok(()),
         count => Err(format!("{count} operations are still recorded")),
     }
+}
+
+/// QEMU has the images open that libvirt names, and no others.
+pub fn agreement(stand: &Stand) -> Result<()> {
+    let xml = stand.virsh(&["dumpxml", DOMAIN])?;
+    let number = |text: &str, end: char| Some(text.split_once(end)?.0.to_owned());
+    let numbers = |target| {
+        let numbered = disk(&xml, target).split(" index='").skip(1);
+        numbered.filter_map(|text| number(text, '\'')).collect::<Vec<_>>()
+    };
+    let named: BTreeSet<_> = DISKS.into_iter().flat_map(numbers).collect();
+    let nodes = stand.qmp(&json!({ "execute": "query-named-block-nodes" }))?;
+    let nodes = nodes.as_array().ok_or("QEMU does not say which images it has open")?;
+    let open: BTreeSet<_> = nodes
+        .iter()
+        .filter_map(|node| number(node["node-name"].as_str()?.strip_prefix("libvirt-")?, '-'))
+        .collect();
+    if open == named {
+        return Ok(());
+    }
+    Err(format!("QEMU has images {open:?} open, and libvirt names {named:?}"))
 }
 
 /// The guest's disks hold all that it was told is written. Read beside a guest that stands still.

@@ -30,9 +30,10 @@ pub enum Fault {
     DestinationDeleted,
     SourceFails,
     ConnectionCut,
+    PivotUnseen,
 }
 
-pub const FAULTS: [Fault; 15] = [
+pub const FAULTS: [Fault; 16] = [
     Fault::AgentKilled,
     Fault::AgentTerminated,
     Fault::QemuKilled,
@@ -48,6 +49,7 @@ pub const FAULTS: [Fault; 15] = [
     Fault::DestinationDeleted,
     Fault::SourceFails,
     Fault::ConnectionCut,
+    Fault::PivotUnseen,
 ];
 
 /// What a fault is inflicted on.
@@ -56,6 +58,8 @@ pub struct Scene<'a> {
     pub agent: &'a Agent,
     pub destinations: &'a [String],
     pub proxy: Option<&'a Proxy>,
+    /// The new libvirtd did not know the domain any more, and its QEMU was ended.
+    pub lost: bool,
     /// A command to the guest that may be answered late or never.
     pub pending: Option<Child>,
 }
@@ -78,10 +82,7 @@ impl Fault {
             Self::DestinationFails | Self::DestinationHangs if operation.method == "clone" => {
                 Some("a clone's destination is a file on the source's own storage; what fails there is the source")
             }
-            Self::SourceFails if operation.method == "backup" => Some(
-                "QEMU's backup reads a block before the guest overwrites it, and where that fails it fails the guest's write \
-                 (README, Limits): what the guest's file system makes of write errors is the guest's",
-            ),
+            Self::PivotUnseen if operation.kind == Kind::Snapshot => Some("only a migration pivots to its copy"),
             _ => None,
         }
     }
@@ -100,6 +101,11 @@ impl Fault {
         }
     }
 
+    /// The one point that it is about.
+    pub fn only_at(self) -> Option<&'static str> {
+        (self == Self::PivotUnseen).then_some("before PivotCopy")
+    }
+
     /// How long it lasts while the agent goes on; none: until the agent has ended.
     pub fn lasts(self) -> Option<Duration> {
         match self {
@@ -116,13 +122,23 @@ impl Fault {
         matches!(self, Self::QemuKilled | Self::GuestReset | Self::GuestShutdown)
     }
 
+    /// Writes of the guest may fail: QEMU reads a block before a backup lets the guest overwrite it, and the rest of a cluster
+    /// before an overlay takes the guest's first write to it; and behind a migration's pivot the destination is its disk. What its
+    /// file system makes of that is the guest's, and a restart ends it.
+    pub fn may_fail_guest(self) -> bool {
+        matches!(self, Self::SourceFails | Self::DestinationFails)
+    }
+
     pub fn inflict(self, scene: &mut Scene<'_>) -> Result<()> {
         let stand = scene.stand;
         match self {
             Self::AgentKilled => scene.agent.signal(Signal::KILL),
             Self::AgentTerminated => scene.agent.signal(Signal::TERM),
             Self::QemuKilled => signal(stand.qemu()?, Signal::KILL),
-            Self::DaemonKilled => stand.restart_daemon()?,
+            Self::DaemonKilled => {
+                stand.restart_daemon()?;
+                scene.lost = stand.end_if_lost()?;
+            }
             Self::GuestReset => drop(stand.virsh(&["reset", DOMAIN])?),
             // A frozen guest does it once it is thawed.
             Self::GuestShutdown => scene.pending = Some(stand.control_later(&["poweroff"])?),
@@ -140,6 +156,7 @@ impl Fault {
                 }
             }
             Self::ConnectionCut => scene.proxy.ok_or("no proxy")?.cut(),
+            Self::PivotUnseen => stand.pivot_unseen()?,
         }
         Ok(())
     }
@@ -148,7 +165,8 @@ impl Fault {
     pub fn undo(self, scene: &mut Scene<'_>) -> Result<()> {
         let stand = scene.stand;
         match self {
-            Self::GuestPaused if stand.domain_state()? == "paused" => drop(stand.virsh(&["resume", DOMAIN])?),
+            // It may go on by itself just now.
+            Self::GuestPaused if stand.domain_state()? == "paused" => drop(stand.virsh(&["resume", DOMAIN])),
             Self::GuestAgentHangs => stand.control(&["agent", "cont"])?,
             Self::GuestAgentGone => stand.control(&["agent", "start"])?,
             Self::DestinationFull => stand.make_room()?,
@@ -188,6 +206,7 @@ impl fmt::Display for Fault {
             Self::DestinationDeleted => "destination deleted",
             Self::SourceFails => "source EIO",
             Self::ConnectionCut => "connection cut",
+            Self::PivotUnseen => "libvirtd SIGKILL in the pivot",
         })
     }
 }

@@ -75,6 +75,8 @@ impl Kept {
                 "of": of,
                 "outcome": "passed",
                 "recovered": notes.recovered,
+                "lost": notes.lost,
+                "restarted": notes.restarted,
                 "thawed_ms": notes.thawed_within.map(|time| time.as_millis()),
             }),
             Outcome::NotReached => json!({ "of": of, "outcome": "not reached" }),
@@ -98,6 +100,8 @@ fn outcome(line: &Value) -> Option<Outcome> {
     Some(match line["outcome"].as_str()? {
         "passed" => Outcome::Passed(Notes {
             recovered: line["recovered"] == true,
+            lost: line["lost"] == true,
+            restarted: line["restarted"] == true,
             thawed_within: line["thawed_ms"].as_u64().map(Duration::from_millis),
         }),
         "not reached" => Outcome::NotReached,

@@ -27,6 +27,8 @@ pub enum Course {
     Cancelled,
     /// Its process was killed, and `livedisk recover` is settling it.
     Recovering,
+    /// Its process and libvirtd were killed in the pivot of its copy, and `livedisk recover` is settling it.
+    Astray,
 }
 
 const fn snapshot(method: &'static str) -> Operation {
@@ -51,12 +53,18 @@ pub const OPERATIONS: [Operation; 5] = [
     migrate("mirror"),
 ];
 
-pub const COURSES: [Course; 3] = [Course::Forward, Course::Cancelled, Course::Recovering];
+pub const COURSES: [Course; 4] = [Course::Forward, Course::Cancelled, Course::Recovering, Course::Astray];
 
 impl Operation {
+    /// Only a migration pivots to its copy.
+    pub fn has(self, course: Course) -> bool {
+        course != Course::Astray || self.kind == Kind::Migrate
+    }
+
     /// Where it is cancelled, or its process killed: as late as there is a way back.
-    pub fn turning_point(self) -> &'static str {
+    pub fn turning_point(self, course: Course) -> &'static str {
         match (self.kind, self.method) {
+            _ if course == Course::Astray => "before PivotCopy",
             (Kind::Snapshot, "backup" | "clone") => "before WriteRecord(Fixed)",
             _ => "before WriteRecord(Fixing)",
         }
@@ -103,6 +111,7 @@ impl fmt::Display for Course {
             Self::Forward => "forward",
             Self::Cancelled => "cancelled",
             Self::Recovering => "recovering",
+            Self::Astray => "astray",
         })
     }
 }

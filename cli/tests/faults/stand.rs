@@ -7,7 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::removexattr;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
 use super::Result;
+use super::agent::signal;
 use super::bed::{Bed, until};
 use super::check::Picture;
 use super::log::Log;
@@ -139,6 +144,57 @@ impl Stand {
         }
     }
 
+    /// A command that libvirt passes on to QEMU.
+    pub fn qmp(&self, command: &Value) -> Result<Value> {
+        let answer = self.virsh(&["qemu-monitor-command", DOMAIN, &command.to_string()])?;
+        let mut answer: Value = serde_json::from_str(&answer).map_err(|error| format!("QMP: {error}"))?;
+        match answer["error"]["desc"].as_str() {
+            Some(reason) => Err(format!("{command}: {reason}")),
+            None => Ok(answer["return"].take()),
+        }
+    }
+
+    /// A libvirtd that dies while it tidies up behind a block job cannot read what it wrote of the domain ("unknown mirror job
+    /// type ''"): to it the domain is off, and QEMU runs. Nothing but ending that QEMU helps.
+    pub fn end_if_lost(&self) -> Result<bool> {
+        let qemu = self.qemu()?;
+        let runs = Path::new(&format!("/proc/{qemu}/exe")).exists();
+        if !runs || self.domain_state()? != "shut off" {
+            return Ok(false);
+        }
+        // Nobody notices at once.
+        thread::sleep(Duration::from_secs(2));
+        signal(qemu, Signal::KILL);
+        while Path::new(&format!("/proc/{qemu}/exe")).exists() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        // libvirt would keep what it remembers of the files' owners until the host is started again.
+        let entries = self.directories().into_iter().filter_map(|dir| fs::read_dir(dir).ok());
+        for entry in entries.flatten().flatten() {
+            for name in ["dac", "ref_dac", "timestamp_dac"] {
+                let _ = removexattr(entry.path(), format!("trusted.libvirt.security.{name}"));
+            }
+        }
+        Ok(true)
+    }
+
+    /// What is left when libvirtd dies between telling QEMU to pivot and noting that it did.
+    pub fn pivot_unseen(&self) -> Result<()> {
+        let jobs = self.qmp(&json!({ "execute": "query-jobs" }))?;
+        let jobs = jobs.as_array().into_iter().flatten();
+        let mut copies = jobs.filter(|job| job["type"] == "mirror");
+        let copy = copies.next().ok_or("there is no copy to pivot")?;
+        self.qmp(&json!({ "execute": "job-complete", "arguments": { "id": copy["id"] } }))?;
+        until("libvirt takes the copy for aborted", || {
+            let job = self.virsh(&["blockjob", "--raw", DOMAIN, "vda"]);
+            job.is_ok_and(|job| job.trim().is_empty())
+                && !self
+                    .virsh(&["dumpxml", DOMAIN])
+                    .is_ok_and(|xml| xml.contains("<mirror"))
+        });
+        self.restart_daemon()
+    }
+
     /// Starts the guest, or waits for one that boots, until it writes and its agent answers.
     pub fn await_guest(&self, log: &Log, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
@@ -153,7 +209,8 @@ impl Stand {
             // libvirt may learn late that QEMU was killed, or stopped the guest.
             match self.domain_state()?.as_str() {
                 "shut off" => drop(self.virsh(&["start", DOMAIN])?),
-                "paused" => drop(self.virsh(&["resume", DOMAIN])?),
+                // By itself it may go on just now.
+                "paused" => drop(self.virsh(&["resume", DOMAIN])),
                 _ => {}
             }
             if Instant::now() > deadline {

@@ -45,6 +45,8 @@ type Row = Box<dyn Fn(Key) -> bool>;
 pub struct Table {
     counts: BTreeMap<Key, Count>,
     recovered: BTreeMap<Fault, u32>,
+    lost: u32,
+    restarted: u32,
     thaws: Vec<Duration>,
     pub failed: Vec<String>,
 }
@@ -64,8 +66,12 @@ impl Table {
         match outcome {
             Outcome::Passed(Notes {
                 recovered,
+                lost,
+                restarted,
                 thawed_within,
             }) => {
+                self.lost += u32::from(*lost);
+                self.restarted += u32::from(*restarted);
                 self.count(cell).passed += 1;
                 *self.recovered.entry(cell.fault).or_default() += u32::from(*recovered);
                 self.thaws.extend(thawed_within);
@@ -166,6 +172,15 @@ impl Table {
             page,
             "\nCells in which a record was left for `livedisk recover`, which settled it: {settled}."
         );
+        let _ = writeln!(
+            page,
+            "\nCells in which libvirtd died while it was tidying up behind a block job, and knew nothing of the domain when it was \
+             back, or not where its disk is (docs/operations.md); there the guest's QEMU was ended as well, before recover: \
+             {}.\n\n\
+             Cells in which the guest gave up its file systems, because its own disk failed (a source that cannot be read \
+             fails writes behind an overlay or a backup; README, Limits), and was started anew: {}.",
+            self.lost, self.restarted
+        );
         if !self.failed.is_empty() {
             page.push_str("\n## Failed\n\n");
             for failed in &self.failed {
@@ -255,13 +270,15 @@ const HEAD: &str = "\
 
 Each operation is held before and after each of its steps, inside the freeze window, or let go for a random moment into a
 step; then something goes wrong. *forward*: the operation goes on. *cancelled*: it was cancelled as late as it can be and is
-being taken back. *recovering*: its process was killed there, and `livedisk recover` is settling what it left.
+being taken back. *recovering*: its process was killed there, and `livedisk recover` is settling what it left. *astray*: that,
+and libvirtd died in the pivot of a migration's copy before it could note it, so that QEMU is on an image that libvirt does
+not name.
 
 Then, on a real guest that writes numbered records on two disks without pause: where the agent's process is gone a new one
 runs `livedisk recover`; where the guest is gone it is started. After that the guest is thawed and writes; no
 acknowledged record is lost, torn or out of order, and its file systems are whole; `virsh dumpxml`, live and inactive, is as
 before or as after an undisturbed run, the same of both; there is no block job, no snapshot, no checkpoint, no record of an
-operation; and of files only what the table below allows. An image that is there is whole; an agent that said that it
+operation; QEMU has the images open that libvirt names and no others; and of files only what the table below allows. An image that is there is whole; an agent that said that it
 succeeded left what it said.
 
 ";

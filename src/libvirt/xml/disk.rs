@@ -46,6 +46,8 @@ pub(crate) struct Layer {
     pub(crate) format: Option<String>,
     pub(crate) source: Source,
     pub(crate) encryption: Option<Encryption>,
+    /// Of a running domain: libvirt's number of the image, which is in the names of QEMU's nodes.
+    pub(crate) index: Option<u32>,
 }
 
 /// The `<mirror>` of a copy or active commit that runs.
@@ -57,6 +59,8 @@ pub(crate) struct Mirror {
     pub(crate) ready: bool,
     /// Where it goes.
     pub(crate) source: Source,
+    /// libvirt's numbers of the images that it goes to, the uppermost first.
+    pub(crate) indices: Vec<u32>,
 }
 
 /// One disk.
@@ -145,19 +149,14 @@ impl Disk {
             source: Source::parse(element, "source"),
             // libvirt keeps the place that it was defined in.
             encryption: Encryption::of(element).or_else(|| Encryption::parse(element)),
+            index: element.get_child("source").and_then(index),
         }];
-        let mut backing = element.get_child("backingStore");
-        while let Some(layer) = backing {
-            if layer.get_child("source").is_none() {
-                break;
-            }
-            chain.push(Layer {
-                format: format_of(layer, "format"),
-                source: Source::parse(layer, "source"),
-                encryption: Encryption::of(layer),
-            });
-            backing = layer.get_child("backingStore");
-        }
+        chain.extend(below(element).map(|layer| Layer {
+            format: format_of(layer, "format"),
+            source: Source::parse(layer, "source"),
+            encryption: Encryption::of(layer),
+            index: index(layer),
+        }));
         Some(Self {
             target,
             device,
@@ -169,6 +168,12 @@ impl Disk {
                 job: attribute(mirror, "job").unwrap_or("copy").to_owned(),
                 ready: attribute(mirror, "ready") == Some("yes"),
                 source: Source::parse(mirror, "source"),
+                indices: mirror
+                    .get_child("source")
+                    .into_iter()
+                    .chain(below(mirror))
+                    .filter_map(index)
+                    .collect(),
             }),
         })
     }
@@ -245,6 +250,19 @@ pub(crate) fn backup_targets(text: &str) -> Result<Vec<(String, Source)>, String
     Ok(copied.filter_map(target).collect())
 }
 
+/// The `<backingStore>`s under an image, down to the last that there is.
+fn below(image: &Element) -> impl Iterator<Item = &Element> {
+    fn layer(above: &Element) -> Option<&Element> {
+        let layer = above.get_child("backingStore")?;
+        layer.get_child("source").map(|_| layer)
+    }
+    std::iter::successors(layer(image), |above| layer(above))
+}
+
+fn index(element: &Element) -> Option<u32> {
+    attribute(element, "index")?.parse().ok()
+}
+
 fn format_of(parent: &Element, child: &str) -> Option<String> {
     attribute(parent.get_child(child)?, "type").map(str::to_owned)
 }
@@ -254,9 +272,10 @@ mod tests {
     use super::*;
 
     const DOMAIN: &str = "<domain><metadata><a:b xmlns:a='urn:a'/></metadata><devices>
-        <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/a&#10;b&amp;.qcow2'/>
-          <backingStore type='file'><format type='raw'/><source file='/base'/><backingStore/></backingStore>
-          <mirror type='file' job='copy' ready='yes'><format type='raw'/><source file='/m'/></mirror>
+        <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/a&#10;b&amp;.qcow2' index='4'/>
+          <backingStore type='file' index='2'><format type='raw'/><source file='/base'/><backingStore/></backingStore>
+          <mirror type='file' job='copy' ready='yes'><format type='raw'/><source file='/m' index='5'/>
+          <backingStore type='file' index='6'><format type='raw'/><source file='/n'/><backingStore/></backingStore></mirror>
           <target dev='vda'/></disk>
         <disk type='file' device='cdrom'><target dev='sda'/><readonly/></disk>
         <disk type='network' device='disk'><source protocol='rbd' name='x'><encryption format='luks'/></source>
@@ -278,6 +297,8 @@ mod tests {
         assert_eq!(vda.backing().unwrap().format.as_deref(), Some("raw"));
         let mirror = vda.mirror.as_ref().unwrap();
         assert!(mirror.ready && mirror.source == Source::File("/m".into()));
+        assert_eq!(mirror.indices, [5, 6]);
+        assert_eq!((vda.active().index, vda.chain[1].index), (Some(4), Some(2)));
         assert_eq!(domain.disk("sda").unwrap().active().source, Source::Empty);
         assert_eq!(domain.disk("sda").unwrap().device, Device::Cdrom);
         let vdb = domain.disk("vdb").unwrap();

@@ -109,14 +109,16 @@ pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
 impl Engine {
     /// Writes the record; from then on the operation is this process's.
     pub(in crate::operation) fn new(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
-        let disks = plan.disks.iter();
-        let disks = disks.map(|disk| RecordedDisk::new(&disk.target, &disk.destination, &disk.format));
+        let disks = plan.disks.iter().map(|disk| {
+            RecordedDisk::new(&disk.target, &disk.destination, &disk.format).with_home(&plan.guest, source(disk).0)
+        });
+        let disks = disks.collect::<Result<Vec<_>>>()?;
         let details = Details {
             request: plan.request.clone(),
             fixed: None,
             disks: vec![DiskDetails::default(); plan.disks.len()],
         };
-        let record = Record::new(Kind::Snapshot, plan.method, disks.collect(), &details)?;
+        let record = Record::new(Kind::Snapshot, plan.method, disks, &details)?;
         let journal = Journal::begin(&plan.guest, record, claim)?;
         let mut engine = Self::at_rest(plan, journal, shared);
         engine.subscribe()?;
@@ -332,14 +334,16 @@ impl Engine {
             Step::Verify => self.verify(),
             Step::StartCommit(index) => self.start_commit(index),
             Step::PivotCommit(index) => {
+                self.journal.note_pivot(index)?;
                 self.device(index).pivot()?;
                 self.disks[index].commit.pivots();
                 Ok(())
             }
             Step::CommitOffline(index) => {
-                let planned = &self.plan.disks[index];
                 let overlay = &self.disks[index].overlay_path;
-                offline::commit(&self.plan.guest, &planned.target, overlay, source(planned))
+                let recorded = &self.journal.read().disks[index];
+                let base = source(&self.plan.disks[index]);
+                offline::commit(&self.plan.guest, recorded, overlay, base, recorded.home.as_deref())
             }
             Step::AbortCommit(index) => {
                 self.device(index).abort_job()?;
@@ -388,6 +392,9 @@ impl Engine {
     }
 
     fn remove_overlay(&mut self, index: usize) -> Result<()> {
+        let (recorded, base) = (&self.journal.read().disks[index], source(&self.plan.disks[index]));
+        let overlay = &self.disks[index].overlay_path;
+        offline::name_base(&self.plan.guest, recorded, overlay, base, recorded.home.as_deref())?;
         if let Some(overlay) = &self.disks[index].overlay {
             overlay.remove()?;
         }

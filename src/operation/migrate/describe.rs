@@ -43,6 +43,14 @@ pub(in crate::operation) fn step(step: Step, plan: &Plan) -> String {
         Step::Throttle => format!("throttle the guest's writes to disk '{target}' (virDomainSetBlockIoTune)"),
         Step::Unthrottle => "set the disk's own limits again".into(),
         Step::PivotCopy => "pivot to it: from here on the way is forward".into(),
+        Step::StartReturn => format!(
+            "libvirtd died in the pivot and does not know where the guest writes: copy that back to where libvirt has disk \
+             '{target}' (blockdev-mirror)"
+        ),
+        Step::AwaitReturn => "wait for QEMU".into(),
+        Step::Return => "pivot back".into(),
+        Step::CloseDestination => format!("let QEMU close '{destination}' (blockdev-del)"),
+        Step::SettlePivot => "see on which side of the pivot the guest's last writes are (qemu-img)".into(),
         Step::StartCommit => "commit the overlay into its base (virDomainBlockCommit, active)".into(),
         Step::CommitOffline => "commit the overlay into its base, and write that into the definition (qemu-img)".into(),
         Step::PivotCommit => "pivot to the base".into(),

@@ -2,17 +2,20 @@
 //! The hands of the migration. What comes when is `next`'s.
 
 use std::ffi::CString;
+use std::os::unix::fs::{MetadataExt, lchown};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Plan, Request};
 use super::{Chain, Failure, Observed, Step, describe, model, next, phase};
-use crate::driver::{BlockDevice, Guest, code_of_reason};
+use crate::driver::{Active, BlockDevice, Guest, Nodes, Return, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Identity, Made, Output, Place};
-use crate::libvirt::xml::{Disk, Mirror, Target, copy_destination, external_snapshot, overlay_destination};
+use crate::libvirt::xml::{
+    Disk, Mirror, Target, copy_destination, external_snapshot, on_destination, overlay_destination,
+};
 use crate::libvirt::{BlockJobType, Copy, IoTune, State, Subscription};
 use crate::operation::claim::Claim;
 use crate::operation::cloning;
@@ -29,6 +32,7 @@ use crate::operation::types::{CloneMethod, Consistency, Method, Phase, Report};
 
 /// A copy with no more than this left counts as drained: it is pivoted to at once.
 const DRAINED: u64 = 4 << 20;
+const RETURN_INTERVAL: Duration = Duration::from_millis(20);
 
 pub(in crate::operation) struct Engine {
     plan: Plan,
@@ -48,6 +52,17 @@ pub(in crate::operation) struct Engine {
     cloned: bool,
     clone_progress: (u64, u64),
     copy: Tracked,
+    /// The copy's, as soon as libvirt shows them.
+    nodes: Option<Nodes>,
+    /// The disk's element of the definition, while that names the destination because libvirt knows nothing of the pivot.
+    home: Option<String>,
+    /// Whose the images are that libvirt handed over to QEMU for the copy: path, user, group.
+    handed_over: Vec<(String, u32, u32)>,
+    /// QEMU and libvirt were seen to agree behind the copy.
+    agreed: bool,
+    returning: bool,
+    return_failure: Option<String>,
+    settled: bool,
     commit: Tracked,
     write_blocking: bool,
     limited: bool,
@@ -80,6 +95,9 @@ struct Details {
     copied: (u64, u64),
     /// The disk is throttled, and these limits are its own.
     throttled: Option<IoTune>,
+    nodes: Option<Nodes>,
+    home: Option<String>,
+    handed_over: Vec<(String, u32, u32)>,
 }
 
 fn internal(reason: String) -> Error {
@@ -99,6 +117,8 @@ pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
         cloned: false,
         destination_overlay: Image::Missing,
         copy: Job::NotStarted,
+        way_back: Job::NotStarted,
+        settled: false,
         commit: Job::NotStarted,
         limited: plan.bandwidth > 0,
         throttled: false,
@@ -113,12 +133,16 @@ impl Engine {
     /// Writes the record; from then on the operation is this process's.
     pub(in crate::operation) fn new(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
         let disk = RecordedDisk::new(&plan.target, &plan.destination, &plan.format);
+        let disk = disk.with_home(&plan.guest, &plan.source.0)?;
         let details = Details {
             request: plan.request.clone(),
             moved_at: None,
             cloned: (0, 0),
             copied: (0, 0),
             throttled: None,
+            nodes: None,
+            home: None,
+            handed_over: Vec::new(),
         };
         let record = Record::new(Kind::Migration, plan.method, vec![disk], &details)?;
         let journal = Journal::begin(&plan.guest, record, claim)?;
@@ -136,6 +160,7 @@ impl Engine {
         engine.moved_at = details.moved_at;
         engine.clone_progress = details.cloned;
         (engine.copy.done, engine.copy.total) = details.copied;
+        (engine.nodes, engine.home, engine.handed_over) = (details.nodes, details.home, details.handed_over);
         // The mark is written behind the clone and the comparison.
         engine.cloned = record.mark >= Mark::Copying;
         engine.verified = engine.cloned;
@@ -173,6 +198,13 @@ impl Engine {
             cloned: false,
             clone_progress: (0, 0),
             copy: Tracked::default(),
+            nodes: None,
+            home: None,
+            handed_over: Vec::new(),
+            agreed: false,
+            returning: false,
+            return_failure: None,
+            settled: false,
             commit: Tracked::default(),
             write_blocking: false,
             verified: false,
@@ -288,10 +320,10 @@ impl Engine {
             };
         }
         let copy = self.copy_job(finish);
-        let mut chain = chain?;
-        if alive && copy == Job::Failed && self.has_pivoted_unknown(chain)? {
-            chain = Chain::Foreign;
-        }
+        let (chain, way_back) = match chain? {
+            chain if alive => self.look_behind_pivot(chain, copy)?,
+            chain => (chain, Job::NotStarted),
+        };
         let destination = match &self.output {
             Some(output) => Image::of(Some(output)),
             None => made(&self.clone),
@@ -313,6 +345,8 @@ impl Engine {
             cloned: self.cloned,
             destination_overlay: stale(&self.destination_overlay, self.stale.destination_overlay),
             copy,
+            way_back,
+            settled: self.settled,
             commit: self.commit.commit_job(self.brake.can_be_tightened()),
             limited: self.limited,
             throttled: self.brake.is_on(),
@@ -362,6 +396,13 @@ impl Engine {
             (_, Some("")) if self.commit.started => Some(Which::Commit),
             _ => Some(Which::Copy),
         };
+        if let (Some(Which::Copy), Some(disk), Some(mirror)) = (kind, disk, &mirror)
+            && let Some(source) = disk.active().index
+            && matches!(chain, Chain::Source | Chain::Overlay)
+        {
+            let destination = mirror.indices.clone();
+            self.nodes = Some(Nodes { source, destination });
+        }
         let at = self.shared.began().elapsed();
         let target = self.plan.target.clone();
         let ends = self.shared.facts(|facts| {
@@ -395,18 +436,37 @@ impl Engine {
         Ok(chain)
     }
 
-    /// A libvirtd that died in the very pivot goes on with the chain from before, though the guest writes to the new one:
-    /// whatever was done by its word would lose that.
-    fn has_pivoted_unknown(&self, chain: Chain) -> Result<bool> {
-        if !matches!(chain, Chain::Source | Chain::Overlay) || self.journal.mark() != Mark::Fixing {
-            return Ok(false);
-        }
-        let image = match (self.plan.method, &self.plan.destination) {
-            (Method::Mirror, Destination::Path(path)) => path,
-            (Method::Mirror, _) => return Ok(false),
-            _ => &self.destination_overlay_path,
+    /// Where a pivot was about to be made and libvirt knows of no copy any more, QEMU has the last word: a libvirtd that died
+    /// in the very pivot goes on with the chain from before, and whatever was done by its word would lose the guest's writes.
+    fn look_behind_pivot(&mut self, chain: Chain, copy: Job) -> Result<(Chain, Job)> {
+        let is_over = matches!(copy, Job::NotStarted | Job::Completed | Job::Failed);
+        let copied = if self.plan.method == Method::Mirror {
+            Chain::Source
+        } else {
+            Chain::Overlay
         };
-        self.plan.guest.has_active_layer(image)
+        let is_before = chain == copied && self.journal.mark() == Mark::Fixing;
+        let Some(nodes) = self.nodes.as_ref().filter(|_| is_before && is_over && !self.agreed) else {
+            return Ok((chain, Job::NotStarted));
+        };
+        Ok(match self.plan.guest.find_active(nodes)? {
+            Active::Source { open: false } => {
+                self.agreed = true;
+                (chain, Job::NotStarted)
+            }
+            Active::Source { open: true } => (chain, Job::Completed),
+            Active::Destination(None) => (Chain::Astray, Job::NotStarted),
+            Active::Destination(Some(Return::Running)) => (Chain::Astray, Job::Running),
+            Active::Destination(Some(Return::Ready)) => (Chain::Astray, Job::Ready),
+            Active::Destination(Some(Return::Ending)) => (Chain::Astray, Job::Ending),
+            Active::Destination(Some(Return::Failed(reason))) => {
+                // What an earlier process failed with need not stay.
+                let job = if self.returning { Job::Failed } else { Job::NotStarted };
+                self.return_failure = Some(reason);
+                (Chain::Astray, job)
+            }
+            Active::Other => (Chain::Foreign, Job::NotStarted),
+        })
     }
 
     fn copy_job(&self, finish: bool) -> Job {
@@ -472,7 +532,24 @@ impl Engine {
             }
             Step::StartCommit => self.start_commit(),
             Step::PivotCopy => self.pivot_copy(),
+            Step::StartReturn => self.start_return(),
+            // libvirt has no event for a job that it does not know.
+            Step::AwaitReturn => {
+                let news = self.shared.news();
+                self.shared.await_news(news, RETURN_INTERVAL);
+                Ok(())
+            }
+            Step::Return => {
+                // Both have all that the guest wrote.
+                if let Some(home) = &self.home {
+                    self.plan.guest.define_disk(&self.plan.target, home)?;
+                }
+                self.plan.guest.complete_return(self.nodes()?)
+            }
+            Step::SettlePivot => self.settle_pivot(),
+            Step::CloseDestination => self.plan.guest.close_destination(self.nodes()?),
             Step::PivotCommit => {
+                self.journal.note_pivot(0)?;
                 self.device().pivot()?;
                 self.commit.pivots();
                 Ok(())
@@ -490,8 +567,14 @@ impl Engine {
             Step::Throttle => self.throttle(),
             Step::Unthrottle => self.unthrottle(),
             Step::CommitOffline => self.commit_offline(),
-            Step::RemoveOverlay => remove(&self.plan, &mut self.overlay),
-            Step::RemoveDestinationOverlay => remove(&self.plan, &mut self.destination_overlay),
+            Step::RemoveOverlay => {
+                self.name_what_is_below(&self.overlay_path)?;
+                remove(&self.plan, &mut self.overlay)
+            }
+            Step::RemoveDestinationOverlay => {
+                self.name_what_is_below(&self.destination_overlay_path)?;
+                remove(&self.plan, &mut self.destination_overlay)
+            }
             Step::RemoveDestination => self.remove_destination(),
             Step::DeleteSource => self.delete_source(),
             Step::RemoveRecord => self.remove_record(),
@@ -529,6 +612,9 @@ impl Engine {
     }
 
     fn write_record(&mut self, mark: Mark) -> Result<()> {
+        if mark == Mark::Fixing && self.journal.mark() < mark {
+            self.handed_over = self.look_at_owners();
+        }
         let made = self.clone.clone().or_else(|| self.output.as_ref()?.made().cloned());
         let details = Details {
             request: self.plan.request.clone(),
@@ -537,6 +623,9 @@ impl Engine {
             cloned: self.clone_progress,
             copied: (self.copy.done, self.copy.total),
             throttled: self.unthrottled.clone(),
+            nodes: self.nodes.clone(),
+            home: self.home.clone(),
+            handed_over: self.handed_over.clone(),
         };
         self.journal.write(|record| {
             record.mark = mark;
@@ -564,10 +653,37 @@ impl Engine {
             Chain::Moved => (&self.destination_overlay_path, plan.destination_path(), &plan.format),
             _ => (&self.overlay_path, plan.source.0.as_str(), &plan.source.1),
         };
-        if self.seen.chain == Chain::Overlay && self.seen.mark >= Mark::Fixing && self.destination_overlay.is_some() {
-            offline::must_be_equal(overlay, &self.destination_overlay_path, &what)?;
+        let recorded = &self.journal.read().disks[0];
+        let home = recorded.home.as_deref().filter(|_| self.seen.chain == Chain::Overlay);
+        offline::commit(&plan.guest, recorded, overlay, (base, format), home)
+    }
+
+    fn settle_pivot(&mut self) -> Result<()> {
+        let plan = &self.plan;
+        let what = format!("disk '{}' of domain '{}'", plan.target, plan.guest.name());
+        let (before, behind) = match (plan.method, &plan.destination) {
+            (Method::Clone, _) if !plan.volumes => (
+                (self.overlay_path.as_str(), "qcow2"),
+                (self.destination_overlay_path.as_str(), "qcow2"),
+            ),
+            (Method::Mirror, Destination::Path(path)) if plan.encryption.is_none() => (
+                (plan.source.0.as_str(), plan.source.1.as_str()),
+                (path.as_str(), plan.format.as_str()),
+            ),
+            // Where the images cannot be looked at from here, the definition has the last word.
+            _ => {
+                self.settled = true;
+                return Ok(());
+            }
+        };
+        if offline::has_pivoted(before, behind, &what)? {
+            if let Some(home) = plan.guest.get_disk_definition(&plan.target, Some(before.0))? {
+                let moved = on_destination(&home, &self.destination_xml()?).map_err(internal)?;
+                plan.guest.define_disk(&plan.target, &moved)?;
+            }
         }
-        offline::commit(&plan.guest, &plan.target, overlay, (base, format))
+        self.settled = true;
+        Ok(())
     }
 
     fn take_snapshot(&mut self) -> Result<()> {
@@ -655,17 +771,66 @@ impl Engine {
         self.output.as_mut().map_or(Ok(()), Output::publish)
     }
 
-    fn start_copy(&mut self) -> Result<()> {
+    fn nodes(&self) -> Result<&Nodes> {
+        self.nodes
+            .as_ref()
+            .ok_or_else(|| internal("the copy's nodes are not known".into()))
+    }
+
+    fn look_at_owners(&self) -> Vec<(String, u32, u32)> {
+        let paths = [self.plan.destination_path(), &self.destination_overlay_path];
+        let found = paths.into_iter().filter(|path| !path.is_empty()).filter_map(|path| {
+            let metadata = std::fs::symlink_metadata(path).ok()?;
+            Some((path.to_owned(), metadata.uid(), metadata.gid()))
+        });
+        found.collect()
+    }
+
+    fn start_return(&mut self) -> Result<()> {
+        // libvirt took them away from QEMU, which opens them anew when it stops writing to them.
+        for (path, user, group) in &self.handed_over {
+            if let Err(error) = lchown(path, Some(*user), Some(*group)) {
+                log::debug!("cannot hand '{}' over to QEMU again: {error}", path.escape_debug());
+            }
+        }
+        self.copy.started = true;
+        self.copy.failure = Some("libvirtd died in its pivot, and the guest was brought back".into());
+        // What the domain starts from if QEMU dies now is where the guest writes.
+        let (target, guest) = (&self.plan.target, &self.plan.guest);
+        if self.home.is_none() {
+            let config = guest.get_config(false)?;
+            if let Some(disk) = config.disk(target) {
+                self.home = guest.get_disk_definition(target, disk.active().source.path())?;
+            }
+            self.write_record(self.journal.mark())?;
+        }
+        let (target, guest) = (&self.plan.target, &self.plan.guest);
+        if let Some(home) = &self.home {
+            let moved = on_destination(home, &self.destination_xml()?).map_err(internal)?;
+            guest.define_disk(target, &moved)?;
+        }
+        guest.start_return(self.nodes()?, self.plan.method == Method::Clone)?;
+        self.returning = true;
+        Ok(())
+    }
+
+    /// As virDomainBlockCopy takes it.
+    fn destination_xml(&self) -> Result<String> {
         let plan = &self.plan;
-        let clone = plan.method == Method::Clone;
-        let xml = if clone {
+        let xml = if plan.method == Method::Clone {
             let mut chain = vec![(plan.destination_path().to_owned(), plan.format.clone())];
             chain.extend(plan.below.iter().cloned());
             overlay_destination(&self.destination_overlay_path, &chain)
         } else {
             copy_destination(&target_of(plan), &plan.format, plan.encryption.as_ref())
         };
-        let xml = xml.map_err(internal)?;
+        xml.map_err(internal)
+    }
+
+    fn start_copy(&mut self) -> Result<()> {
+        let xml = self.destination_xml()?;
+        let plan = &self.plan;
+        let clone = plan.method == Method::Clone;
         if let (Some(_), Some(output)) = (&plan.encryption, &self.output) {
             // libvirt formats an empty file only, and a copy that is made again had begun to fill it.
             output.empty()?;
@@ -715,6 +880,24 @@ impl Engine {
         self.device().pivot()?;
         self.copy.pivots();
         Ok(())
+    }
+
+    /// No definition names an overlay that is removed.
+    fn name_what_is_below(&self, overlay: &str) -> Result<()> {
+        let plan = &self.plan;
+        let recorded = &self.journal.read().disks[0];
+        let source = (plan.source.0.as_str(), plan.source.1.as_str());
+        let destination = (plan.destination_path(), plan.format.as_str());
+        if self.seen.chain != Chain::Destination {
+            return offline::name_base(&plan.guest, recorded, overlay, source, recorded.home.as_deref());
+        }
+        if overlay == self.overlay_path
+            && let Some(old) = plan.guest.get_disk_definition(&plan.target, Some(overlay))?
+        {
+            let moved = on_destination(&old, &self.destination_xml()?).map_err(internal)?;
+            plan.guest.define_disk(&plan.target, &moved)?;
+        }
+        offline::name_base(&plan.guest, recorded, &self.destination_overlay_path, destination, None)
     }
 
     fn remove_destination(&mut self) -> Result<()> {
@@ -795,12 +978,20 @@ impl Engine {
                     format!("{what}: {reason}; ask for WRITE_BLOCKING, or try again when the guest writes less"),
                 )
             }
+            Failure::Return => Error::new(
+                ErrorCode::JobFailed,
+                format!(
+                    "{what}: libvirtd died in the pivot and does not know that the guest writes to '{shown}', and QEMU's copy \
+                     back to where libvirt has it failed: {}; mend that, then recover (livedisk recover); until then every \
+                     image must stay",
+                    self.return_failure.as_deref().unwrap_or("without a reason")
+                ),
+            ),
             Failure::ForeignChain => Error::new(
                 ErrorCode::Busy,
                 format!(
-                    "{what}: its backing chain is none that the migration makes: somebody else changed it, or libvirtd died in \
-                     the pivot and does not know where the guest writes now; nothing more is touched; compare 'virsh dumpxml' \
-                     with QEMU's query-block (virsh qemu-monitor-command), and keep every image until they agree"
+                    "{what}: its backing chain is none that the migration makes, so somebody else changed it; nothing more is \
+                     touched; compare 'virsh dumpxml' with QEMU's query-block (virsh qemu-monitor-command)"
                 ),
             ),
         }

@@ -27,6 +27,8 @@ pub(crate) enum Chain {
     Overlay,
     Moved,
     Destination,
+    /// Source or Overlay as libvirt has it, which did not live to note the pivot; but the guest writes to the destination.
+    Astray,
     /// None of these: somebody else changed it.
     Foreign,
 }
@@ -51,6 +53,11 @@ pub(crate) struct Observed {
     pub(crate) destination_overlay: Image,
     /// The copy (of A' to B', or of A to B), as long as the chain rests on A.
     pub(crate) copy: Job,
+    /// Behind a pivot that libvirt knows nothing of, what brings the guest back to where libvirt has it; completed: its former
+    /// place is still open.
+    pub(crate) way_back: Job,
+    /// Of a domain that is off: on which side of the copy's pivot the guest's last writes are is known.
+    pub(crate) settled: bool,
     /// The active commit: of A' into A on the way back, of B' into B on the way forward.
     pub(crate) commit: Job,
     pub(crate) limited: bool,
@@ -84,6 +91,12 @@ pub(crate) enum Step {
     AwaitJobs,
     AwaitFinish,
     PivotCopy,
+    StartReturn,
+    AwaitReturn,
+    Return,
+    CloseDestination,
+    /// The same, of a domain that is off.
+    SettlePivot,
     PivotCommit,
     AbortCopy,
     AbortCommit,
@@ -105,6 +118,7 @@ pub(crate) enum Failure {
     Copy,
     Commit,
     NotConverging,
+    Return,
     ForeignChain,
 }
 
@@ -112,6 +126,16 @@ impl Observed {
     /// The guest lives on the destination: forward is the only way.
     pub(crate) fn passed_no_return(&self) -> bool {
         matches!(self.chain, Chain::Moved | Chain::Destination)
+    }
+
+    /// The pivot of the copy was about to be made, and the definition names what came before.
+    fn is_between(&self) -> bool {
+        let copied_to = match (self.method, self.chain) {
+            (Method::Mirror, Chain::Source) => self.destination,
+            (_, Chain::Overlay) => self.destination_overlay,
+            _ => Image::Missing,
+        };
+        self.mark == Mark::Fixing && copied_to.is_ours()
     }
 
     /// A job runs that has not caught up with the guest yet, or is about to.
@@ -122,7 +146,7 @@ impl Observed {
             Chain::Source | Chain::Overlay if self.copy == Job::Ready => self.finish,
             Chain::Overlay => runs(self.commit) || self.commit == Job::Ready,
             Chain::Moved => self.commit != Job::Failed,
-            Chain::Source | Chain::Destination | Chain::Foreign => false,
+            Chain::Source | Chain::Destination | Chain::Astray | Chain::Foreign => false,
         }
     }
 }
@@ -133,9 +157,23 @@ pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
     if seen.throttled && seen.alive && !seen.needs_throttle() {
         return Step::Unthrottle;
     }
+    if seen.alive && (seen.chain == Chain::Astray || seen.way_back == Job::Completed) {
+        return way_back(seen.way_back);
+    }
     match goal {
         Goal::Back if !seen.passed_no_return() => back(seen),
         Goal::Back | Goal::Forward => forward(seen),
+    }
+}
+
+/// Whatever the goal is, nothing else may be done meanwhile: libvirt would do it to the wrong image.
+fn way_back(job: Job) -> Step {
+    match job {
+        Job::NotStarted => Step::StartReturn,
+        Job::Running | Job::Stuck(_) | Job::Ending => Step::AwaitReturn,
+        Job::Ready => Step::Return,
+        Job::Completed => Step::CloseDestination,
+        Job::Failed => Step::Fail(Failure::Return),
     }
 }
 
@@ -144,7 +182,7 @@ fn forward(seen: &Observed) -> Step {
         Chain::Moved if seen.off => Step::CommitOffline,
         Chain::Moved if !seen.alive => Step::Fail(Failure::Restarted),
         _ if !seen.alive && seen.chain != Chain::Destination => Step::Fail(Failure::DomainGone),
-        Chain::Foreign => Step::Fail(Failure::ForeignChain),
+        Chain::Astray | Chain::Foreign => Step::Fail(Failure::ForeignChain),
         Chain::Source | Chain::Overlay if seen.mark == Mark::Absent => Step::WriteRecord(Mark::Begun),
         Chain::Source if seen.method == Method::Mirror => match (seen.mark, seen.destination) {
             (_, Image::Missing | Image::Half) => Step::MakeDestination,
@@ -208,13 +246,16 @@ fn conclude(seen: &Observed) -> Step {
 
 fn back(seen: &Observed) -> Step {
     match seen.chain {
-        Chain::Foreign => return Step::Fail(Failure::ForeignChain),
+        Chain::Astray | Chain::Foreign => return Step::Fail(Failure::ForeignChain),
         Chain::Source | Chain::Overlay if seen.alive => match seen.copy {
             Job::Running | Job::Stuck(_) | Job::Ready => return Step::AbortCopy,
             Job::Ending => return Step::AwaitJobs,
             Job::NotStarted | Job::Completed | Job::Failed => {}
         },
         _ => {}
+    }
+    if seen.off && seen.is_between() && !seen.settled {
+        return Step::SettlePivot;
     }
     if seen.chain == Chain::Overlay && seen.alive {
         return commit(seen.commit, Step::Fail(Failure::Commit));

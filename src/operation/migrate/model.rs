@@ -54,6 +54,23 @@ pub(crate) fn apply(seen: &mut Observed, step: Step) {
                 Chain::Moved
             };
         }
+        Step::StartReturn => seen.way_back = Job::Running,
+        Step::AwaitReturn => {
+            seen.way_back = match seen.way_back {
+                Job::Ending => Job::Completed,
+                _ => Job::Ready,
+            };
+            if seen.way_back == Job::Completed {
+                seen.chain = if seen.method == Method::Mirror {
+                    Chain::Source
+                } else {
+                    Chain::Overlay
+                };
+            }
+        }
+        Step::Return => seen.way_back = Job::Ending,
+        Step::SettlePivot => seen.settled = true,
+        Step::CloseDestination => seen.way_back = Job::NotStarted,
         Step::PivotCommit => {
             seen.commit = Job::Completed;
             seen.chain = if seen.chain == Chain::Moved {
@@ -115,6 +132,8 @@ mod tests {
             cloned: false,
             destination_overlay: Image::Missing,
             copy: Job::NotStarted,
+            way_back: Job::NotStarted,
+            settled: false,
             commit: Job::NotStarted,
             limited,
             throttled: false,
@@ -133,9 +152,22 @@ mod tests {
             worlds.push(world);
         };
         let runs = |job: Job| matches!(job, Job::Running | Job::Ready | Job::Stuck(_) | Job::Ending);
-        for off in [false, true] {
+        let (before, behind) = if seen.method == Method::Mirror {
+            (Chain::Source, Chain::Destination)
+        } else {
+            (Chain::Overlay, Chain::Moved)
+        };
+        // The definition names the one or the other.
+        let places = match seen.chain {
+            Chain::Astray => vec![before, behind],
+            chain => vec![chain],
+        };
+        for (off, chain) in [false, true]
+            .into_iter()
+            .flat_map(|off| places.iter().map(move |chain| (off, *chain)))
+        {
             with(&|world| {
-                (world.alive, world.off) = (false, off);
+                (world.alive, world.off, world.chain, world.way_back) = (false, off, chain, Job::NotStarted);
                 world.throttled = false;
                 for job in [&mut world.copy, &mut world.commit] {
                     if runs(*job) {
@@ -162,6 +194,19 @@ mod tests {
         });
         if runs(seen.copy) {
             with(&|world| world.copy = Job::Failed);
+        }
+        // libvirtd dies in the pivot.
+        if next(seen, Goal::Forward) == Step::PivotCopy {
+            with(&|world| (world.chain, world.copy) = (Chain::Astray, Job::Failed));
+            with(&|world| (world.chain, world.copy) = (Chain::Astray, Job::NotStarted));
+        }
+        // QEMU died behind it, and nobody noted it.
+        if next(seen, Goal::Back) == Step::SettlePivot {
+            with(&|world| (world.chain, world.settled) = (behind, true));
+        }
+        if seen.chain == Chain::Astray && runs(seen.way_back) {
+            with(&|world| world.way_back = Job::NotStarted);
+            with(&|world| world.way_back = Job::Failed);
         }
         if seen.copy == Job::Running {
             for remedy in [Remedy::WriteBlocking, Remedy::Throttle, Remedy::None] {
@@ -233,6 +278,7 @@ mod tests {
                 // Only what nobody can help is left: another instance of the guest, or a commit that QEMU failed.
                 Step::Fail(Failure::Restarted) => assert!(!seen.alive && !seen.off),
                 Step::Fail(Failure::Commit) => assert_eq!(end.commit, Job::Failed),
+                Step::Fail(Failure::Return) => assert_eq!(end.way_back, Job::Failed),
                 other => panic!("{other:?} from {seen:?}"),
             }
         }
@@ -242,11 +288,26 @@ mod tests {
     #[test]
     fn no_step_removes_what_the_guest_lives_on() {
         for (seen, goal) in reachable() {
+            if seen.alive && seen.chain == Chain::Astray {
+                let step = next(&seen, goal);
+                let returns = matches!(step, Step::StartReturn | Step::AwaitReturn | Step::Return);
+                assert!(
+                    returns || matches!(step, Step::Unthrottle | Step::Fail(Failure::Return)),
+                    "{step:?} from {seen:?}"
+                );
+            }
             match next(&seen, goal) {
                 Step::RemoveOverlay => assert!(matches!(seen.chain, Chain::Source | Chain::Destination)),
-                Step::RemoveDestination => assert_eq!(seen.chain, Chain::Source),
+                Step::RemoveDestination => {
+                    assert_eq!(seen.chain, Chain::Source);
+                    let unsettled = seen.off && seen.method == Method::Mirror && seen.mark == Mark::Fixing;
+                    assert!(seen.settled || !unsettled, "{seen:?}");
+                }
                 Step::RemoveDestinationOverlay => assert!(matches!(seen.chain, Chain::Source | Chain::Destination)),
-                Step::CommitOffline => assert!(seen.off && matches!(seen.chain, Chain::Overlay | Chain::Moved)),
+                Step::CommitOffline => {
+                    assert!(seen.off && matches!(seen.chain, Chain::Overlay | Chain::Moved));
+                    assert!(seen.settled || !seen.is_between(), "{seen:?}");
+                }
                 Step::DeleteSource => assert_eq!(seen.chain, Chain::Destination),
                 Step::PivotCopy => {
                     assert!(seen.copy == Job::Ready && (seen.method == Method::Mirror || seen.cloned) && seen.finish)

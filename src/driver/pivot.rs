@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The pivot of a copy, as QEMU knows of it. A libvirtd that dies between telling QEMU to pivot and noting that it did takes the
+//! copy for aborted when it is back (qemuBlockJobProcessEventConcludedCopyAbort), and names the source though the guest
+//! writes to the destination. So QEMU is brought back to the source, by a copy of its own that libvirt knows nothing of.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::guest::Guest;
+use crate::error::{Error, ErrorCode, Result};
+
+/// libvirt's numbers of the images of a copy, which are in the names of QEMU's nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Nodes {
+    /// Of the active layer that is copied.
+    pub(crate) source: u32,
+    /// Of the images that it is copied to, the uppermost first.
+    pub(crate) destination: Vec<u32>,
+}
+
+/// What QEMU has the guest's disk on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Active {
+    Source {
+        /// The destination is still open, for nobody.
+        open: bool,
+    },
+    Destination(Option<Return>),
+    Other,
+}
+
+/// The copy back to the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Return {
+    Running,
+    Ready,
+    Ending,
+    Failed(String),
+}
+
+impl Nodes {
+    fn is_of(node: &str, index: u32) -> bool {
+        node.starts_with(&format!("libvirt-{index}-"))
+    }
+
+    /// Its name in the job's is what tells this copy from any other.
+    fn job(&self) -> String {
+        format!("livedisk-return-{}", self.source)
+    }
+}
+
+impl Guest {
+    /// Where the disk is that was copied between these, now that libvirt knows of no copy any more.
+    pub(crate) fn find_active(&self, nodes: &Nodes) -> Result<Active> {
+        // Before the rest: a copy back that has ended since shows in the roots.
+        let jobs = self.ask("query-jobs")?;
+        let roots = self.roots()?;
+        let is_on = |index| roots.iter().any(|root| Nodes::is_of(root, index));
+        if is_on(nodes.source) {
+            let open =
+                jobs.iter().any(|job| job["id"] == nodes.job()) || !self.open_nodes(&nodes.destination)?.is_empty();
+            return Ok(Active::Source { open });
+        }
+        match nodes.destination.first() {
+            Some(&first) if is_on(first) => {}
+            _ => return Ok(Active::Other),
+        }
+        let job = jobs.iter().find(|job| job["id"] == nodes.job());
+        Ok(Active::Destination(job.map(|job| match job["status"].as_str() {
+            Some("ready") => Return::Ready,
+            Some("created" | "running" | "paused" | "standby") => Return::Running,
+            Some("concluded") => Return::Failed(job["error"].as_str().unwrap_or("without a reason").to_owned()),
+            _ => Return::Ending,
+        })))
+    }
+
+    /// Begins to copy to the source what the guest's disk has that it has not (`top`: in the active layer alone). From the
+    /// moment that it is ready each write of the guest goes to both before it is acknowledged.
+    pub(crate) fn start_return(&self, nodes: &Nodes, top: bool) -> Result<()> {
+        let roots = self.roots()?;
+        let destination = nodes.destination.first();
+        let device = roots
+            .iter()
+            .find(|root| destination.is_some_and(|&index| Nodes::is_of(root, index)));
+        let open = self.open_nodes(&[nodes.source])?;
+        // An image without a format layer has its storage layer alone.
+        let target = open.iter().find(|node| node.ends_with("-format")).or(open.first());
+        let (Some(device), Some(target)) = (device, target) else {
+            return Err(Error::new(
+                ErrorCode::Internal,
+                format!(
+                    "QEMU of domain '{}' has not both images of the copy open any more",
+                    self.name()
+                ),
+            ));
+        };
+        self.dismiss(nodes)?;
+        self.command(&json!({ "execute": "blockdev-mirror", "arguments": {
+            "job-id": nodes.job(),
+            // Its end is to be seen.
+            "auto-dismiss": false,
+            "device": device,
+            "target": target,
+            "sync": if top { "top" } else { "full" },
+            "copy-mode": "write-blocking",
+        }}))
+    }
+
+    /// The guest goes on with the source.
+    pub(crate) fn complete_return(&self, nodes: &Nodes) -> Result<()> {
+        self.command(&json!({ "execute": "job-complete", "arguments": { "id": nodes.job() } }))
+    }
+
+    /// What libvirt failed to close, since the guest was using it.
+    pub(crate) fn close_destination(&self, nodes: &Nodes) -> Result<()> {
+        self.dismiss(nodes)?;
+        // From the top of the chain down, and each format layer before what it lies on.
+        for &index in &nodes.destination {
+            let mut open = self.open_nodes(&[index])?;
+            open.sort_by_key(|node| !node.ends_with("-format"));
+            for node in open {
+                self.command(&json!({ "execute": "blockdev-del", "arguments": { "node-name": node } }))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy back that has ended.
+    fn dismiss(&self, nodes: &Nodes) -> Result<()> {
+        let jobs = self.ask("query-jobs")?;
+        match jobs.iter().find(|job| job["id"] == nodes.job()) {
+            Some(_) => self.command(&json!({ "execute": "job-dismiss", "arguments": { "id": nodes.job() } })),
+            None => Ok(()),
+        }
+    }
+
+    /// The nodes that devices have.
+    fn roots(&self) -> Result<Vec<String>> {
+        let devices = self.ask("query-block")?;
+        let roots = devices
+            .iter()
+            .filter_map(|device| device["inserted"]["node-name"].as_str());
+        Ok(roots.map(str::to_owned).collect())
+    }
+
+    fn open_nodes(&self, indices: &[u32]) -> Result<Vec<String>> {
+        let nodes = self.ask("query-named-block-nodes")?;
+        let names = nodes.iter().filter_map(|node| node["node-name"].as_str());
+        let wanted = names.filter(|name| indices.iter().any(|&index| Nodes::is_of(name, index)));
+        Ok(wanted.map(str::to_owned).collect())
+    }
+
+    fn ask(&self, question: &str) -> Result<Vec<Value>> {
+        let mut answer = self.monitor_command(&json!({ "execute": question }))?;
+        match answer["return"].take() {
+            Value::Array(list) => Ok(list),
+            _ => Err(self.refused(question, &answer)),
+        }
+    }
+
+    fn command(&self, command: &Value) -> Result<()> {
+        let answer = self.monitor_command(command)?;
+        if answer["return"].is_null() {
+            return Err(self.refused(&command["execute"].to_string(), &answer));
+        }
+        Ok(())
+    }
+
+    fn refused(&self, command: &str, answer: &Value) -> Error {
+        Error::new(
+            ErrorCode::JobFailed,
+            format!(
+                "QEMU of domain '{}' refuses {command}: {}",
+                self.name(),
+                answer["error"]["desc"].as_str().unwrap_or("without a reason")
+            ),
+        )
+    }
+}

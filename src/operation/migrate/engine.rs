@@ -612,7 +612,7 @@ impl Engine {
     }
 
     fn write_record(&mut self, mark: Mark) -> Result<()> {
-        if mark == Mark::Fixing && self.journal.mark() < mark {
+        if mark == Mark::Fixing && self.journal.mark() < mark && !self.plan.volumes {
             self.handed_over = self.look_at_owners();
         }
         let made = self.clone.clone().or_else(|| self.output.as_ref()?.made().cloned());

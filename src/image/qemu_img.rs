@@ -373,13 +373,16 @@ pub(crate) fn rebase_relative(file: &File, backing: (&str, &str), path: &str) ->
     must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
 }
 
-/// Whether a qcow2 image has content of its own.
+/// Whether a qcow2 image has content of its own, also one that QEMU has open. An error where it is no image yet.
 pub(crate) fn has_content(file: &File, shown: &str) -> Result<bool> {
     let what = format!("check '{shown}'");
-    let arguments = ["check", "-f", "qcow2", "--output=json", STDIN];
+    let arguments = ["check", "-U", "-f", "qcow2", "--output=json", STDIN];
     let (_, output, errors) = run(&what, &arguments, Some(clone_of(file, &what)?), None)?;
     let value: serde_json::Value = serde_json::from_str(&output).map_err(|_| failed(&what, &one_line(&errors)))?;
-    Ok(value["allocated-clusters"].as_u64() != Some(0))
+    // qemu-img leaves a zero out.
+    Ok(value["allocated-clusters"]
+        .as_u64()
+        .is_some_and(|clusters| clusters > 0))
 }
 
 /// Commits an overlay that nobody uses into `base`, which it must rest on. The overlay keeps its content.

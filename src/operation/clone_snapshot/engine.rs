@@ -136,7 +136,7 @@ impl Engine {
         engine.verified = record.mark == Mark::Fixed;
         engine.left_frozen = record.live && record.mark == Mark::Fixing && engine.plan.freeze && !engine.plan.paused;
         let config = guest.get_config(false)?;
-        let chains = engine.classify(&config);
+        let mut chains = engine.classify(&config);
         for (index, (recorded, known)) in record.disks.iter().zip(details.disks).enumerate() {
             engine.find_disk(index, recorded, known, &record);
             let found = config.disk(&recorded.target).and_then(|disk| disk.mirror.as_ref());
@@ -147,7 +147,14 @@ impl Engine {
             let before_snapshot = matches!(record.mark, Mark::Begun | Mark::Fixing) && record.back.is_none();
             if before_snapshot && chains[index] == Chain::Source && disk.overlay.is_some() {
                 let what = format!("disk '{}' of domain '{}'", recorded.target, guest.name());
-                offline::must_hold_nothing(&disk.overlay_path, source(&engine.plan.disks[index]).0, &what)?;
+                let base = source(&engine.plan.disks[index]).0;
+                if let Err(error) = offline::must_hold_nothing(&disk.overlay_path, base, &what) {
+                    // A snapshot that the process asked for as it died may be taken late.
+                    chains = engine.classify(&guest.get_config(false)?);
+                    if chains[index] == Chain::Source {
+                        return Err(error);
+                    }
+                }
             }
         }
         Ok(engine)

@@ -273,13 +273,21 @@ impl Engine {
         Ok(())
     }
 
-    fn look_for_lost_writes(&self, record: &Record) -> Result<()> {
+    fn look_for_lost_writes(&mut self, record: &Record) -> Result<()> {
         let suspicious = self.seen.chain == Chain::Source && record.back.is_none() && record.mark == Mark::Begun;
         if !suspicious || self.overlay.is_none() || self.plan.volumes {
             return Ok(());
         }
         let what = format!("disk '{}' of domain '{}'", self.plan.target, self.plan.guest.name());
-        offline::must_hold_nothing(&self.overlay_path, &self.plan.source.0, &what)
+        let Err(error) = offline::must_hold_nothing(&self.overlay_path, &self.plan.source.0, &what) else {
+            return Ok(());
+        };
+        // A snapshot that the process asked for as it died may be taken late.
+        self.find_jobs()?;
+        if self.seen.chain == Chain::Source {
+            return Err(error);
+        }
+        Ok(())
     }
 
     fn subscribe(&mut self) -> Result<()> {

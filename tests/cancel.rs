@@ -9,7 +9,7 @@ use std::time::Duration;
 use livedisk::{ErrorCode, EventLoop, Phase, SnapshotOptions};
 use support::bed::{Bare, Turn};
 use support::scenario::{self, METHODS};
-use support::{PATIENCE, await_copying, await_phase, disk, must_tell, snapshot};
+use support::{PATIENCE, await_phase, disk, must_tell, snapshot, start_copying};
 
 fn bed() -> Turn {
     // More than a backup's first requests, which no bandwidth holds back.
@@ -39,11 +39,13 @@ fn in_each_phase() {
                     disk("vdb", bed.path("two"), "qcow2"),
                 ])
             };
-            let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
-            match phase {
-                Phase::Copying => await_copying(&operation),
-                Phase::Ready => await_phase(&operation, phase),
-                _ => {}
+            let start = || bed.connection.start_live_snapshot("a", &options).unwrap();
+            let operation = match phase {
+                Phase::Copying => start_copying(start),
+                _ => start(),
+            };
+            if phase == Phase::Ready {
+                await_phase(&operation, phase);
             }
             operation.cancel().unwrap();
             assert_eq!(operation.poll(None).phase, Phase::Cancelled);
@@ -111,9 +113,7 @@ fn a_dropped_operation_goes_on_and_can_be_recovered() {
             bandwidth: 1 << 20,
             ..snapshot(vec![disk("vda", &out, "raw")])
         };
-        let operation = bed.connection.start_live_snapshot("left", &options).unwrap();
-        await_copying(&operation);
-        drop(operation);
+        drop(start_copying(|| bed.connection.start_live_snapshot("left", &options).unwrap()));
 
         let known = bed.connection.operations(Some("left")).unwrap();
         assert_eq!(known.len(), 1);

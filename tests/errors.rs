@@ -182,8 +182,7 @@ fn another_job_is_in_the_way() {
             bandwidth: 1 << 20,
             ..with(first, &one(bed.path("first")))
         };
-        let operation = bed.connection.start_live_snapshot("busy", &limited).unwrap();
-        support::await_copying(&operation);
+        let operation = support::start_copying(|| bed.connection.start_live_snapshot("busy", &limited).unwrap());
         let process = std::process::id().to_string();
         refused(
             &bed,

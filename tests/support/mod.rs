@@ -78,6 +78,21 @@ pub fn await_copying(operation: &Operation) {
     assert!(copies(operation), "it was too quick");
 }
 
+/// A limited operation in the middle of its copy. A backup may be through before it has its limit, which libvirt gives
+/// it only once it runs; it is then cancelled and begun again.
+pub fn start_copying(start: impl Fn() -> Operation) -> Operation {
+    (0..8)
+        .find_map(|_| {
+            let operation = start();
+            if copies(&operation) {
+                return Some(operation);
+            }
+            operation.cancel().unwrap();
+            None
+        })
+        .expect("it was always too quick")
+}
+
 /// The error has this code and tells all of these.
 pub fn must_tell(error: &Error, code: ErrorCode, parts: &[&str]) {
     assert_eq!(error.code(), code, "{error}");

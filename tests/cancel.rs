@@ -113,7 +113,9 @@ fn a_dropped_operation_goes_on_and_can_be_recovered() {
             bandwidth: 1 << 20,
             ..snapshot(vec![disk("vda", &out, "raw")])
         };
-        drop(start_copying(|| bed.connection.start_live_snapshot("left", &options).unwrap()));
+        drop(start_copying(|| {
+            bed.connection.start_live_snapshot("left", &options).unwrap()
+        }));
 
         let known = bed.connection.operations(Some("left")).unwrap();
         assert_eq!(known.len(), 1);

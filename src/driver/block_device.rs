@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::guest::Guest;
-use crate::error::Result;
+use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::{BlockJobInfo, BlockJobType, Copy, IoTune};
 
 /// How long a commit that was half begun may take to end.
@@ -88,8 +88,22 @@ impl<'a> BlockDevice<'a> {
 
     /// The READY job's destination becomes the disk (virDomainBlockJobAbort, PIVOT).
     pub(crate) fn pivot(&self) -> Result<()> {
-        self.guest
-            .call(&self.what("cannot pivot"), |domain| domain.block_job_pivot(self.target))
+        let what = self.what("cannot pivot");
+        let pivoted = self.guest.call(&what, |domain| domain.block_job_pivot(self.target));
+        match pivoted {
+            Err(error) if error.code() == ErrorCode::Libvirt && self.guest.has_left_overlay(self.target)? => {
+                Err(Error::new(
+                    ErrorCode::JobFailed,
+                    format!(
+                        "{}: libvirtd died as QEMU pivoted, and does not know that it did; the guest is well and nothing is \
+                         lost, but libvirt will not touch the disk before the domain was off; then recover (livedisk recover)",
+                        self.what("cannot tell libvirt of the pivot of")
+                    ),
+                )
+                .with_libvirt_code(error.libvirt_code()))
+            }
+            pivoted => pivoted,
+        }
     }
 
     /// Commits the active layer into the one below it (virDomainBlockCommit).

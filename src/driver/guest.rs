@@ -2,6 +2,7 @@
 //! A guest: its state, definition, agent, backup job and metadata.
 
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,6 +42,7 @@ pub(crate) struct Guest {
     uuid: String,
     /// The running instance: a domain that was restarted has another one.
     id: Option<u32>,
+    cut_off: AtomicBool,
 }
 
 impl Guest {
@@ -55,6 +57,7 @@ impl Guest {
             name,
             uuid,
             id,
+            cut_off: AtomicBool::new(false),
         })
     }
 
@@ -93,6 +96,7 @@ impl Guest {
     /// Takes the guest up again over a new connection, where the old one died. A daemon that has just started may not
     /// have taken up its running domains yet, so a guest that seems to be off is given some time.
     pub(crate) fn reconnect(&self) -> Result<()> {
+        self.cut_off.store(true, Ordering::SeqCst);
         let connection = self.host.reconnect()?;
         let deadline = Instant::now() + TAKING_UP;
         loop {
@@ -105,6 +109,11 @@ impl Guest {
             }
             thread::sleep(TAKING_UP_AGAIN);
         }
+    }
+
+    /// The connection died at some time, and libvirtd perhaps with it.
+    pub(crate) fn was_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::SeqCst)
     }
 
     /// The same guest over a connection of its own, for a call that may take long: on a shared one others wait for it.

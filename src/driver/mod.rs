@@ -9,6 +9,7 @@ mod failure;
 mod guest;
 mod host;
 mod monitor;
+mod overlay;
 mod pivot;
 mod stopped;
 mod volume;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What libvirt has no call for, asked of QEMU itself.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::guest::Guest;
 use crate::error::{Error, ErrorCode, Result};
@@ -19,4 +19,65 @@ impl Guest {
             )
         })
     }
+
+    /// The list that QEMU answers with.
+    pub(super) fn ask(&self, question: &str) -> Result<Vec<Value>> {
+        let mut answer = self.monitor_command(&json!({ "execute": question }))?;
+        match answer["return"].take() {
+            Value::Array(list) => Ok(list),
+            _ => Err(self.refused(question, &answer)),
+        }
+    }
+
+    /// Something that is to be done.
+    pub(super) fn command(&self, command: &Value) -> Result<()> {
+        let answer = self.monitor_command(command)?;
+        if answer["return"].is_null() {
+            return Err(self.refused(&command["execute"].to_string(), &answer));
+        }
+        Ok(())
+    }
+
+    /// The nodes that devices have.
+    pub(super) fn roots(&self) -> Result<Vec<String>> {
+        let devices = self.ask("query-block")?;
+        let roots = devices
+            .iter()
+            .filter_map(|device| device["inserted"]["node-name"].as_str());
+        Ok(roots.map(str::to_owned).collect())
+    }
+
+    /// A job that has ended, if it is still there.
+    pub(super) fn dismiss(&self, job: &str) -> Result<()> {
+        let jobs = self.ask("query-jobs")?;
+        match jobs.iter().find(|known| known["id"] == job) {
+            Some(_) => self.command(&json!({ "execute": "job-dismiss", "arguments": { "id": job } })),
+            None => Ok(()),
+        }
+    }
+
+    /// The nodes of an image.
+    pub(super) fn close(&self, mut nodes: Vec<String>) -> Result<()> {
+        // The format layer before what it lies on.
+        nodes.sort_by_key(|node| !node.ends_with("-format"));
+        nodes.iter().try_for_each(|node| {
+            self.command(&json!({ "execute": "blockdev-del", "arguments": { "node-name": node } }))
+        })
+    }
+
+    fn refused(&self, command: &str, answer: &Value) -> Error {
+        Error::new(
+            ErrorCode::JobFailed,
+            format!(
+                "QEMU of domain '{}' refuses {command}: {}",
+                self.name(),
+                answer["error"]["desc"].as_str().unwrap_or("without a reason")
+            ),
+        )
+    }
+}
+
+/// Of an image's nodes: one without a format layer has its storage layer alone.
+pub(super) fn uppermost(nodes: &[String]) -> Option<&String> {
+    nodes.iter().find(|node| node.ends_with("-format")).or(nodes.first())
 }

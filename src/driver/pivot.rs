@@ -4,9 +4,10 @@
 //! writes to the destination. So QEMU is brought back to the source, by a copy of its own that libvirt knows nothing of.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::guest::Guest;
+use super::monitor::uppermost;
 use crate::error::{Error, ErrorCode, Result};
 
 /// libvirt's numbers of the images of a copy, which are in the names of QEMU's nodes.
@@ -39,7 +40,7 @@ pub(crate) enum Return {
 }
 
 impl Nodes {
-    fn is_of(node: &str, index: u32) -> bool {
+    pub(super) fn is_of(node: &str, index: u32) -> bool {
         node.starts_with(&format!("libvirt-{index}-"))
     }
 
@@ -83,8 +84,7 @@ impl Guest {
             .iter()
             .find(|root| destination.is_some_and(|&index| Nodes::is_of(root, index)));
         let open = self.open_nodes(&[nodes.source])?;
-        // An image without a format layer has its storage layer alone.
-        let target = open.iter().find(|node| node.ends_with("-format")).or(open.first());
+        let target = uppermost(&open);
         let (Some(device), Some(target)) = (device, target) else {
             return Err(Error::new(
                 ErrorCode::Internal,
@@ -94,7 +94,7 @@ impl Guest {
                 ),
             ));
         };
-        self.dismiss(nodes)?;
+        self.dismiss(&nodes.job())?;
         self.command(&json!({ "execute": "blockdev-mirror", "arguments": {
             "job-id": nodes.job(),
             // Its end is to be seen.
@@ -113,67 +113,18 @@ impl Guest {
 
     /// What libvirt failed to close, since the guest was using it.
     pub(crate) fn close_destination(&self, nodes: &Nodes) -> Result<()> {
-        self.dismiss(nodes)?;
-        // From the top of the chain down, and each format layer before what it lies on.
-        for &index in &nodes.destination {
-            let mut open = self.open_nodes(&[index])?;
-            open.sort_by_key(|node| !node.ends_with("-format"));
-            for node in open {
-                self.command(&json!({ "execute": "blockdev-del", "arguments": { "node-name": node } }))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A copy back that has ended.
-    fn dismiss(&self, nodes: &Nodes) -> Result<()> {
-        let jobs = self.ask("query-jobs")?;
-        match jobs.iter().find(|job| job["id"] == nodes.job()) {
-            Some(_) => self.command(&json!({ "execute": "job-dismiss", "arguments": { "id": nodes.job() } })),
-            None => Ok(()),
-        }
-    }
-
-    /// The nodes that devices have.
-    fn roots(&self) -> Result<Vec<String>> {
-        let devices = self.ask("query-block")?;
-        let roots = devices
+        self.dismiss(&nodes.job())?;
+        // From the top of the chain down.
+        nodes
+            .destination
             .iter()
-            .filter_map(|device| device["inserted"]["node-name"].as_str());
-        Ok(roots.map(str::to_owned).collect())
+            .try_for_each(|&index| self.close(self.open_nodes(&[index])?))
     }
 
-    fn open_nodes(&self, indices: &[u32]) -> Result<Vec<String>> {
+    pub(super) fn open_nodes(&self, indices: &[u32]) -> Result<Vec<String>> {
         let nodes = self.ask("query-named-block-nodes")?;
         let names = nodes.iter().filter_map(|node| node["node-name"].as_str());
         let wanted = names.filter(|name| indices.iter().any(|&index| Nodes::is_of(name, index)));
         Ok(wanted.map(str::to_owned).collect())
-    }
-
-    fn ask(&self, question: &str) -> Result<Vec<Value>> {
-        let mut answer = self.monitor_command(&json!({ "execute": question }))?;
-        match answer["return"].take() {
-            Value::Array(list) => Ok(list),
-            _ => Err(self.refused(question, &answer)),
-        }
-    }
-
-    fn command(&self, command: &Value) -> Result<()> {
-        let answer = self.monitor_command(command)?;
-        if answer["return"].is_null() {
-            return Err(self.refused(&command["execute"].to_string(), &answer));
-        }
-        Ok(())
-    }
-
-    fn refused(&self, command: &str, answer: &Value) -> Error {
-        Error::new(
-            ErrorCode::JobFailed,
-            format!(
-                "QEMU of domain '{}' refuses {command}: {}",
-                self.name(),
-                answer["error"]["desc"].as_str().unwrap_or("without a reason")
-            ),
-        )
     }
 }

@@ -39,6 +39,8 @@ struct Pages {
     record: Mutex<Record>,
     /// Another process has taken the operation over, and whatever is done to it is that one's to do.
     lost: AtomicBool,
+    /// This process has taken it over.
+    taken_over: bool,
 }
 
 /// Nothing is written while it lives.
@@ -50,14 +52,14 @@ impl Journal {
         record.had_metadata = has_own_metadata(&guest.get_config(true)?);
         record.live = true;
         write(guest, &record)?;
-        Self::keep(guest, record)
+        Self::keep(guest, record, false)
     }
 
     /// Takes over the record of an owner that is dead.
     pub(super) fn take_over(guest: &Arc<Guest>, mut record: Record, _claim: &Claim<'_>) -> Result<Self> {
         record.owner = Owner::this();
         write(guest, &record)?;
-        Self::keep(guest, record)
+        Self::keep(guest, record, true)
     }
 
     /// Of somebody else's record: nothing is written.
@@ -67,16 +69,18 @@ impl Journal {
                 guest: Arc::clone(guest),
                 record: Mutex::new(record),
                 lost: AtomicBool::new(false),
+                taken_over: false,
             }),
             renewal: None,
         }
     }
 
-    fn keep(guest: &Arc<Guest>, record: Record) -> Result<Self> {
+    fn keep(guest: &Arc<Guest>, record: Record, taken_over: bool) -> Result<Self> {
         let pages = Arc::new(Pages {
             guest: Arc::clone(guest),
             record: Mutex::new(record),
             lost: AtomicBool::new(false),
+            taken_over,
         });
         let (end, ended) = channel();
         let renewed = Arc::clone(&pages);
@@ -98,6 +102,11 @@ impl Journal {
     /// Not only looked at.
     pub(super) fn is_owned(&self) -> bool {
         self.renewal.is_some()
+    }
+
+    /// Since the operation began: its process did, or was cut off.
+    pub(super) fn libvirtd_may_have_died(&self) -> bool {
+        self.pages.taken_over || self.pages.guest.was_cut_off()
     }
 
     /// The active commit of this disk's overlay is about to pivot.
@@ -148,10 +157,17 @@ impl Journal {
         Ok(())
     }
 
-    /// The operation is over.
-    pub(super) fn remove(&self) -> Result<()> {
+    /// The operation is over. `images` are those that it had QEMU open, the upper ones first.
+    pub(super) fn remove(&self, images: &[&str]) -> Result<()> {
         let mut record = self.pages.lock();
         let guest = &self.pages.guest;
+        // Of a libvirtd that dies QEMU is left with what it was to close.
+        if self.libvirtd_may_have_died()
+            && guest.get_power_state()? != State::Off
+            && let Err(error) = guest.close_unnamed(images)
+        {
+            log::warn!("{error}; QEMU has it open until the domain is off");
+        }
         // Nobody begins while the definition is read and written; on a domain that is off nobody does anyway.
         let _claim = guest.is_active()?.then(|| Claim::take(guest)).transpose()?;
         guest.remove_metadata(&record.namespace(), record.had_metadata)?;

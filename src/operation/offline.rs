@@ -22,19 +22,25 @@ pub(super) fn commit(
     base: (&str, &str),
     home: Option<&str>,
 ) -> Result<()> {
-    let shown = overlay.escape_debug().to_string();
     if disk.pivoting && was_written_later(base.0, overlay) {
         // A libvirtd that dies at the end of a pivot may not know the domain any more, and QEMU goes on for long.
         log::warn!(
-            "the guest had gone on with '{}', which has all that '{shown}' has",
-            base.0.escape_debug()
+            "the guest had gone on with '{}', which has all that '{}' has",
+            base.0.escape_debug(),
+            overlay.escape_debug()
         );
     } else {
-        let (_, file) = Made::adopt(overlay)?;
-        log::info!("committing '{shown}' into '{}'", base.0.escape_debug());
-        image::commit(&file, base.0, &shown)?;
+        merge(overlay, base.0)?;
     }
     name_base(guest, disk, overlay, base, home)
+}
+
+/// What the guest wrote to the overlay goes into `base`.
+pub(super) fn merge(overlay: &str, base: &str) -> Result<()> {
+    let shown = overlay.escape_debug().to_string();
+    let (_, file) = Made::adopt(overlay)?;
+    log::info!("committing '{shown}' into '{}'", base.escape_debug());
+    image::commit(&file, base, &shown)
 }
 
 /// A definition that names the overlay names its base from now on: a libvirtd that dies behind a pivot may have changed the
@@ -61,14 +67,19 @@ fn was_written_later(path: &str, than: &str) -> bool {
     }
 }
 
-/// An overlay that no definition names. libvirt may have died between taking the snapshot and saying so in the
-/// definition, and then the guest wrote to it.
-pub(super) fn must_hold_nothing(overlay: &str, base: &str, what: &str) -> Result<()> {
+/// Of an overlay that no definition names, and of a domain whose QEMU is gone: whether the guest's last writes are in it, and
+/// not in `base`, which the definition names. libvirtd may have died between taking the snapshot and saying so. `off`: no other
+/// QEMU of the domain runs.
+pub(super) fn holds_last_writes(overlay: &str, base: &str, off: bool, what: &str) -> Result<bool> {
     let shown = overlay.escape_debug().to_string();
     let (_, file) = Made::adopt(overlay)?;
     // One that was begun is no image yet, and the guest never had it.
     if !image::has_content(&file, &shown).unwrap_or(false) {
-        return Ok(());
+        return Ok(false);
+    }
+    // A domain that was started since has written to what its definition names.
+    if off && was_written_later(overlay, base) {
+        return Ok(true);
     }
     Err(Error::new(
         ErrorCode::Verify,

@@ -120,6 +120,13 @@ impl Record {
         Ok(record)
     }
 
+    /// One that was edited may have fewer disks than its request.
+    pub(crate) fn disk(&self, index: usize) -> Result<&RecordedDisk> {
+        self.disks
+            .get(index)
+            .ok_or_else(|| broken(&self.id, format!("it has no disk {index}")))
+    }
+
     pub(crate) fn set_details(&mut self, details: &impl Serialize) -> Result<()> {
         self.details = serde_json::to_value(details)
             .map_err(|error| Error::new(ErrorCode::Internal, format!("cannot write the record: {error}")))?;

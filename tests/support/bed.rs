@@ -211,6 +211,12 @@ impl Bed {
         script(&arguments);
     }
 
+    /// A job ends while libvirtd is dead; the new one never hears of it.
+    pub fn end_unseen(&self, domain: &str, kind: &str, end: &str) {
+        super::monitor::end_unseen(Path::new(self.value("DAEMON_PIDFILE")), domain, kind, end).unwrap();
+        self.restart_daemon(true);
+    }
+
     /// virsh on the bed's daemon: its standard output, or its error.
     pub fn try_virsh(&self, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new("virsh")

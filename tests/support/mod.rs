@@ -5,6 +5,7 @@
 pub mod bed;
 pub mod definition;
 pub mod image;
+pub mod monitor;
 pub mod remote;
 pub mod scenario;
 pub mod sealed;

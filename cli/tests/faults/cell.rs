@@ -512,7 +512,12 @@ impl Cell {
             notes.recovered = left;
             if let Err(error) = run.recover() {
                 // As docs/operations.md has it for a libvirtd that died at the end of a commit.
-                if self.fault != Fault::DaemonKilled || check::agreement(run.stand).is_ok() {
+                let is_known = match self.fault {
+                    Fault::CommitUnseen => true,
+                    Fault::DaemonKilled => check::agreement(run.stand).is_err(),
+                    _ => false,
+                };
+                if !is_known {
                     return Err(error);
                 }
                 notes.lost = true;

@@ -30,10 +30,14 @@ pub enum Fault {
     DestinationDeleted,
     SourceFails,
     ConnectionCut,
+    SnapshotUnseen,
+    SnapshotUnseenByAgent,
+    SnapshotUnseenByAll,
     PivotUnseen,
+    CommitUnseen,
 }
 
-pub const FAULTS: [Fault; 16] = [
+pub const FAULTS: [Fault; 20] = [
     Fault::AgentKilled,
     Fault::AgentTerminated,
     Fault::QemuKilled,
@@ -49,7 +53,11 @@ pub const FAULTS: [Fault; 16] = [
     Fault::DestinationDeleted,
     Fault::SourceFails,
     Fault::ConnectionCut,
+    Fault::SnapshotUnseen,
+    Fault::SnapshotUnseenByAgent,
+    Fault::SnapshotUnseenByAll,
     Fault::PivotUnseen,
+    Fault::CommitUnseen,
 ];
 
 /// What a fault is inflicted on.
@@ -82,6 +90,9 @@ impl Fault {
             Self::DestinationFails | Self::DestinationHangs if operation.method == "clone" => {
                 Some("a clone's destination is a file on the source's own storage; what fails there is the source")
             }
+            _ if operation.method != "clone" && (self.is_in_snapshot() || self == Self::CommitUnseen) => {
+                Some("only a clone puts the guest on an overlay")
+            }
             Self::PivotUnseen if operation.kind == Kind::Snapshot => Some("only a migration pivots to its copy"),
             _ => None,
         }
@@ -101,9 +112,27 @@ impl Fault {
         }
     }
 
+    /// The rule by which it is left out at a moment behind the last of these points: the operation may be past the next ones.
+    pub fn left_out_during(self, operation: Operation, passed: &[String]) -> Option<&'static str> {
+        let waits = passed.iter().any(|passed| passed == "before AwaitJobs");
+        match (self, operation.kind) {
+            (Self::DestinationDeleted, Kind::Migrate) if waits => {
+                Some("once the copy runs, the pivot may come at any moment")
+            }
+            _ => self.left_out_at(operation, passed),
+        }
+    }
+
     /// The one point that it is about.
-    pub fn only_at(self) -> Option<&'static str> {
-        (self == Self::PivotUnseen).then_some("before PivotCopy")
+    pub fn only_at(self, operation: Operation) -> Option<&'static str> {
+        match (self, operation.kind) {
+            (_, Kind::Snapshot) if self.is_in_snapshot() => Some("before FixPoint"),
+            (_, Kind::Migrate) if self.is_in_snapshot() => Some("before TakeSnapshot"),
+            (Self::PivotUnseen, _) => Some("before PivotCopy"),
+            (Self::CommitUnseen, Kind::Snapshot) => Some("before PivotCommit(0)"),
+            (Self::CommitUnseen, Kind::Migrate) => Some("before PivotCommit"),
+            _ => None,
+        }
     }
 
     /// How long it lasts while the agent goes on; none: until the agent has ended.
@@ -119,7 +148,18 @@ impl Fault {
     }
 
     pub fn kills_guest(self) -> bool {
-        matches!(self, Self::QemuKilled | Self::GuestReset | Self::GuestShutdown)
+        matches!(
+            self,
+            Self::QemuKilled | Self::GuestReset | Self::GuestShutdown | Self::SnapshotUnseenByAll
+        )
+    }
+
+    /// QEMU takes the snapshot, and libvirtd dies before it notes that.
+    fn is_in_snapshot(self) -> bool {
+        matches!(
+            self,
+            Self::SnapshotUnseen | Self::SnapshotUnseenByAgent | Self::SnapshotUnseenByAll
+        )
     }
 
     /// Writes of the guest may fail: QEMU reads a block before a backup lets the guest overwrite it, and the rest of a cluster
@@ -156,7 +196,20 @@ impl Fault {
                 }
             }
             Self::ConnectionCut => scene.proxy.ok_or("no proxy")?.cut(),
+            Self::SnapshotUnseen => stand.snapshot_unseen()?,
+            Self::SnapshotUnseenByAgent => {
+                scene.agent.signal(Signal::KILL);
+                stand.snapshot_unseen()?;
+            }
+            Self::SnapshotUnseenByAll => {
+                scene.agent.signal(Signal::KILL);
+                stand.snapshot_unseen()?;
+                // The guest goes on for a while.
+                std::thread::sleep(Duration::from_secs(2));
+                signal(stand.qemu()?, Signal::KILL);
+            }
             Self::PivotUnseen => stand.pivot_unseen()?,
+            Self::CommitUnseen => stand.commit_unseen()?,
         }
         Ok(())
     }
@@ -206,7 +259,11 @@ impl fmt::Display for Fault {
             Self::DestinationDeleted => "destination deleted",
             Self::SourceFails => "source EIO",
             Self::ConnectionCut => "connection cut",
+            Self::SnapshotUnseen => "libvirtd SIGKILL in the snapshot",
+            Self::SnapshotUnseenByAgent => "agent and libvirtd SIGKILL in the snapshot",
+            Self::SnapshotUnseenByAll => "agent and libvirtd and QEMU SIGKILL in the snapshot",
             Self::PivotUnseen => "libvirtd SIGKILL in the pivot",
+            Self::CommitUnseen => "libvirtd SIGKILL in the pivot of the commit",
         })
     }
 }

@@ -2,6 +2,7 @@
 //! What the cells happen on: a bed with one guest, and storage that can be made to fail.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -16,6 +17,7 @@ use super::agent::signal;
 use super::bed::{Bed, until};
 use super::check::Picture;
 use super::log::Log;
+use super::monitor;
 
 pub const DOMAIN: &str = "a";
 pub const DISKS: [&str; 2] = ["vda", "vdb"];
@@ -192,6 +194,56 @@ impl Stand {
                     .virsh(&["dumpxml", DOMAIN])
                     .is_ok_and(|xml| xml.contains("<mirror"))
         });
+        self.restart_daemon()
+    }
+
+    /// What is left when libvirtd dies between telling QEMU to take the snapshot and noting that it did.
+    pub fn snapshot_unseen(&self) -> Result<()> {
+        let blocks = self.qmp(&json!({ "execute": "query-block" }))?;
+        let blocks = blocks.as_array().ok_or("QEMU names no disk")?;
+        let mut actions = Vec::new();
+        for overlay in self.overlays()? {
+            let info = command("qemu-img", &["info", "--output=json", &overlay])?;
+            let info: Value = serde_json::from_str(&info).map_err(|error| error.to_string())?;
+            let base = &info["backing-filename"];
+            let mut disks = blocks.iter().map(|block| &block["inserted"]);
+            let disk = disks.find(|disk| &disk["file"] == base);
+            let root = &disk.ok_or_else(|| format!("QEMU has no disk on {base}"))?["node-name"];
+            // As libvirt does it.
+            let owner = fs::metadata(base.as_str().unwrap_or_default()).map_err(|error| format!("{base}: {error}"))?;
+            chown(&overlay, Some(owner.uid()), Some(owner.gid())).map_err(|error| format!("{overlay}: {error}"))?;
+            let number = 900 + actions.len();
+            let (storage, format) = (format!("libvirt-{number}-storage"), format!("libvirt-{number}-format"));
+            self.qmp(&json!({ "execute": "blockdev-add", "arguments":
+                { "node-name": storage, "driver": "file", "filename": overlay } }))?;
+            self.qmp(&json!({ "execute": "blockdev-add", "arguments":
+                { "node-name": format, "driver": "qcow2", "file": storage, "backing": null } }))?;
+            actions.push(json!({ "type": "blockdev-snapshot", "data": { "node": root, "overlay": format } }));
+        }
+        if actions.is_empty() {
+            return Err("there is no overlay".into());
+        }
+        self.qmp(&json!({ "execute": "transaction", "arguments": { "actions": actions } }))?;
+        self.restart_daemon()
+    }
+
+    /// What livedisk made beside the guest's images.
+    fn overlays(&self) -> Result<Vec<String>> {
+        let entries = fs::read_dir(&self.bed.dir).map_err(|error| error.to_string())?;
+        let names = entries.flatten().map(|entry| shown(&entry.path()));
+        Ok(names
+            .filter(|name| name.contains("/.livedisk-") && name.ends_with(".qcow2"))
+            .collect())
+    }
+
+    /// What is left when libvirtd dies between telling QEMU to pivot behind an active commit and noting that it did.
+    pub fn commit_unseen(&self) -> Result<()> {
+        monitor::end_unseen(
+            Path::new(self.bed.get("DAEMON_PIDFILE")),
+            DOMAIN,
+            "commit",
+            "job-complete",
+        )?;
         self.restart_daemon()
     }
 

@@ -20,6 +20,11 @@ pub(in crate::operation) fn step(step: Step, plan: &Plan) -> String {
         Step::MakeImage(index) => format!("prepare the {}", image(index)),
         Step::MakeOverlay(index) => format!("make an overlay beside the image of disk '{}'", target(index)),
         Step::FixPoint => fix(plan),
+        Step::MergeOverlay(index) => format!(
+            "libvirtd died in the snapshot and does not know the overlay that the guest writes to: commit that into the image \
+             of disk '{}' (block-commit, qemu-img)",
+            target(index)
+        ),
         Step::Clone(index) => format!(
             "clone disk '{}', which is quiet, to the {} {}, and sync it",
             target(index),

@@ -36,6 +36,8 @@ struct Cloning {
     overlay: Option<Made>,
     /// A process that died left A', and nobody uses it.
     stale: bool,
+    /// Nobody saw what became of the snapshot that was asked for.
+    unseen_snapshot: bool,
     output: Option<Output>,
     cloned: bool,
     progress: (u64, u64),
@@ -136,7 +138,7 @@ impl Engine {
         engine.verified = record.mark == Mark::Fixed;
         engine.left_frozen = record.live && record.mark == Mark::Fixing && engine.plan.freeze && !engine.plan.paused;
         let config = guest.get_config(false)?;
-        let mut chains = engine.classify(&config);
+        let chains = engine.classify(&config);
         for (index, (recorded, known)) in record.disks.iter().zip(details.disks).enumerate() {
             engine.find_disk(index, recorded, known, &record);
             let found = config.disk(&recorded.target).and_then(|disk| disk.mirror.as_ref());
@@ -144,18 +146,8 @@ impl Engine {
             let commits = found.is_some_and(|mirror| mirror.job == "active-commit");
             disk.commit.started = commits && chains[index] == Chain::Overlay;
             disk.stale = chains[index] == Chain::Source && record.mark == Mark::Begun;
-            let before_snapshot = matches!(record.mark, Mark::Begun | Mark::Fixing) && record.back.is_none();
-            if before_snapshot && chains[index] == Chain::Source && disk.overlay.is_some() {
-                let what = format!("disk '{}' of domain '{}'", recorded.target, guest.name());
-                let base = source(&engine.plan.disks[index]).0;
-                if let Err(error) = offline::must_hold_nothing(&disk.overlay_path, base, &what) {
-                    // A snapshot that the process asked for as it died may be taken late.
-                    chains = engine.classify(&guest.get_config(false)?);
-                    if chains[index] == Chain::Source {
-                        return Err(error);
-                    }
-                }
-            }
+            let is_before = matches!(record.mark, Mark::Begun | Mark::Fixing) && record.back.is_none();
+            engine.disks[index].unseen_snapshot = is_before || engine.is_on_overlay(index)?;
         }
         Ok(engine)
     }
@@ -249,7 +241,8 @@ impl Engine {
                 Err(error) => Err(error),
             };
         }
-        let disks = self.disks.iter().zip(chains?).map(|(disk, chain)| SeenDisk {
+        let chains = self.look_above(chains?, alive, off)?;
+        let disks = self.disks.iter().zip(chains).map(|(disk, chain)| SeenDisk {
             chain,
             overlay: match disk.overlay {
                 None => Image::Missing,
@@ -297,6 +290,43 @@ impl Engine {
             .collect()
     }
 
+    /// A libvirtd that dies between telling QEMU to take the snapshot and noting it goes on with the chains from before.
+    fn look_above(&mut self, mut chains: Vec<Chain>, alive: bool, off: bool) -> Result<Vec<Chain>> {
+        let mut unnamed = Vec::new();
+        for (index, chain) in chains.iter().enumerate() {
+            let planned = &self.plan.disks[index];
+            let disk = &mut self.disks[index];
+            disk.unseen_snapshot &= *chain != Chain::Overlay;
+            if !disk.unseen_snapshot || *chain != Chain::Source || disk.overlay.is_none() {
+                continue;
+            }
+            let what = format!("disk '{}' of domain '{}'", planned.target, self.plan.guest.name());
+            let is_unnamed = if alive {
+                self.is_on_overlay(index)?
+            } else {
+                offline::holds_last_writes(&disk.overlay_path, source(planned).0, off, &what)?
+            };
+            if is_unnamed {
+                unnamed.push(index);
+            }
+        }
+        if !unnamed.is_empty() {
+            // What libvirt was just noting as QEMU was asked it has noted now.
+            chains = self.classify(&self.plan.guest.get_config(off)?);
+        }
+        for index in unnamed {
+            if chains[index] == Chain::Source {
+                chains[index] = Chain::Unnamed;
+            }
+        }
+        Ok(chains)
+    }
+
+    fn is_on_overlay(&self, index: usize) -> Result<bool> {
+        let (guest, disk) = (&self.plan.guest, &self.disks[index]);
+        Ok(disk.overlay.is_some() && guest.get_power_state()? != State::Off && guest.has_open(&disk.overlay_path)?)
+    }
+
     fn observe_disks(&mut self) -> Result<Vec<Chain>> {
         let config = self.plan.guest.get_config(false)?;
         let chains = self.classify(&config);
@@ -332,7 +362,14 @@ impl Engine {
                 self.left_frozen = false;
                 Ok(())
             }
-            Step::FixPoint => self.fix_point(),
+            Step::FixPoint => {
+                let fixed = self.fix_point();
+                for disk in &mut self.disks {
+                    disk.unseen_snapshot = fixed.is_err();
+                }
+                fixed
+            }
+            Step::MergeOverlay(index) => self.merge_overlay(index),
             Step::Clone(index) => self.clone_disk(index).map_err(|error| {
                 let (target, name) = (&self.plan.disks[index].target, self.plan.guest.name());
                 let message = format!("disk '{target}' of domain '{name}': {}", error.message());
@@ -348,7 +385,8 @@ impl Engine {
             }
             Step::CommitOffline(index) => {
                 let overlay = &self.disks[index].overlay_path;
-                let recorded = &self.journal.read().disks[index];
+                let record = self.journal.read();
+                let recorded = record.disk(index)?;
                 let base = source(&self.plan.disks[index]);
                 offline::commit(&self.plan.guest, recorded, overlay, base, recorded.home.as_deref())
             }
@@ -387,7 +425,8 @@ impl Engine {
     }
 
     fn remove_record(&mut self) -> Result<()> {
-        self.journal.remove()
+        let overlays = self.disks.iter().map(|disk| disk.overlay_path.as_str());
+        self.journal.remove(&overlays.collect::<Vec<_>>())
     }
 
     fn remove_image(&mut self, index: usize) -> Result<()> {
@@ -399,7 +438,8 @@ impl Engine {
     }
 
     fn remove_overlay(&mut self, index: usize) -> Result<()> {
-        let (recorded, base) = (&self.journal.read().disks[index], source(&self.plan.disks[index]));
+        let record = self.journal.read();
+        let (recorded, base) = (record.disk(index)?, source(&self.plan.disks[index]));
         let overlay = &self.disks[index].overlay_path;
         offline::name_base(&self.plan.guest, recorded, overlay, base, recorded.home.as_deref())?;
         if let Some(overlay) = &self.disks[index].overlay {
@@ -428,6 +468,17 @@ impl Engine {
         // Known by its inode before it has its name.
         self.write_record(Mark::Begun)?;
         self.disks[index].output.as_mut().map_or(Ok(()), Output::publish)
+    }
+
+    fn merge_overlay(&mut self, index: usize) -> Result<()> {
+        let (disk, base) = (&mut self.disks[index], source(&self.plan.disks[index]).0);
+        if self.seen.alive {
+            self.plan.guest.merge_overlay(&disk.overlay_path, base)?;
+        } else {
+            offline::merge(&disk.overlay_path, base)?;
+        }
+        (disk.unseen_snapshot, disk.stale) = (false, true);
+        Ok(())
     }
 
     fn make_overlay(&mut self, index: usize) -> Result<()> {

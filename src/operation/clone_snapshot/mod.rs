@@ -25,7 +25,9 @@ use super::types::Phase;
 pub(crate) enum Chain {
     Source,
     Overlay,
-    /// Neither: somebody else changed it.
+    /// Source as libvirt has it, which did not live to note the snapshot; but the guest writes to A'.
+    Unnamed,
+    /// None of these: somebody else changed it.
     Foreign,
 }
 
@@ -81,6 +83,8 @@ pub(crate) enum Step {
     MakeOverlay(usize),
     /// The freeze window, with the one snapshot of all disks in it.
     FixPoint,
+    /// A' goes back into A behind libvirt's back, which knows nothing of it.
+    MergeOverlay(usize),
     Clone(usize),
     Verify,
     StartCommit(usize),
@@ -129,6 +133,9 @@ pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
     if seen.alive && !seen.thawed {
         return Step::Thaw;
     }
+    if let Some(index) = position(&seen.disks, |disk| disk.chain == Chain::Unnamed) {
+        return Step::MergeOverlay(index);
+    }
     match goal {
         Goal::Forward => forward(seen),
         Goal::Back => back(seen),
@@ -155,7 +162,7 @@ fn forward(seen: &Observed) -> Step {
         Mark::Absent => Step::WriteRecord(Mark::Begun),
         Mark::Begun => prepare(seen),
         Mark::Fixing if seen.fixed => Step::WriteRecord(Mark::Copying),
-        Mark::Fixing if is_home => Step::FixPoint,
+        Mark::Fixing if is_home => make_overlay(seen).unwrap_or(Step::FixPoint),
         Mark::Fixing | Mark::Copying | Mark::Fixed if !seen.fixed => Step::Fail(Failure::OutcomeUnknown),
         Mark::Fixing | Mark::Copying => clone(seen),
         Mark::Fixed => commit(seen).or_else(|| remove_overlay(seen)).unwrap_or(if seen.finish {
@@ -169,11 +176,13 @@ fn forward(seen: &Observed) -> Step {
 fn prepare(seen: &Observed) -> Step {
     if let Some(index) = position(&seen.disks, |disk| disk.destination.is_wanting() && !seen.by_callback) {
         Step::MakeImage(index)
-    } else if let Some(index) = position(&seen.disks, |disk| disk.overlay.is_wanting()) {
-        Step::MakeOverlay(index)
     } else {
-        Step::WriteRecord(Mark::Fixing)
+        make_overlay(seen).unwrap_or(Step::WriteRecord(Mark::Fixing))
     }
+}
+
+fn make_overlay(seen: &Observed) -> Option<Step> {
+    position(&seen.disks, |disk| disk.overlay.is_wanting()).map(Step::MakeOverlay)
 }
 
 fn clone(seen: &Observed) -> Step {

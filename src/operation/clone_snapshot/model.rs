@@ -21,6 +21,10 @@ pub(crate) fn apply(seen: &mut Observed, step: Step, taken: &[bool]) {
                 disk.chain = Chain::Overlay;
             }
         }
+        Step::MergeOverlay(index) => {
+            seen.disks[index].chain = Chain::Source;
+            seen.disks[index].overlay = Image::Half;
+        }
         Step::Clone(index) => {
             seen.disks[index].destination = image(index);
             seen.disks[index].cloned = true;
@@ -126,7 +130,9 @@ mod tests {
         // The snapshot was taken, and the call that took it failed, or its process died.
         let is_prepared = |disk: &SeenDisk| disk.overlay == Image::Made && disk.commit == Job::NotStarted;
         if seen.mark == Mark::Fixing && !seen.fixed && seen.alive && seen.disks.iter().all(is_prepared) {
-            with(&|world| world.disks.iter_mut().for_each(|disk| disk.chain = Chain::Overlay));
+            for chain in [Chain::Overlay, Chain::Unnamed] {
+                with(&|world| world.disks.iter_mut().for_each(|disk| disk.chain = chain));
+            }
         }
         // A new process takes it up: what only the old one knew is forgotten.
         if seen.mark != Mark::Absent {
@@ -219,6 +225,7 @@ mod tests {
             for (seen, goal) in &world {
                 match next(seen, *goal) {
                     Step::RemoveOverlay(index) => assert_eq!(seen.disks[index].chain, Chain::Source),
+                    Step::MergeOverlay(index) => assert_eq!(seen.disks[index].chain, Chain::Unnamed),
                     Step::StartCommit(index) | Step::PivotCommit(index) => {
                         assert!(seen.alive && seen.disks[index].chain == Chain::Overlay);
                     }

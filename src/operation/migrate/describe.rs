@@ -16,6 +16,10 @@ pub(in crate::operation) fn step(step: Step, plan: &Plan) -> String {
         Step::TakeSnapshot => format!(
             "take an external snapshot of disk '{target}', so that '{source}' is quiet (virDomainSnapshotCreateXML)"
         ),
+        Step::MergeOverlay => format!(
+            "libvirtd died in the snapshot and does not know the overlay that the guest writes to: commit that into the image \
+             of disk '{target}' (block-commit, qemu-img)"
+        ),
         Step::Clone => {
             let how = match plan.clone {
                 CloneMethod::Auto => "by shared blocks if possible, else by a copy",

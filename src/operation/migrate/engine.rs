@@ -45,6 +45,8 @@ pub(in crate::operation) struct Engine {
     destination_overlay: Option<Made>,
     /// What a process that died left of them, and nobody uses.
     stale: Stale,
+    /// Nobody saw what became of the snapshot that was asked for.
+    unseen_snapshot: bool,
     /// B, made by a clone.
     clone: Option<Made>,
     /// B, made for a full copy.
@@ -62,6 +64,7 @@ pub(in crate::operation) struct Engine {
     agreed: bool,
     returning: bool,
     return_failure: Option<String>,
+    /// Whether the copy pivoted is known, also where QEMU does not tell any more.
     settled: bool,
     commit: Tracked,
     write_blocking: bool,
@@ -160,7 +163,10 @@ impl Engine {
         engine.moved_at = details.moved_at;
         engine.clone_progress = details.cloned;
         (engine.copy.done, engine.copy.total) = details.copied;
-        (engine.nodes, engine.home, engine.handed_over) = (details.nodes, details.home, details.handed_over);
+        // Another QEMU numbers its nodes anew.
+        engine.nodes = details.nodes.filter(|_| record.live);
+        (engine.home, engine.handed_over) = (details.home, details.handed_over);
+        engine.settled = record.mark != Mark::Fixing;
         // The mark is written behind the clone and the comparison.
         engine.cloned = record.mark >= Mark::Copying;
         engine.verified = engine.cloned;
@@ -173,7 +179,8 @@ impl Engine {
             engine.unthrottled = Some(before.clone());
             engine.brake = Brake::found(guest, &engine.plan.target, before);
         }
-        engine.look_for_lost_writes(&record)?;
+        let is_before = record.mark == Mark::Begun && record.back.is_none();
+        engine.unseen_snapshot = is_before || engine.is_on_overlay()?;
         Ok(engine)
     }
 
@@ -193,6 +200,7 @@ impl Engine {
             overlay: None,
             destination_overlay: None,
             stale: Stale::default(),
+            unseen_snapshot: false,
             clone: None,
             output: None,
             cloned: false,
@@ -204,7 +212,7 @@ impl Engine {
             agreed: false,
             returning: false,
             return_failure: None,
-            settled: false,
+            settled: true,
             commit: Tracked::default(),
             write_blocking: false,
             verified: false,
@@ -273,23 +281,6 @@ impl Engine {
         Ok(())
     }
 
-    fn look_for_lost_writes(&mut self, record: &Record) -> Result<()> {
-        let suspicious = self.seen.chain == Chain::Source && record.back.is_none() && record.mark == Mark::Begun;
-        if !suspicious || self.overlay.is_none() || self.plan.volumes {
-            return Ok(());
-        }
-        let what = format!("disk '{}' of domain '{}'", self.plan.target, self.plan.guest.name());
-        let Err(error) = offline::must_hold_nothing(&self.overlay_path, &self.plan.source.0, &what) else {
-            return Ok(());
-        };
-        // A snapshot that the process asked for as it died may be taken late.
-        self.find_jobs()?;
-        if self.seen.chain == Chain::Source {
-            return Err(error);
-        }
-        Ok(())
-    }
-
     fn subscribe(&mut self) -> Result<()> {
         // Dropped first: the callbacks of a dead connection must not outlive it.
         self.subscription = None;
@@ -328,7 +319,7 @@ impl Engine {
             };
         }
         let copy = self.copy_job(finish);
-        let (chain, way_back) = match chain? {
+        let (chain, way_back) = match self.look_above(chain?, alive, off)? {
             chain if alive => self.look_behind_pivot(chain, copy)?,
             chain => (chain, Job::NotStarted),
         };
@@ -444,6 +435,37 @@ impl Engine {
         Ok(chain)
     }
 
+    /// A libvirtd that dies between telling QEMU to take the snapshot and noting it goes on with the chain from before.
+    fn look_above(&mut self, chain: Chain, alive: bool, off: bool) -> Result<Chain> {
+        self.unseen_snapshot &= chain != Chain::Overlay;
+        if !self.unseen_snapshot || chain != Chain::Source || self.overlay.is_none() {
+            return Ok(chain);
+        }
+        let unnamed = if alive {
+            self.is_on_overlay()?
+        } else if self.plan.volumes {
+            false
+        } else {
+            let what = format!("disk '{}' of domain '{}'", self.plan.target, self.plan.guest.name());
+            offline::holds_last_writes(&self.overlay_path, &self.plan.source.0, off, &what)?
+        };
+        if !unnamed {
+            return Ok(chain);
+        }
+        // What libvirt was just noting as QEMU was asked it has noted now.
+        Ok(
+            match self.classify(self.plan.guest.get_config(off)?.disk(&self.plan.target)) {
+                Chain::Source => Chain::Unnamed,
+                other => other,
+            },
+        )
+    }
+
+    fn is_on_overlay(&self) -> Result<bool> {
+        let guest = &self.plan.guest;
+        Ok(self.overlay.is_some() && guest.get_power_state()? != State::Off && guest.has_open(&self.overlay_path)?)
+    }
+
     /// Where a pivot was about to be made and libvirt knows of no copy any more, QEMU has the last word: a libvirtd that died
     /// in the very pivot goes on with the chain from before, and whatever was done by its word would lose the guest's writes.
     fn look_behind_pivot(&mut self, chain: Chain, copy: Job) -> Result<(Chain, Job)> {
@@ -504,7 +526,12 @@ impl Engine {
                 let (source, format) = &self.plan.source;
                 make_overlay(&self.plan, &self.overlay_path, (source, format), &mut self.overlay)
             }
-            Step::TakeSnapshot => self.take_snapshot(),
+            Step::TakeSnapshot => {
+                let taken = self.take_snapshot();
+                self.unseen_snapshot = taken.is_err();
+                taken
+            }
+            Step::MergeOverlay => self.merge_overlay(),
             Step::Clone => self.clone_base().map_err(|error| self.about_disk(&error)),
             Step::Verify => self.verify().map_err(|error| self.about_disk(&error)),
             Step::MakeDestination => self.make_destination(),
@@ -645,7 +672,10 @@ impl Engine {
     }
 
     fn remove_record(&mut self) -> Result<()> {
-        self.journal.remove()
+        let (overlay, destination_overlay) = (&self.overlay_path, &self.destination_overlay_path);
+        let (source, destination) = (self.plan.source.0.as_str(), self.plan.destination_path());
+        self.journal
+            .remove(&[overlay, destination_overlay, source, destination])
     }
 
     fn commit_offline(&mut self) -> Result<()> {
@@ -661,9 +691,20 @@ impl Engine {
             Chain::Moved => (&self.destination_overlay_path, plan.destination_path(), &plan.format),
             _ => (&self.overlay_path, plan.source.0.as_str(), &plan.source.1),
         };
-        let recorded = &self.journal.read().disks[0];
+        let record = self.journal.read();
+        let recorded = record.disk(0)?;
         let home = recorded.home.as_deref().filter(|_| self.seen.chain == Chain::Overlay);
         offline::commit(&plan.guest, recorded, overlay, (base, format), home)
+    }
+
+    fn merge_overlay(&mut self) -> Result<()> {
+        if self.seen.alive {
+            self.plan.guest.merge_overlay(&self.overlay_path, &self.plan.source.0)?;
+        } else {
+            offline::merge(&self.overlay_path, &self.plan.source.0)?;
+        }
+        (self.unseen_snapshot, self.stale.overlay) = (false, true);
+        Ok(())
     }
 
     fn settle_pivot(&mut self) -> Result<()> {
@@ -685,10 +726,8 @@ impl Engine {
             }
         };
         if offline::has_pivoted(before, behind, &what)? {
-            if let Some(home) = plan.guest.get_disk_definition(&plan.target, Some(before.0))? {
-                let moved = on_destination(&home, &self.destination_xml()?).map_err(internal)?;
-                plan.guest.define_disk(&plan.target, &moved)?;
-            }
+            let home = plan.guest.get_disk_definition(&plan.target, Some(before.0))?;
+            self.define_on_destination(home.as_deref())?;
         }
         self.settled = true;
         Ok(())
@@ -812,14 +851,19 @@ impl Engine {
             }
             self.write_record(self.journal.mark())?;
         }
-        let (target, guest) = (&self.plan.target, &self.plan.guest);
-        if let Some(home) = &self.home {
-            let moved = on_destination(home, &self.destination_xml()?).map_err(internal)?;
-            guest.define_disk(target, &moved)?;
-        }
-        guest.start_return(self.nodes()?, self.plan.method == Method::Clone)?;
+        self.define_on_destination(self.home.as_deref())?;
+        self.plan
+            .guest
+            .start_return(self.nodes()?, self.plan.method == Method::Clone)?;
         self.returning = true;
         Ok(())
+    }
+
+    /// The definition has the disk, whose element is this, on the destination from now on.
+    fn define_on_destination(&self, element: Option<&str>) -> Result<()> {
+        let Some(element) = element else { return Ok(()) };
+        let moved = on_destination(element, &self.destination_xml()?).map_err(internal)?;
+        self.plan.guest.define_disk(&self.plan.target, &moved)
     }
 
     /// As virDomainBlockCopy takes it.
@@ -885,6 +929,7 @@ impl Engine {
             output.must_be_in_place()?;
         }
         self.moved_at = Some(SystemTime::now());
+        self.settled = false;
         self.device().pivot()?;
         self.copy.pivots();
         Ok(())
@@ -893,17 +938,16 @@ impl Engine {
     /// No definition names an overlay that is removed.
     fn name_what_is_below(&self, overlay: &str) -> Result<()> {
         let plan = &self.plan;
-        let recorded = &self.journal.read().disks[0];
+        let record = self.journal.read();
+        let recorded = record.disk(0)?;
         let source = (plan.source.0.as_str(), plan.source.1.as_str());
         let destination = (plan.destination_path(), plan.format.as_str());
         if self.seen.chain != Chain::Destination {
             return offline::name_base(&plan.guest, recorded, overlay, source, recorded.home.as_deref());
         }
-        if overlay == self.overlay_path
-            && let Some(old) = plan.guest.get_disk_definition(&plan.target, Some(overlay))?
-        {
-            let moved = on_destination(&old, &self.destination_xml()?).map_err(internal)?;
-            plan.guest.define_disk(&plan.target, &moved)?;
+        if overlay == self.overlay_path {
+            let old = plan.guest.get_disk_definition(&plan.target, Some(overlay))?;
+            self.define_on_destination(old.as_deref())?;
         }
         offline::name_base(&plan.guest, recorded, &self.destination_overlay_path, destination, None)
     }

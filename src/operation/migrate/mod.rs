@@ -29,6 +29,8 @@ pub(crate) enum Chain {
     Destination,
     /// Source or Overlay as libvirt has it, which did not live to note the pivot; but the guest writes to the destination.
     Astray,
+    /// Source as libvirt has it, which did not live to note the snapshot; but the guest writes to A'.
+    Unnamed,
     /// None of these: somebody else changed it.
     Foreign,
 }
@@ -76,6 +78,8 @@ pub(crate) enum Step {
     WriteRecord(Mark),
     MakeOverlay,
     TakeSnapshot,
+    /// A' goes back into A behind libvirt's back, which knows nothing of it.
+    MergeOverlay,
     Clone,
     Verify,
     MakeDestination,
@@ -146,7 +150,7 @@ impl Observed {
             Chain::Source | Chain::Overlay if self.copy == Job::Ready => self.finish,
             Chain::Overlay => runs(self.commit) || self.commit == Job::Ready,
             Chain::Moved => self.commit != Job::Failed,
-            Chain::Source | Chain::Destination | Chain::Astray | Chain::Foreign => false,
+            Chain::Source | Chain::Destination | Chain::Astray | Chain::Unnamed | Chain::Foreign => false,
         }
     }
 }
@@ -159,6 +163,9 @@ pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
     }
     if seen.alive && (seen.chain == Chain::Astray || seen.way_back == Job::Completed) {
         return way_back(seen.way_back);
+    }
+    if seen.chain == Chain::Unnamed {
+        return Step::MergeOverlay;
     }
     match goal {
         Goal::Back if !seen.passed_no_return() => back(seen),
@@ -182,7 +189,7 @@ fn forward(seen: &Observed) -> Step {
         Chain::Moved if seen.off => Step::CommitOffline,
         Chain::Moved if !seen.alive => Step::Fail(Failure::Restarted),
         _ if !seen.alive && seen.chain != Chain::Destination => Step::Fail(Failure::DomainGone),
-        Chain::Astray | Chain::Foreign => Step::Fail(Failure::ForeignChain),
+        Chain::Astray | Chain::Unnamed | Chain::Foreign => Step::Fail(Failure::ForeignChain),
         Chain::Source | Chain::Overlay if seen.mark == Mark::Absent => Step::WriteRecord(Mark::Begun),
         Chain::Source if seen.method == Method::Mirror => match (seen.mark, seen.destination) {
             (_, Image::Missing | Image::Half) => Step::MakeDestination,
@@ -246,7 +253,7 @@ fn conclude(seen: &Observed) -> Step {
 
 fn back(seen: &Observed) -> Step {
     match seen.chain {
-        Chain::Astray | Chain::Foreign => return Step::Fail(Failure::ForeignChain),
+        Chain::Astray | Chain::Unnamed | Chain::Foreign => return Step::Fail(Failure::ForeignChain),
         Chain::Source | Chain::Overlay if seen.alive => match seen.copy {
             Job::Running | Job::Stuck(_) | Job::Ready => return Step::AbortCopy,
             Job::Ending => return Step::AwaitJobs,

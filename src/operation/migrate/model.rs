@@ -14,6 +14,7 @@ pub(crate) fn apply(seen: &mut Observed, step: Step) {
         Step::WriteRecord(mark) => seen.mark = mark,
         Step::MakeOverlay => seen.overlay = Image::Made,
         Step::TakeSnapshot => seen.chain = Chain::Overlay,
+        Step::MergeOverlay => (seen.chain, seen.overlay) = (Chain::Source, Image::Half),
         Step::Clone => (seen.destination, seen.cloned) = (Image::Made, true),
         Step::Verify => seen.verify = false,
         Step::MakeDestination => seen.destination = Image::Made,
@@ -195,6 +196,10 @@ mod tests {
         if runs(seen.copy) {
             with(&|world| world.copy = Job::Failed);
         }
+        // libvirtd dies in the snapshot.
+        if next(seen, Goal::Forward) == Step::TakeSnapshot {
+            with(&|world| world.chain = Chain::Unnamed);
+        }
         // libvirtd dies in the pivot.
         if next(seen, Goal::Forward) == Step::PivotCopy {
             with(&|world| (world.chain, world.copy) = (Chain::Astray, Job::Failed));
@@ -296,7 +301,11 @@ mod tests {
                     "{step:?} from {seen:?}"
                 );
             }
+            if seen.chain == Chain::Unnamed {
+                assert_eq!(next(&seen, goal), Step::MergeOverlay, "{seen:?}");
+            }
             match next(&seen, goal) {
+                Step::TakeSnapshot => assert_eq!(seen.overlay, Image::Made),
                 Step::RemoveOverlay => assert!(matches!(seen.chain, Chain::Source | Chain::Destination)),
                 Step::RemoveDestination => {
                     assert_eq!(seen.chain, Chain::Source);

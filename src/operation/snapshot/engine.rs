@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,8 @@ use crate::operation::window::{Fixed, Window};
 const DRAINED: u64 = 4 << 20;
 /// A file system with less room than this is full: QEMU writes up to a MiB at once.
 const FULL: u64 = 2 << 20;
+/// A backup that QEMU runs nothing for is over after so long: libvirt may be tidying up.
+const DEAD: Duration = Duration::from_secs(5);
 /// In strerror(3)'s words, as QEMU says it.
 const NO_ROOM: &str = "No space left on device";
 
@@ -66,6 +68,8 @@ pub(in crate::operation) struct Engine {
     verified: bool,
     /// The guest's write requests just before the point in time, to know whether contents can be compared.
     writes: Vec<i64>,
+    /// Since when QEMU runs nothing for the backup that libvirt says is running.
+    backup_is_gone: Option<Instant>,
     /// A process died with the freeze window open, or nearly so.
     left: Left,
     /// File systems thawed that such a process had left frozen.
@@ -178,6 +182,7 @@ impl Engine {
             fixed: None,
             verified: false,
             writes: Vec::new(),
+            backup_is_gone: None,
             left: Left::default(),
             thawed: 0,
         }
@@ -358,7 +363,7 @@ impl Engine {
         }
         if let JobStats::Backup(running) = self.plan.guest.get_job_stats()? {
             (self.jobs[0].done, self.jobs[0].total) = (running.done, running.total);
-            return Ok(());
+            return self.end_dead_backup();
         }
         let end = match self.shared.facts(|facts| facts.backup_end.clone()) {
             Some(end) => Some(end),
@@ -380,6 +385,19 @@ impl Engine {
             for index in 0..self.plan.disks.len() {
                 self.blame_full_file_system(index);
             }
+        }
+        Ok(())
+    }
+
+    /// A libvirtd that dies as one of the backup's jobs ends has never heard of its end when it is back, and waits for ever.
+    fn end_dead_backup(&mut self) -> Result<()> {
+        if !self.journal.libvirtd_may_have_died() || !self.plan.guest.get_backup_jobs()?.is_empty() {
+            self.backup_is_gone = None;
+            return Ok(());
+        }
+        if self.backup_is_gone.get_or_insert_with(Instant::now).elapsed() > DEAD {
+            self.plan.guest.abort_backup()?;
+            self.jobs[0].failure = Some("libvirtd died meanwhile, and nobody knows how it ended".into());
         }
         Ok(())
     }
@@ -474,7 +492,8 @@ impl Engine {
     }
 
     fn remove_record(&mut self) -> Result<()> {
-        self.journal.remove()
+        let images = self.plan.disks.iter().map(|disk| disk.destination.as_written());
+        self.journal.remove(&images.collect::<Vec<_>>())
     }
 
     /// What a process that died may have left frozen. Where its freeze never came, there is nothing to thaw.

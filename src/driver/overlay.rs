@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! An overlay of which libvirt and QEMU say different things, because libvirtd died between telling QEMU and noting it.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::guest::Guest;
+use super::monitor::uppermost;
+use super::pivot::Nodes;
+use crate::error::{Error, ErrorCode, Result};
+
+const INTERVAL: Duration = Duration::from_millis(20);
+/// A guest that writes faster than its storage keeps a commit from catching up.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+impl Guest {
+    /// QEMU has this image open. Asked for a snapshot that libvirt does not show: no snapshot is being taken while QEMU
+    /// answers (a job of libvirt's excludes the other).
+    pub(crate) fn has_open(&self, path: &str) -> Result<bool> {
+        Ok(!self.nodes_on(path)?.is_empty())
+    }
+
+    /// Behind a snapshot that libvirtd did not live to note: what the guest wrote to the overlay goes into `base`, right below
+    /// it, and the guest goes on with that.
+    pub(crate) fn merge_overlay(&self, path: &str, base: &str) -> Result<()> {
+        let overlay = self.nodes_on(path)?;
+        let Some(top) = uppermost(&overlay) else { return Ok(()) };
+        // Its name in the job's is what tells this commit from any other.
+        let job = format!("livedisk-merge-{top}");
+        if self.roots()?.contains(top) {
+            let below = self.nodes_on(base)?;
+            let Some(below) = uppermost(&below) else {
+                return Err(self.not_merged(&format!("QEMU does not have '{}' open", base.escape_debug())));
+            };
+            self.commit_node(top, below, &job)?;
+        }
+        self.dismiss(&job)?;
+        self.close(self.nodes_on(path)?)
+    }
+
+    fn commit_node(&self, top: &str, base: &str, job: &str) -> Result<()> {
+        if self.job(job)?.is_none() {
+            self.command(&json!({ "execute": "block-commit", "arguments": {
+                "job-id": job,
+                // Its end is to be seen.
+                "auto-dismiss": false,
+                "device": top,
+                "top-node": top,
+                // Without it everything would go into the deepest image.
+                "base-node": base,
+            }}))?;
+        }
+        let began = Instant::now();
+        loop {
+            let Some(seen) = self.job(job)? else { return Ok(()) };
+            match seen["status"].as_str() {
+                Some("ready") => self.command(&json!({ "execute": "job-complete", "arguments": { "id": job } }))?,
+                Some("concluded") => {
+                    let Some(reason) = seen["error"].as_str() else {
+                        return Ok(());
+                    };
+                    self.dismiss(job)?;
+                    return Err(self.not_merged(reason));
+                }
+                _ if began.elapsed() > PATIENCE => {
+                    return Err(self.not_merged("the guest writes too much; recover again when it writes less"));
+                }
+                _ => {}
+            }
+            thread::sleep(INTERVAL);
+        }
+    }
+
+    fn not_merged(&self, reason: &str) -> Error {
+        let what = self.what("cannot commit an overlay that libvirt does not know of on");
+        Error::new(ErrorCode::JobFailed, format!("{what}: {reason}"))
+    }
+
+    /// QEMU is below the active layer that libvirt names, which an active commit has gone into: libvirtd did not live to note
+    /// its pivot. It goes on with a job that there is not (`<mirror>`), and lets nobody end that until the domain is off.
+    pub(super) fn has_left_overlay(&self, target: &str) -> Result<bool> {
+        let config = self.get_config(false)?;
+        let chain = config.disk(target).map_or(&[][..], |disk| &disk.chain);
+        let below = chain.get(1).and_then(|layer| layer.index);
+        let roots = self.roots()?;
+        Ok(below.is_some_and(|below| roots.iter().any(|root| Nodes::is_of(root, below))))
+    }
+
+    /// Of these images, closes what QEMU has open for nobody: no device has it, and libvirt, which died as it was to close it,
+    /// does not name it.
+    pub(crate) fn close_unnamed(&self, paths: &[&str]) -> Result<()> {
+        let config = self.get_config(false)?;
+        let chains = config.disks.iter().flat_map(|disk| &disk.chain);
+        let mirrors = config.disks.iter().filter_map(|disk| disk.mirror.as_ref());
+        let mut named: Vec<u32> = chains.filter_map(|layer| layer.index).collect();
+        named.extend(mirrors.flat_map(|mirror| &mirror.indices));
+        let roots = self.roots()?;
+        for path in paths {
+            let mut nodes = self.nodes_on(path)?;
+            nodes.retain(|node| {
+                node.starts_with("libvirt-")
+                    && !roots.contains(node)
+                    && !named.iter().any(|&index| Nodes::is_of(node, index))
+            });
+            if !nodes.is_empty() {
+                log::info!(
+                    "closing '{}', which QEMU of domain '{}' has open for nobody",
+                    path.escape_debug(),
+                    self.name()
+                );
+            }
+            self.close(nodes)?;
+        }
+        Ok(())
+    }
+
+    fn job(&self, id: &str) -> Result<Option<Value>> {
+        Ok(self.ask("query-jobs")?.into_iter().find(|job| job["id"] == id))
+    }
+
+    /// The nodes of an image, without those that QEMU puts on top of it for a job.
+    fn nodes_on(&self, path: &str) -> Result<Vec<String>> {
+        let nodes = self.ask("query-named-block-nodes")?;
+        let on = nodes.iter().filter(|node| node["file"] == path);
+        let names = on.filter_map(|node| node["node-name"].as_str());
+        let named = names.filter(|name| !name.starts_with('#'));
+        Ok(named.map(str::to_owned).collect())
+    }
+}

@@ -87,6 +87,8 @@ pub struct Notes {
     pub lost: bool,
     /// The guest had given up its file systems, and was started anew.
     pub restarted: bool,
+    /// libvirt had lost the guest's agent, and was started anew.
+    pub deaf: bool,
     /// From SIGKILL of the agent to the guest's next writes.
     pub thawed_within: Option<Duration>,
 }
@@ -507,7 +509,15 @@ impl Cell {
             notes.restarted = true;
             run.stand.virsh(&["destroy", DOMAIN])?;
         }
-        run.stand.await_guest(&run.log, PATIENCE)?;
+        if let Err(error) = run.stand.await_guest(&run.log, PATIENCE) {
+            // While a backup runs libvirt drops an agent's coming and going, after 30 s each (docs/operations.md).
+            if self.operation.method != "backup" || run.log.await_writing(GIVEN_UP).is_err() {
+                return Err(error);
+            }
+            notes.deaf = true;
+            run.stand.restart_daemon()?;
+            run.stand.await_guest(&run.log, PATIENCE)?;
+        }
         if left || status.signal().is_some() {
             notes.recovered = left;
             if let Err(error) = run.recover() {

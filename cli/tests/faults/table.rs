@@ -47,6 +47,7 @@ pub struct Table {
     recovered: BTreeMap<Fault, u32>,
     lost: u32,
     restarted: u32,
+    deaf: u32,
     thaws: Vec<Duration>,
     pub failed: Vec<String>,
 }
@@ -68,10 +69,12 @@ impl Table {
                 recovered,
                 lost,
                 restarted,
+                deaf,
                 thawed_within,
             }) => {
                 self.lost += u32::from(*lost);
                 self.restarted += u32::from(*restarted);
+                self.deaf += u32::from(*deaf);
                 self.count(cell).passed += 1;
                 *self.recovered.entry(cell.fault).or_default() += u32::from(*recovered);
                 self.thaws.extend(thawed_within);
@@ -178,8 +181,10 @@ impl Table {
              back, or not where its disk is (docs/operations.md); there the guest's QEMU was ended as well, before recover: \
              {}.\n\n\
              Cells in which the guest gave up its file systems, because its own disk failed (a source that cannot be read \
-             fails writes behind an overlay or a backup; README, Limits), and was started anew: {}.",
-            self.lost, self.restarted
+             fails writes behind an overlay or a backup; README, Limits), and was started anew: {}.\n\n\
+             Cells in which libvirt lost the agent of a guest that was well, during a backup, until it was started anew \
+             (docs/operations.md): {}.",
+            self.lost, self.restarted, self.deaf
         );
         if !self.failed.is_empty() {
             page.push_str("\n## Failed\n\n");

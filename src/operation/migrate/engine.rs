@@ -166,7 +166,9 @@ impl Engine {
         // Another QEMU numbers its nodes anew.
         engine.nodes = details.nodes.filter(|_| record.live);
         (engine.home, engine.handed_over) = (details.home, details.handed_over);
-        engine.settled = record.mark != Mark::Fixing;
+        // A commit that was about to pivot below this mark was one on the way back.
+        let turned_back = record.disks.first().is_some_and(|disk| disk.pivoting);
+        engine.settled = record.mark != Mark::Fixing || turned_back;
         // The mark is written behind the clone and the comparison.
         engine.cloned = record.mark >= Mark::Copying;
         engine.verified = engine.cloned;
@@ -585,6 +587,7 @@ impl Engine {
             Step::CloseDestination => self.plan.guest.close_destination(self.nodes()?),
             Step::PivotCommit => {
                 self.journal.note_pivot(0)?;
+                self.settled = true;
                 self.device().pivot()?;
                 self.commit.pivots();
                 Ok(())

@@ -119,7 +119,7 @@ impl Table {
         let mut page = String::from(HEAD);
         let _ = writeln!(
             page,
-            "There are {} such cells. Of them {} were drawn, with seed {seed}, evenly over operations, courses and faults: **{} passed, \
+            "There are {} such cells. Of them {} were run, with seed {seed}: **{} passed, \
              {} failed**, and {} were not reached, because the operation did not come by at that point this time. Nothing is \
              said of the others. A destination that hangs does so for {} s.\n",
             total.all,

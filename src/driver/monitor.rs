@@ -47,10 +47,14 @@ impl Guest {
         Ok(roots.map(str::to_owned).collect())
     }
 
+    /// As query-jobs tells of it, also when it has ended.
+    pub(super) fn job(&self, id: &str) -> Result<Option<Value>> {
+        Ok(self.ask("query-jobs")?.into_iter().find(|job| job["id"] == id))
+    }
+
     /// A job that has ended, if it is still there.
     pub(super) fn dismiss(&self, job: &str) -> Result<()> {
-        let jobs = self.ask("query-jobs")?;
-        match jobs.iter().find(|known| known["id"] == job) {
+        match self.job(job)? {
             Some(_) => self.command(&json!({ "execute": "job-dismiss", "arguments": { "id": job } })),
             None => Ok(()),
         }

@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::guest::Guest;
 use super::monitor::uppermost;
@@ -114,10 +114,6 @@ impl Guest {
             self.close(nodes)?;
         }
         Ok(())
-    }
-
-    fn job(&self, id: &str) -> Result<Option<Value>> {
-        Ok(self.ask("query-jobs")?.into_iter().find(|job| job["id"] == id))
     }
 
     /// The nodes of an image, without those that QEMU puts on top of it for a job.

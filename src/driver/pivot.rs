@@ -54,19 +54,17 @@ impl Guest {
     /// Where the disk is that was copied between these, now that libvirt knows of no copy any more.
     pub(crate) fn find_active(&self, nodes: &Nodes) -> Result<Active> {
         // Before the rest: a copy back that has ended since shows in the roots.
-        let jobs = self.ask("query-jobs")?;
+        let job = self.job(&nodes.job())?;
         let roots = self.roots()?;
         let is_on = |index| roots.iter().any(|root| Nodes::is_of(root, index));
         if is_on(nodes.source) {
-            let open =
-                jobs.iter().any(|job| job["id"] == nodes.job()) || !self.open_nodes(&nodes.destination)?.is_empty();
+            let open = job.is_some() || !self.open_nodes(&nodes.destination)?.is_empty();
             return Ok(Active::Source { open });
         }
         match nodes.destination.first() {
             Some(&first) if is_on(first) => {}
             _ => return Ok(Active::Other),
         }
-        let job = jobs.iter().find(|job| job["id"] == nodes.job());
         Ok(Active::Destination(job.map(|job| match job["status"].as_str() {
             Some("ready") => Return::Ready,
             Some("created" | "running" | "paused" | "standby") => Return::Running,

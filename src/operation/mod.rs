@@ -26,6 +26,7 @@ mod status;
 mod throttle;
 mod tracked;
 mod types;
+mod unnamed;
 mod window;
 mod worker;
 

@@ -26,6 +26,7 @@ use crate::operation::state::{Goal, Image, Job, Mark};
 use crate::operation::throttle::Brake;
 use crate::operation::tracked::Tracked;
 use crate::operation::types::{Method, Phase, Report};
+use crate::operation::unnamed::Unnamed;
 use crate::operation::window::{Fixed, Window};
 
 /// What is known of one disk.
@@ -147,7 +148,8 @@ impl Engine {
             disk.commit.started = commits && chains[index] == Chain::Overlay;
             disk.stale = chains[index] == Chain::Source && record.mark == Mark::Begun;
             let is_before = matches!(record.mark, Mark::Begun | Mark::Fixing) && record.back.is_none();
-            engine.disks[index].unseen_snapshot = is_before || engine.is_on_overlay(index)?;
+            let is_made = engine.disks[index].overlay.is_some();
+            engine.disks[index].unseen_snapshot = is_before || is_made && engine.unnamed(index).is_open()?;
         }
         Ok(engine)
     }
@@ -290,23 +292,16 @@ impl Engine {
             .collect()
     }
 
-    /// A libvirtd that dies between telling QEMU to take the snapshot and noting it goes on with the chains from before.
+    /// Where nobody saw what became of the snapshot, the guest may be on the overlays.
     fn look_above(&mut self, mut chains: Vec<Chain>, alive: bool, off: bool) -> Result<Vec<Chain>> {
         let mut unnamed = Vec::new();
         for (index, chain) in chains.iter().enumerate() {
-            let planned = &self.plan.disks[index];
             let disk = &mut self.disks[index];
             disk.unseen_snapshot &= *chain != Chain::Overlay;
             if !disk.unseen_snapshot || *chain != Chain::Source || disk.overlay.is_none() {
                 continue;
             }
-            let what = format!("disk '{}' of domain '{}'", planned.target, self.plan.guest.name());
-            let is_unnamed = if alive {
-                self.is_on_overlay(index)?
-            } else {
-                offline::holds_last_writes(&disk.overlay_path, source(planned).0, off, &what)?
-            };
-            if is_unnamed {
+            if self.unnamed(index).holds_last_writes(alive, off)? {
                 unnamed.push(index);
             }
         }
@@ -322,9 +317,14 @@ impl Engine {
         Ok(chains)
     }
 
-    fn is_on_overlay(&self, index: usize) -> Result<bool> {
-        let (guest, disk) = (&self.plan.guest, &self.disks[index]);
-        Ok(disk.overlay.is_some() && guest.get_power_state()? != State::Off && guest.has_open(&disk.overlay_path)?)
+    fn unnamed(&self, index: usize) -> Unnamed<'_> {
+        let planned = &self.plan.disks[index];
+        Unnamed {
+            guest: &self.plan.guest,
+            target: &planned.target,
+            overlay: &self.disks[index].overlay_path,
+            base: source(planned).0,
+        }
     }
 
     fn observe_disks(&mut self) -> Result<Vec<Chain>> {
@@ -471,12 +471,8 @@ impl Engine {
     }
 
     fn merge_overlay(&mut self, index: usize) -> Result<()> {
-        let (disk, base) = (&mut self.disks[index], source(&self.plan.disks[index]).0);
-        if self.seen.alive {
-            self.plan.guest.merge_overlay(&disk.overlay_path, base)?;
-        } else {
-            offline::merge(&disk.overlay_path, base)?;
-        }
+        self.unnamed(index).merge(self.seen.alive)?;
+        let disk = &mut self.disks[index];
         (disk.unseen_snapshot, disk.stale) = (false, true);
         Ok(())
     }

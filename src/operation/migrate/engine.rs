@@ -29,6 +29,7 @@ use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
 use crate::operation::throttle::Brake;
 use crate::operation::tracked::{Tracked, does_not_catch_up};
 use crate::operation::types::{CloneMethod, Consistency, Method, Phase, Report};
+use crate::operation::unnamed::Unnamed;
 
 /// A copy with no more than this left counts as drained: it is pivoted to at once.
 const DRAINED: u64 = 4 << 20;
@@ -182,7 +183,7 @@ impl Engine {
             engine.brake = Brake::found(guest, &engine.plan.target, before);
         }
         let is_before = record.mark == Mark::Begun && record.back.is_none();
-        engine.unseen_snapshot = is_before || engine.is_on_overlay()?;
+        engine.unseen_snapshot = is_before || engine.overlay.is_some() && engine.unnamed().is_open()?;
         Ok(engine)
     }
 
@@ -437,21 +438,15 @@ impl Engine {
         Ok(chain)
     }
 
-    /// A libvirtd that dies between telling QEMU to take the snapshot and noting it goes on with the chain from before.
+    /// Where nobody saw what became of the snapshot, the guest may be on the overlay.
     fn look_above(&mut self, chain: Chain, alive: bool, off: bool) -> Result<Chain> {
         self.unseen_snapshot &= chain != Chain::Overlay;
-        if !self.unseen_snapshot || chain != Chain::Source || self.overlay.is_none() {
+        // Volumes cannot be looked into from here.
+        let is_out_of_sight = self.plan.volumes && !alive;
+        if !self.unseen_snapshot || chain != Chain::Source || self.overlay.is_none() || is_out_of_sight {
             return Ok(chain);
         }
-        let unnamed = if alive {
-            self.is_on_overlay()?
-        } else if self.plan.volumes {
-            false
-        } else {
-            let what = format!("disk '{}' of domain '{}'", self.plan.target, self.plan.guest.name());
-            offline::holds_last_writes(&self.overlay_path, &self.plan.source.0, off, &what)?
-        };
-        if !unnamed {
+        if !self.unnamed().holds_last_writes(alive, off)? {
             return Ok(chain);
         }
         // What libvirt was just noting as QEMU was asked it has noted now.
@@ -463,9 +458,13 @@ impl Engine {
         )
     }
 
-    fn is_on_overlay(&self) -> Result<bool> {
-        let guest = &self.plan.guest;
-        Ok(self.overlay.is_some() && guest.get_power_state()? != State::Off && guest.has_open(&self.overlay_path)?)
+    fn unnamed(&self) -> Unnamed<'_> {
+        Unnamed {
+            guest: &self.plan.guest,
+            target: &self.plan.target,
+            overlay: &self.overlay_path,
+            base: &self.plan.source.0,
+        }
     }
 
     /// Where a pivot was about to be made and libvirt knows of no copy any more, QEMU has the last word: a libvirtd that died
@@ -701,11 +700,7 @@ impl Engine {
     }
 
     fn merge_overlay(&mut self) -> Result<()> {
-        if self.seen.alive {
-            self.plan.guest.merge_overlay(&self.overlay_path, &self.plan.source.0)?;
-        } else {
-            offline::merge(&self.overlay_path, &self.plan.source.0)?;
-        }
+        self.unnamed().merge(self.seen.alive)?;
         (self.unseen_snapshot, self.stale.overlay) = (false, true);
         Ok(())
     }

@@ -9,11 +9,10 @@ use std::time::Duration;
 use livedisk::{ErrorCode, EventLoop, Phase, SnapshotOptions};
 use support::bed::{Bare, Turn};
 use support::scenario::{self, METHODS};
-use support::{PATIENCE, await_phase, disk, must_tell, snapshot, start_copying};
+use support::{PATIENCE, await_copying, await_phase, disk, must_tell, snapshot};
 
 fn bed() -> Turn {
-    // More than a backup's first requests, which no bandwidth holds back.
-    support::bed::turn(EventLoop::Own, &["name=a,disks=qcow2-backed:192M+raw:192M,data=8M"])
+    support::bed::turn(EventLoop::Own, &["name=a,disks=qcow2-backed:64M+raw:64M,data=8M"])
 }
 
 #[test]
@@ -27,9 +26,14 @@ fn while_finish_waits() {
 #[test]
 fn in_each_phase() {
     let bed = bed();
-    let before = bed.watch("a");
+    let slow = bed.bare("slow", &[Bare::SLOW, Bare::SLOW]);
+    let (before, slow_before) = (bed.watch("a"), bed.watch("slow"));
     for method in METHODS {
-        for phase in [Phase::Preparing, Phase::Copying, Phase::Ready] {
+        for (domain, before, phase) in [
+            ("a", &before, Phase::Preparing),
+            ("slow", &slow_before, Phase::Copying),
+            ("a", &before, Phase::Ready),
+        ] {
             println!("{method:?} {phase:?}");
             let options = SnapshotOptions {
                 method,
@@ -39,21 +43,20 @@ fn in_each_phase() {
                     disk("vdb", bed.path("two"), "qcow2"),
                 ])
             };
-            let start = || bed.connection.start_live_snapshot("a", &options).unwrap();
-            let operation = match phase {
-                Phase::Copying => start_copying(start),
-                _ => start(),
-            };
-            if phase == Phase::Ready {
-                await_phase(&operation, phase);
+            let operation = bed.connection.start_live_snapshot(domain, &options).unwrap();
+            match phase {
+                Phase::Copying => await_copying(&operation),
+                Phase::Ready => await_phase(&operation, phase),
+                _ => (),
             }
             operation.cancel().unwrap();
             assert_eq!(operation.poll(None).phase, Phase::Cancelled);
             let error = operation.finish(None).unwrap_err();
-            must_tell(&error, ErrorCode::Cancelled, &["'a'"]);
+            must_tell(&error, ErrorCode::Cancelled, &[&format!("'{domain}'")]);
             before.must_be_as_before(&[]);
         }
     }
+    drop(slow);
 }
 
 /// Whoever wins: either the images are there and whole, or all is taken back.
@@ -103,7 +106,7 @@ fn racing_finish() {
 #[test]
 fn a_dropped_operation_goes_on_and_can_be_recovered() {
     let bed = bed();
-    let bare = bed.bare("left", &[Bare::BIG]);
+    let bare = bed.bare("left", &[Bare::SLOW]);
     for method in METHODS {
         println!("{method:?}");
         let before = bed.watch("left");
@@ -113,9 +116,9 @@ fn a_dropped_operation_goes_on_and_can_be_recovered() {
             bandwidth: 1 << 20,
             ..snapshot(vec![disk("vda", &out, "raw")])
         };
-        drop(start_copying(|| {
-            bed.connection.start_live_snapshot("left", &options).unwrap()
-        }));
+        let operation = bed.connection.start_live_snapshot("left", &options).unwrap();
+        await_copying(&operation);
+        drop(operation);
 
         let known = bed.connection.operations(Some("left")).unwrap();
         assert_eq!(known.len(), 1);

@@ -124,7 +124,7 @@ fn libvirtd_restarted_in_mid_copy() {
 #[test]
 fn another_job_is_in_the_way() {
     let bed = bed();
-    let bare = bed.bare("busy", &[Bare::BIG, Bare::RAW]);
+    let bare = bed.bare("busy", &[Bare::SLOW, Bare::RAW]);
     let before = bed.watch("busy");
     let mine = bed.path("mine");
     let shown = mine.to_str().unwrap();
@@ -182,7 +182,8 @@ fn another_job_is_in_the_way() {
             bandwidth: 1 << 20,
             ..with(first, &one(bed.path("first")))
         };
-        let operation = support::start_copying(|| bed.connection.start_live_snapshot("busy", &limited).unwrap());
+        let operation = bed.connection.start_live_snapshot("busy", &limited).unwrap();
+        support::await_copying(&operation);
         let process = std::process::id().to_string();
         refused(
             &bed,
@@ -574,7 +575,7 @@ fn a_job_that_vanished_is_no_success() {
 #[test]
 fn a_finish_in_a_hurry() {
     let bed = bed();
-    let bare = bed.bare("slow", &[Bare::BIG]);
+    let bare = bed.bare("slow", &[Bare::SLOW]);
     let before = bed.watch("slow");
     let options = SnapshotOptions {
         method: Method::Backup,

@@ -253,20 +253,8 @@ impl Export {
         fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
         let shown = |path: &Path| path.to_str().unwrap().to_owned();
         let pause = format!("pause-control={}", shown(&control));
-        let server = Server::start(
-            "nbdkit",
-            &[
-                "-f",
-                "-U",
-                &shown(&socket),
-                "--filter=pause",
-                "file",
-                &shown(&image),
-                &pause,
-            ],
-        );
-        until("the export answers", || socket.exists() && control.exists());
-        run("chmod", &["777", &shown(&socket)]);
+        let server = Server::nbdkit(&socket, &["--filter=pause", "file", &shown(&image), &pause]);
+        until("the export can be paused", || control.exists());
         Self {
             _server: server,
             uri: format!("nbd+unix:///?socket={}", shown(&socket)),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use livedisk::{CloneMethod, ErrorCode, EventLoop, Method, MigrateOptions, Operation, Phase, SnapshotOptions};
 use moving::{home, to};
-use support::bed::{Bed, Server, Turn, run};
+use support::bed::{Bed, Server, Turn};
 use support::image::edge;
 use support::{PATIENCE, await_phase, disk, must_tell, snapshot, until};
 
@@ -26,15 +26,9 @@ const NEVER_ENDLESS: Duration = Duration::from_secs(120);
 /// An export in memory that takes `rate` bits a second.
 fn slow_export(bed: &Bed, rate: &str) -> (Server, String) {
     let socket = bed.path("slow.sock");
-    let shown = socket.to_str().unwrap();
     let rate = format!("rate={rate}");
-    let server = Server::start(
-        "nbdkit",
-        &["-f", "-U", shown, "--filter=rate", "memory", "size=64M", &rate],
-    );
-    until("the export answers", || socket.exists());
-    run("chmod", &["777", shown]);
-    (server, format!("nbd+unix:///?socket={shown}"))
+    let server = Server::nbdkit(&socket, &["--filter=rate", "memory", "size=64M", &rate]);
+    (server, format!("nbd+unix:///?socket={}", socket.display()))
 }
 
 #[test]

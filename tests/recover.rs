@@ -21,7 +21,7 @@ use livedisk::{
 use moving::{home, shown, to};
 use support::bed::{Bare, Bed, Turn, run};
 use support::image::edge;
-use support::{PATIENCE, await_phase, disk, must_tell, snapshot, start_copying, until};
+use support::{PATIENCE, await_copying, await_phase, disk, must_tell, snapshot, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -762,15 +762,15 @@ fn a_foreign_job_is_let_be() {
 #[test]
 fn a_backup_whose_end_libvirtd_did_not_live_to_see_is_given_up() {
     let bed = bed();
-    let bare = bed.bare("unseen", &[Bare::BIG]);
+    let bare = bed.bare("unseen", &[Bare::SLOW]);
     let before = bed.watch("unseen");
     let options = SnapshotOptions {
         method: Method::Backup,
         bandwidth: MIB,
         ..snapshot(vec![disk("vda", bed.path("out"), "raw")])
     };
-    let start = || bed.connection.start_live_snapshot("unseen", &options).unwrap();
-    let operation = start_copying(start);
+    let operation = bed.connection.start_live_snapshot("unseen", &options).unwrap();
+    await_copying(&operation);
     bed.end_unseen("unseen", "backup", "job-cancel");
     let error = operation.finish(Some(PATIENCE)).unwrap_err();
     must_tell(&error, ErrorCode::JobFailed, &["'unseen'", "libvirtd died meanwhile"]);

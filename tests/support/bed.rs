@@ -248,16 +248,31 @@ impl Bed {
     /// A domain without an operating system, which boots in no time: for what needs no file system.
     pub fn bare(&self, name: &str, disks: &[Bare]) -> BareDomain<'_> {
         let mut files = Vec::new();
+        let mut servers = Vec::new();
         let mut xml = String::new();
         for (index, disk) in disks.iter().enumerate() {
             let target = format!("vd{}", char::from(b'a' + index as u8));
             let path = self.path(&format!("{name}-{target}.img"));
             (disk.make)(&path);
             let (format, extra, path_shown) = (disk.format, disk.extra, path.display());
+            let (kind, source) = if disk.slow {
+                let socket = path.with_extension("sock");
+                let slowly = [
+                    "--filter=rate",
+                    "file",
+                    path.to_str().unwrap(),
+                    "rate=256M",
+                    "burstiness=0.5",
+                ];
+                servers.push(Server::nbdkit(&socket, &slowly));
+                let host = format!("<host transport='unix' socket='{}'/>", socket.display());
+                ("network", format!("protocol='nbd'>{host}"))
+            } else {
+                ("file", format!("file='{path_shown}'>{}", disk.in_source))
+            };
             xml += &format!(
-                "<disk type='file' device='disk'><driver name='qemu' type='{format}'/><source file='{path_shown}'>{}</source>\
+                "<disk type='{kind}' device='disk'><driver name='qemu' type='{format}'/><source {source}</source>\
                  <backingStore/><target dev='{target}' bus='virtio'/>{extra}</disk>",
-                disk.in_source
             );
             files.push(path);
         }
@@ -276,6 +291,7 @@ impl Bed {
             bed: self,
             name: name.to_owned(),
             files,
+            _servers: servers,
         };
         self.virsh(&["define", definition.to_str().unwrap()]);
         fs::remove_file(definition).unwrap();
@@ -327,6 +343,8 @@ pub struct Bare {
     pub extra: &'static str,
     pub in_source: &'static str,
     pub make: fn(&Path),
+    /// Served by a program that takes 8 s to read it all.
+    pub slow: bool,
 }
 
 impl Bare {
@@ -335,12 +353,17 @@ impl Bare {
         extra: "",
         in_source: "",
         make: |path| fill(path, 4 << 20),
+        slow: false,
     };
-    /// With enough in it for a copy to be caught in the middle, though a backup is limited only once it runs, and
-    /// `/tmp` may be memory.
+    /// With enough in it for a limited copy to be caught in the middle.
     pub const BIG: Self = Self {
         make: |path| fill(path, 256 << 20),
         ..Self::RAW
+    };
+    /// For a backup to be caught in the middle too, which has no limit before it runs.
+    pub const SLOW: Self = Self {
+        slow: true,
+        ..Self::BIG
     };
 }
 
@@ -355,6 +378,7 @@ pub struct BareDomain<'a> {
     bed: &'a Bed,
     pub name: String,
     pub files: Vec<PathBuf>,
+    _servers: Vec<Server>,
 }
 
 impl Drop for BareDomain<'_> {
@@ -379,6 +403,17 @@ impl Server {
             .spawn()
             .unwrap_or_else(|error| panic!("{program}: {error}"));
         Self(child)
+    }
+
+    /// An export at a socket that QEMU may open, once it answers.
+    pub fn nbdkit(socket: &Path, arguments: &[&str]) -> Self {
+        let shown = socket.to_str().unwrap();
+        // Of one before, which was killed.
+        let _ = fs::remove_file(socket);
+        let server = Self::start("nbdkit", &[&["-f", "-U", shown], arguments].concat());
+        super::until("the export answers", || socket.exists());
+        run("chmod", &["777", shown]);
+        server
     }
 }
 

@@ -58,9 +58,8 @@ pub fn await_phase(operation: &Operation, phase: Phase) {
     });
 }
 
-/// Polls until something was copied; false where everything was already.
-pub fn copies(operation: &Operation) -> bool {
-    let mut phase = Phase::Preparing;
+/// Polls until something was copied, and not all.
+pub fn await_copying(operation: &Operation) {
     until("something is copied", || {
         let progress = operation.poll(Some(Duration::from_millis(100)));
         assert!(
@@ -68,30 +67,9 @@ pub fn copies(operation: &Operation) -> bool {
             "{progress:?}: {:?}",
             operation.finish(Some(Duration::ZERO))
         );
-        phase = progress.phase;
-        phase == Phase::Ready || phase == Phase::Copying && progress.bytes_done > 0
+        assert_ne!(progress.phase, Phase::Ready, "it was too quick");
+        progress.phase == Phase::Copying && progress.bytes_done > 0
     });
-    phase == Phase::Copying
-}
-
-/// Polls until something was copied, and not all.
-pub fn await_copying(operation: &Operation) {
-    assert!(copies(operation), "it was too quick");
-}
-
-/// A limited operation in the middle of its copy. A backup may be through before it has its limit, which libvirt gives
-/// it only once it runs; it is then cancelled and begun again.
-pub fn start_copying(start: impl Fn() -> Operation) -> Operation {
-    (0..8)
-        .find_map(|_| {
-            let operation = start();
-            if copies(&operation) {
-                return Some(operation);
-            }
-            operation.cancel().unwrap();
-            None
-        })
-        .expect("it was always too quick")
 }
 
 /// The error has this code and tells all of these.

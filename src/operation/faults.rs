@@ -22,23 +22,19 @@ mod hold {
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    /// Points to stop at, joined by `;`, each once. With `list` among them each point is said, once.
+    /// Points to stop at, joined by `;`, each once and behind the one before: a point may lie on the way back and on the way
+    /// to the turn. From `list` on each point is said, once.
     const WANTED: &str = "LIVEDISK_STOP_AT";
+    const LIST: &str = "list";
 
     pub(super) fn at(point: &str) {
         static PASSED: Mutex<Option<HashSet<String>>> = Mutex::new(None);
         let Ok(wanted) = std::env::var(WANTED) else { return };
-        let among = |name: &str| wanted.split(';').any(|wanted| wanted == name);
-        let stop = among(point);
-        if !stop && !among("list") {
-            return;
-        }
-        let first = PASSED
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert_default()
-            .insert(point.to_owned());
-        if !first {
+        let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = passed.get_or_insert_default();
+        let next = wanted.split(';').find(|name| !passed.contains(*name));
+        let stop = next == Some(point);
+        if !(stop || next == Some(LIST)) || !passed.insert(point.to_owned()) {
             return;
         }
         eprintln!("livedisk: at {point}");

@@ -67,7 +67,13 @@ impl Agent {
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(false),
-                Err(RecvTimeoutError::Timeout) => return Err(format!("not at '{point}' within {limit:?}")),
+                Err(RecvTimeoutError::Timeout) => {
+                    let last = &self.said[self.said.len().saturating_sub(5)..];
+                    return Err(format!(
+                        "not at '{point}' within {limit:?}\n      {}",
+                        last.join("\n      ")
+                    ));
+                }
             }
         }
         while !self.is_stopped() {

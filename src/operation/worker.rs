@@ -8,7 +8,7 @@ use super::faults;
 use super::procedure::{Procedure, Turn};
 use super::shared::{Outcome, Shared};
 use super::state::{Goal, Mark};
-use super::types::Phase;
+use super::types::{Phase, Report};
 use crate::error::{Error, ErrorCode, Result};
 
 /// With events they wake the loop; this is for the progress in between.
@@ -256,12 +256,7 @@ impl Worker {
             }
         };
         log::info!("{}: {result:?}", phase.name());
-        let outcome = Outcome {
-            result,
-            taken_back: goal == Goal::Back,
-            thawed: self.procedure.thawed(),
-        };
-        self.shared.conclude(phase, outcome);
+        end(self.procedure, &self.shared, phase, result, goal == Goal::Back);
     }
 
     /// Taking back did not work either: the record stays, so that what is left can be found and settled.
@@ -278,15 +273,22 @@ impl Worker {
             .with_libvirt_code(first.libvirt_code()),
             _ => error,
         };
-        let outcome = Outcome {
-            result: Err(told),
-            taken_back: false,
-            thawed: self.procedure.thawed(),
-        };
-        // What it holds of the guest (a throttle, its record) is given back before anybody hears of the end.
-        drop(self.procedure);
-        self.shared.conclude(Phase::Failed, outcome);
+        end(self.procedure, &self.shared, Phase::Failed, Err(told), false);
     }
+}
+
+/// What it holds of the guest (a throttle, its record) and of libvirt is given back before anybody hears of the end, and exits
+/// perhaps: a client that goes away while its callbacks are being removed can crash libvirtd 9.0
+/// (remoteClientFreePrivateCallbacks, without a lock there).
+fn end(procedure: Box<dyn Procedure>, shared: &Shared, phase: Phase, result: Result<Report>, taken_back: bool) {
+    let thawed = procedure.thawed();
+    drop(procedure);
+    let outcome = Outcome {
+        result,
+        taken_back,
+        thawed,
+    };
+    shared.conclude(phase, outcome);
 }
 
 /// The copying rate, smoothed over about a second.

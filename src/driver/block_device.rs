@@ -88,22 +88,20 @@ impl<'a> BlockDevice<'a> {
 
     /// The READY job's destination becomes the disk (virDomainBlockJobAbort, PIVOT).
     pub(crate) fn pivot(&self) -> Result<()> {
-        let what = self.what("cannot pivot");
-        let pivoted = self.guest.call(&what, |domain| domain.block_job_pivot(self.target));
-        match pivoted {
-            Err(error) if error.code() == ErrorCode::Libvirt && self.guest.has_left_overlay(self.target)? => {
-                Err(Error::new(
-                    ErrorCode::JobFailed,
-                    format!(
-                        "{}: libvirtd died as QEMU pivoted, and does not know that it did; the guest is well and nothing is \
-                         lost, but libvirt will not touch the disk before the domain was off; then recover (livedisk recover)",
-                        self.what("cannot tell libvirt of the pivot of")
-                    ),
-                )
-                .with_libvirt_code(error.libvirt_code()))
-            }
-            pivoted => pivoted,
-        }
+        self.guest
+            .call(&self.what("cannot pivot"), |domain| domain.block_job_pivot(self.target))
+    }
+
+    /// libvirt shows a job that there is not, and lets nobody start, end or pivot one on the disk.
+    pub(crate) fn dead_job(&self) -> Error {
+        Error::new(
+            ErrorCode::JobFailed,
+            format!(
+                "{}: libvirtd died as it ended, and does not know that it did; the guest is well and nothing is lost, but \
+                 libvirt will not touch the disk before the domain was off; then recover (livedisk recover)",
+                self.what("libvirt shows a block job that there is not on")
+            ),
+        )
     }
 
     /// Commits the active layer into the one below it (virDomainBlockCommit).

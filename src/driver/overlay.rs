@@ -78,16 +78,6 @@ impl Guest {
         Error::new(ErrorCode::JobFailed, format!("{what}: {reason}"))
     }
 
-    /// QEMU is below the active layer that libvirt names, which an active commit has gone into: libvirtd did not live to note
-    /// its pivot. It goes on with a job that there is not (`<mirror>`), and lets nobody end that until the domain is off.
-    pub(super) fn has_left_overlay(&self, target: &str) -> Result<bool> {
-        let config = self.get_config(false)?;
-        let chain = config.disk(target).map_or(&[][..], |disk| &disk.chain);
-        let below = chain.get(1).and_then(|layer| layer.index);
-        let roots = self.roots()?;
-        Ok(below.is_some_and(|below| roots.iter().any(|root| Nodes::is_of(root, below))))
-    }
-
     /// Of these images, closes what QEMU has open for nobody: no device has it, and libvirt, which died as it was to close it,
     /// does not name it.
     pub(crate) fn close_unnamed(&self, paths: &[&str]) -> Result<()> {

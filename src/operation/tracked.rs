@@ -1,11 +1,34 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What is known of one block job while it runs, and how it ended.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::convergence::{Convergence, Rates, Sample};
 use super::state::{Job, Remedy};
 use crate::libvirt::BlockJobInfo;
+
+/// Since when libvirt has shown a job that there is not: one that died as the job ended has never heard of the end when it is
+/// back.
+#[derive(Debug, Default)]
+pub(super) struct Gone(Option<Instant>);
+
+impl Gone {
+    /// libvirt may be tidying up behind it.
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// Whether it has been so for long enough.
+    pub(super) fn look(&mut self, is_gone: bool) -> bool {
+        if !is_gone {
+            self.0 = None;
+        }
+        is_gone && self.0.get_or_insert_with(Instant::now).elapsed() > Self::PATIENCE
+    }
+
+    /// Nothing can be asked of the job then.
+    pub(super) fn is_suspected(&self) -> bool {
+        self.0.is_some()
+    }
+}
 
 /// One block job of ours.
 #[derive(Debug, Default)]
@@ -19,6 +42,7 @@ pub(super) struct Tracked {
     pub(super) given_up: Option<String>,
     pub(super) restarting: bool,
     pub(super) failure: Option<String>,
+    pub(super) gone: Gone,
     pub(super) convergence: Convergence,
     /// Where it does not catch up with its guest.
     pub(super) rates: Option<Rates>,
@@ -43,7 +67,10 @@ impl Tracked {
         watched: impl FnOnce(&Sample) -> bool,
     ) {
         self.ready = ready;
-        let Some(info) = info else { return };
+        let Some(info) = info else {
+            self.rates = None;
+            return;
+        };
         (self.done, self.total) = (info.done, info.total);
         let sample = Sample {
             at,
@@ -100,6 +127,7 @@ impl Tracked {
         match self {
             Self { failure: Some(_), .. } => Job::Failed,
             Self { started: false, .. } => Job::NotStarted,
+            Self { gone, .. } if gone.is_suspected() => Job::Ending,
             Self { ending: true, .. } => Job::Ending,
             Self { ready: true, .. } => Job::Ready,
             _ => Job::Running,

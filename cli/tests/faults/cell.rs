@@ -521,7 +521,7 @@ impl Cell {
         if left || status.signal().is_some() {
             notes.recovered = left;
             if let Err(error) = run.recover() {
-                // As docs/operations.md has it for a libvirtd that died at the end of a commit.
+                // As docs/operations.md has it for a libvirtd that died at the end of a job.
                 let is_known = match self.fault {
                     Fault::CommitUnseen => true,
                     Fault::DaemonKilled => check::agreement(run.stand).is_err(),

@@ -194,9 +194,13 @@ pub fn idle(stand: &Stand) -> Result<()> {
     }
 }
 
-/// QEMU has the images open that libvirt names, and no others.
+/// QEMU has the images open that libvirt names, and no others; and a job, where libvirt shows one.
 pub fn agreement(stand: &Stand) -> Result<()> {
     let xml = stand.virsh(&["dumpxml", DOMAIN])?;
+    let jobs = stand.qmp(&json!({ "execute": "query-block-jobs" }))?;
+    if xml.contains("<mirror") && jobs.as_array().is_none_or(Vec::is_empty) {
+        return Err("libvirt shows a block job, and QEMU has none".into());
+    }
     let number = |text: &str, end: char| Some(text.split_once(end)?.0.to_owned());
     let numbers = |target| {
         let numbered = disk(&xml, target).split(" index='").skip(1);

@@ -337,6 +337,10 @@ impl Engine {
             let target = self.plan.disks[index].target.clone();
             let info = self.device(index).get_job_info()?;
             let mirror = config.disk(&target).and_then(|disk| disk.mirror.as_ref());
+            let gone = info.is_none() && mirror.is_some() && self.journal.libvirtd_may_have_died();
+            if self.disks[index].commit.gone.look(gone) {
+                return Err(self.device(index).dead_job());
+            }
             let commit = &mut self.disks[index].commit;
             if info.is_some() || mirror.is_some() {
                 let ready = mirror.is_some_and(|mirror| mirror.ready);

@@ -413,12 +413,16 @@ impl Engine {
                 facts.qemu_end("commit", &target).cloned(),
             )
         });
+        let died = self.journal.libvirtd_may_have_died();
         for (which, tracked, end) in [
             (Which::Copy, &mut self.copy, ends.0),
             (Which::Commit, &mut self.commit, ends.1),
         ] {
             if !tracked.started {
                 continue;
+            }
+            if tracked.gone.look(kind == Some(which) && info.is_none() && died) {
+                return Err(self.plan.guest.get_block_device(&self.plan.target).dead_job());
             }
             if kind == Some(which) {
                 let ready = mirror.as_ref().is_some_and(|mirror| mirror.ready);

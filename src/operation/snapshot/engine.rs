@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,7 @@ use crate::operation::procedure::{Procedure, Turn};
 use crate::operation::record::{Kind, Record, RecordedDisk};
 use crate::operation::shared::{Facts, Shared};
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
+use crate::operation::tracked::Gone;
 use crate::operation::types::{Consistency, Method, Phase, Report};
 use crate::operation::window::{Fixed, Window};
 
@@ -29,8 +30,6 @@ use crate::operation::window::{Fixed, Window};
 const DRAINED: u64 = 4 << 20;
 /// A file system with less room than this is full: QEMU writes up to a MiB at once.
 const FULL: u64 = 2 << 20;
-/// A backup that QEMU runs nothing for is over after so long: libvirt may be tidying up.
-const DEAD: Duration = Duration::from_secs(5);
 /// In strerror(3)'s words, as QEMU says it.
 const NO_ROOM: &str = "No space left on device";
 
@@ -46,6 +45,7 @@ struct Progressing {
     restarting: bool,
     completed: bool,
     failure: Option<String>,
+    gone: Gone,
     convergence: Convergence,
     rates: Option<Rates>,
     done: u64,
@@ -68,8 +68,6 @@ pub(in crate::operation) struct Engine {
     verified: bool,
     /// The guest's write requests just before the point in time, to know whether contents can be compared.
     writes: Vec<i64>,
-    /// Since when QEMU runs nothing for the backup that libvirt says is running.
-    backup_is_gone: Option<Instant>,
     /// A process died with the freeze window open, or nearly so.
     left: Left,
     /// File systems thawed that such a process had left frozen.
@@ -182,7 +180,6 @@ impl Engine {
             fixed: None,
             verified: false,
             writes: Vec::new(),
-            backup_is_gone: None,
             left: Left::default(),
             thawed: 0,
         }
@@ -318,6 +315,10 @@ impl Engine {
         let target = self.plan.disks[index].target.clone();
         let info = self.device(index).get_job_info()?;
         let mirror = config.disk(&target).and_then(|disk| disk.mirror.as_ref());
+        let gone = info.is_none() && mirror.is_some() && self.journal.libvirtd_may_have_died();
+        if self.jobs[index].gone.look(gone) {
+            return Err(self.device(index).dead_job());
+        }
         let at = self.shared.began().elapsed();
         let job = &mut self.jobs[index];
         if let Some(info) = info {
@@ -391,11 +392,8 @@ impl Engine {
 
     /// A libvirtd that dies as one of the backup's jobs ends has never heard of its end when it is back, and waits for ever.
     fn end_dead_backup(&mut self) -> Result<()> {
-        if !self.journal.libvirtd_may_have_died() || !self.plan.guest.get_backup_jobs()?.is_empty() {
-            self.backup_is_gone = None;
-            return Ok(());
-        }
-        if self.backup_is_gone.get_or_insert_with(Instant::now).elapsed() > DEAD {
+        let gone = self.journal.libvirtd_may_have_died() && self.plan.guest.get_backup_jobs()?.is_empty();
+        if self.jobs[0].gone.look(gone) {
             self.plan.guest.abort_backup()?;
             self.jobs[0].failure = Some("libvirtd died meanwhile, and nobody knows how it ended".into());
         }
@@ -436,7 +434,7 @@ impl Engine {
         if !job.started {
             return Job::NotStarted;
         }
-        if job.ending {
+        if job.ending || (job.gone.is_suspected() && self.plan.method == Method::Mirror) {
             return Job::Ending;
         }
         if let Some(_rates) = job.rates {

@@ -257,7 +257,9 @@ impl Bed {
             let (format, extra, path_shown) = (disk.format, disk.extra, path.display());
             let (kind, source) = if disk.slow {
                 let socket = path.with_extension("sock");
+                // With several threads it may abort when QEMU is killed (raw_send_socket: Assertion `sock >= 0').
                 let slowly = [
+                    "--threads=1",
                     "--filter=rate",
                     "file",
                     path.to_str().unwrap(),

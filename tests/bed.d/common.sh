@@ -9,3 +9,5 @@ release=$(. /etc/os-release && echo "$ID-${VERSION_ID:-}")
 
 say() { echo "$program: $*" >&2; }
 fail() { say "$*"; exit 1; }
+# A process lets go of its locks only when each of its threads is a zombie; who reaps it, and when, is not ours to know.
+has_ended() { ! grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$1/task/"*/status; }

@@ -75,9 +75,8 @@ daemon_stop() {
     rm -f "$state/pid"
     [[ -n $pid && " $(bed_processes) " == *" $pid "* ]] || return 0
     kill "-$1" "$pid" 2>/dev/null || true
-    # Its pid file is locked until each of its threads is a zombie; who reaps it, and when, is not ours to know.
     for _ in {1..200}; do
-        grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$pid/task/"*/status || return 0
+        ! has_ended "$pid" || return 0
         sleep 0.05
     done
     kill -KILL "$pid" 2>/dev/null || true

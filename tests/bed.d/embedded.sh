@@ -17,7 +17,7 @@ embedded_end() {
     pid=$(cat "$root/run/qemu/$name.pid" 2>/dev/null || true)
     [[ -n $pid ]] && grep -qsF "$dir" "/proc/$pid/cmdline" || return 0
     kill -KILL "$pid"
-    while [[ -e /proc/$pid/exe ]]; do sleep 0.05; done
+    until has_ended "$pid"; do sleep 0.05; done
 }
 
 # Without a terminal, on which it would offer polkit's agent.

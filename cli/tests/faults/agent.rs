@@ -68,11 +68,7 @@ impl Agent {
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(false),
                 Err(RecvTimeoutError::Timeout) => {
-                    let last = &self.said[self.said.len().saturating_sub(5)..];
-                    return Err(format!(
-                        "not at '{point}' within {limit:?}\n      {}",
-                        last.join("\n      ")
-                    ));
+                    return Err(self.with_last_words(format!("not at '{point}' within {limit:?}")));
                 }
             }
         }
@@ -83,6 +79,12 @@ impl Agent {
             thread::sleep(Duration::from_millis(1));
         }
         Ok(true)
+    }
+
+    /// `what`, and what it said last.
+    pub fn with_last_words(&self, what: String) -> String {
+        let last = self.said.len().saturating_sub(25);
+        format!("{what}\n      {}", self.said[last..].join("\n      "))
     }
 
     fn is_stopped(&self) -> bool {

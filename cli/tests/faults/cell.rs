@@ -146,7 +146,7 @@ impl Lessons {
                 agent.said.join("\n")
             ));
         }
-        let undisturbed = |error| said(format!("{operation}, {course}, undisturbed: {error}"), &agent);
+        let undisturbed = |error| agent.with_last_words(format!("{operation}, {course}, undisturbed: {error}"));
         check::idle(run.stand).map_err(undisturbed)?;
         if let Some(point) = agent.points().iter().find(|point| point.contains("Fail(")) {
             return Err(undisturbed(format!("it came by '{point}'")));
@@ -459,10 +459,10 @@ impl Cell {
         if let Some(mut pending) = pending {
             let _ = pending.wait();
         }
-        let status = result.map_err(|error| said(error, &agent))?;
+        let status = result.map_err(|error| agent.with_last_words(error))?;
         let mut wrong = run.check(self.word(status, notes.recovered), moved.as_ref());
         if !wrong.is_empty() {
-            wrong.push(said(format!("the agent's end: {status}"), &agent));
+            wrong.push(agent.with_last_words(format!("the agent's end: {status}")));
             return Ok(Outcome::Failed(wrong));
         }
         run.clean()?;
@@ -550,9 +550,4 @@ impl Cell {
             pending: None,
         })
     }
-}
-
-fn said(what: String, agent: &Agent) -> String {
-    let last = agent.said.len().saturating_sub(25);
-    format!("{what}\n      {}", agent.said[last..].join("\n      "))
 }

@@ -178,8 +178,8 @@ impl Table {
         let _ = writeln!(
             page,
             "\nCells in which libvirtd died while it was tidying up behind a block job, and knew nothing of the domain when it was \
-             back, or not where its disk is, or kept a job that there is not (docs/operations.md); there the guest's QEMU was ended as well, before recover: \
-             {}.\n\n\
+             back, or not where its disk is, or kept a job that there is not (docs/operations.md); there the guest's QEMU was \
+             ended as well, before recover: {}.\n\n\
              Cells in which the guest gave up its file systems, because its own disk failed (a source that cannot be read \
              fails writes behind an overlay or a backup; README, Limits), and was started anew: {}.\n\n\
              Cells in which libvirt lost the agent of a guest that was well, during a backup, until it was started anew \

@@ -401,6 +401,16 @@ fn killed_while_the_guest_is_paused() {
     let start = format!("start a mirror none 60000 {} {}", exports[0].uri, exports[1].uri);
     assert_eq!(agent.ask(&start), "ready");
     exports.iter().for_each(Export::pause);
+    // A mirror with nothing to write ends at once.
+    until("a write waits for its export", || {
+        let job = bed.virsh(&["blockjob", "--raw", "a", "vda"]);
+        let number = |key: &str| {
+            let (_, rest) = job.split_once(key).unwrap_or_else(|| panic!("no {key} in {job}"));
+            let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+            digits.parse::<u64>().unwrap()
+        };
+        number("cur=") < number("end=")
+    });
     agent.tell("finish");
     until("it is paused", || bed.virsh(&["domstate", "a"]).trim() == "paused");
     agent.kill();

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, SeekFrom, copy_file_range, ioctl_ficlone, openat, seek};
 use rustix::io::Errno;
 
+use super::write_out;
+
 /// Large enough to be quick, small enough to be cancelled soon.
 const PIECE: u64 = 8 << 20;
 
@@ -49,6 +51,12 @@ pub(crate) fn can_share_blocks(from: &Path, to: &Path) -> bool {
 
 /// Copies data and keeps holes, at `bandwidth` bytes per second at most (0: no limit).
 pub(crate) fn copy(source: &File, destination: &File, bandwidth: u64, watch: Watch<'_>) -> io::Result<Cloned> {
+    write_out::beside(destination, watch, |watch| {
+        copy_data(source, destination, bandwidth, watch)
+    })?
+}
+
+fn copy_data(source: &File, destination: &File, bandwidth: u64, watch: Watch<'_>) -> io::Result<Cloned> {
     let size = source.metadata()?.len();
     destination.set_len(size)?;
     let total = data_bytes(source, size)?;

@@ -8,6 +8,7 @@ mod made;
 mod nbd;
 mod output;
 mod qemu_img;
+mod write_out;
 
 pub(crate) use clone::{Cloned, Watch, can_share_blocks, copy, reflink};
 pub(crate) use destination::{Destination, Place};

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::clone::{Cloned, Watch};
 use super::destination::{Destination, Place};
 use super::qemu_img::Target;
-use super::{Identity, Made, qemu_img};
+use super::{Identity, Made, qemu_img, write_out};
 use crate::error::{Error, ErrorCode, Result};
 
 /// The image that a shallow copy rests on.
@@ -229,7 +229,12 @@ impl Output {
     ) -> Result<Cloned> {
         let blank = std::mem::take(&mut self.blank);
         let shown = self.destination.shown();
-        qemu_img::convert(layers, self.target(), &self.format, blank, bandwidth, &shown, watch)
+        let convert =
+            |watch: Watch<'_>| qemu_img::convert(layers, self.target(), &self.format, blank, bandwidth, &shown, watch);
+        match &self.file {
+            Some(file) => write_out::beside(file, watch, convert).map_err(|error| cannot(&shown, "write", error))?,
+            None => convert(watch),
+        }
     }
 
     /// Whether it shows what a backing chain shows.

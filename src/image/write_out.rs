@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Brings a file to the disk while it is still being written. Left to the end, gigabytes go out at once, and a guest that
+//! syncs a few bytes on the same file system waits for all of them: ext4 commits its journal behind the data that it
+//! ordered, and the disk has a queue besides.
+
+use std::fs::File;
+use std::io;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+use super::clone::Watch;
+
+/// What goes out at once, and so what a guest waits for at the worst. Each costs a commit and a flush of the disk.
+const STRETCH: u64 = 64 << 20;
+
+/// Runs `write` and, beside it, brings to the disk what it tells its watch was written. What is behind the last whole
+/// stretch is left to the caller's own sync. An error is one of this writing out; `write` was ended by it.
+pub(super) fn beside<T>(file: &File, watch: Watch<'_>, write: impl FnOnce(Watch<'_>) -> T) -> io::Result<T> {
+    // Without a queue: while one stretch goes out one is written, and no more than that.
+    let (sender, stretches) = sync_channel(0);
+    thread::scope(|scope| {
+        let going_out = thread::Builder::new()
+            .name("livedisk-write".into())
+            .spawn_scoped(scope, move || stretches.iter().try_for_each(|()| file.sync_data()))?;
+        let mut sent = 0;
+        let written = write(&mut |done, total| {
+            if !watch(done, total) {
+                return false;
+            }
+            if done.saturating_sub(sent) < STRETCH {
+                return true;
+            }
+            sent = done;
+            sender.send(()).is_ok()
+        });
+        drop(sender);
+        // The kernel tells it once: the caller's sync would not hear of it.
+        going_out
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("its thread panicked")))?;
+        Ok(written)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    /// One that takes no sync.
+    fn socket() -> File {
+        let (socket, _) = UnixStream::pair().unwrap();
+        File::from(OwnedFd::from(socket))
+    }
+
+    #[test]
+    fn its_error_ends_the_writing_and_is_told() {
+        let mut looks = Vec::new();
+        let ended = beside(&socket(), &mut |_, _| true, |watch| {
+            looks.extend((1..=3).map(|stretch| watch(stretch * STRETCH, 3 * STRETCH)));
+        });
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(looks, [true, false, false]);
+    }
+
+    #[test]
+    fn less_than_a_stretch_is_left_to_the_caller() {
+        let file = socket();
+        let looks = beside(&file, &mut |_, _| true, |watch| watch(STRETCH - 1, STRETCH));
+        assert!(looks.unwrap());
+        assert!(!beside(&file, &mut |_, _| false, |watch| watch(STRETCH, STRETCH)).unwrap());
+    }
+}

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use guest::{Bed, Outcome, bed, longest_stall, median};
 use livedisk::{CloneMethod, Connection, EventLoop, Method, MigrateOptions};
 
-const COPIES: usize = 3;
+const COPIES: usize = 6;
 
 /// What was measured with one guest.
 #[derive(Default)]
@@ -28,8 +28,8 @@ struct Series {
     quiet: Vec<Duration>,
 }
 
-fn migrate(connection: &Connection, bed: &Bed, destination: &Path, clone: CloneMethod) -> Outcome<Duration> {
-    let options = MigrateOptions {
+fn to(destination: &Path, clone: CloneMethod) -> MigrateOptions {
+    MigrateOptions {
         target: "vda".into(),
         destination: destination.to_string_lossy().into_owned(),
         method: Method::Clone,
@@ -37,9 +37,12 @@ fn migrate(connection: &Connection, bed: &Bed, destination: &Path, clone: CloneM
         auto_finish: true,
         delete_source: true,
         ..MigrateOptions::default()
-    };
+    }
+}
+
+fn migrate(connection: &Connection, bed: &Bed, options: &MigrateOptions) -> Outcome<Duration> {
     let began = Instant::now();
-    connection.migrate_disk(&bed.domain, &options)?.finish(None)?;
+    connection.migrate_disk(&bed.domain, options)?.finish(None)?;
     Ok(began.elapsed())
 }
 
@@ -109,7 +112,7 @@ fn by_shared_blocks(connection: &Connection, guests: &[Bed], rounds: usize) -> O
     // Taken in turn, so that whatever else the machine does falls on all alike.
     for round in 0..rounds {
         for (bed, series) in guests.iter().zip(&mut series) {
-            let move_it = || migrate(connection, bed, &path(bed, round), CloneMethod::Reflink);
+            let move_it = || migrate(connection, bed, &to(&path(bed, round), CloneMethod::Reflink));
             let (total, moving) = longest_stall(&bed.writer, move_it)?;
             let ((), quiet) = longest_stall(&bed.writer, || {
                 thread::sleep(total);
@@ -143,22 +146,36 @@ fn by_shared_blocks(connection: &Connection, guests: &[Bed], rounds: usize) -> O
 
 fn by_a_copy(connection: &Connection, bed: &Bed, elsewhere: &Path) -> Outcome<()> {
     let path = |round: usize| elsewhere.join(format!("{}-{round}", bed.domain));
-    migrate(connection, bed, &path(0), CloneMethod::Copy)?;
+    migrate(connection, bed, &to(&path(0), CloneMethod::Copy))?;
     let size = fs::metadata(path(0))?.len() >> 30;
     let (mut copied, mut synced, mut copying) = (Vec::new(), Vec::new(), Vec::new());
     let (mut totals, mut moving) = (Vec::new(), Vec::new());
     for round in 0..COPIES {
-        let (source, destination) = (path(round), path(round + 1));
-        forget(&source)?;
-        let ((cp, sync), stall) = longest_stall(&bed.writer, || cp(&source, &elsewhere.join("cp")))?;
-        copied.push(cp);
-        synced.push(sync);
-        copying.push(stall);
-        forget(&source)?;
-        let move_it = || migrate(connection, bed, &destination, CloneMethod::Copy);
-        let (total, stall) = longest_stall(&bed.writer, move_it)?;
+        let mut copy = || -> Outcome<()> {
+            forget(&path(round))?;
+            let ((cp, sync), stall) = longest_stall(&bed.writer, || cp(&path(round), &elsewhere.join("cp")))?;
+            copied.push(cp);
+            synced.push(sync);
+            copying.push(stall);
+            Ok(())
+        };
+        // What came before makes a difference of seconds, such as whose memory it leaves to the next.
+        if round % 2 == 0 {
+            copy()?;
+        }
+        forget(&path(round))?;
+        // Neither removes its source within the time.
+        let options = MigrateOptions {
+            delete_source: false,
+            ..to(&path(round + 1), CloneMethod::Copy)
+        };
+        let (total, stall) = longest_stall(&bed.writer, || migrate(connection, bed, &options))?;
         totals.push(total);
         moving.push(stall);
+        if round % 2 == 1 {
+            copy()?;
+        }
+        fs::remove_file(path(round))?;
     }
     let total = median(&mut totals).as_secs_f64();
     println!("by a copy, {size} GiB within a file system that shares no blocks: medians of {COPIES} rounds");

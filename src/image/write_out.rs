@@ -14,7 +14,8 @@ use super::clone::Watch;
 const STRETCH: u64 = 64 << 20;
 
 /// Runs `write` and, beside it, brings to the disk what it tells its watch was written. What is behind the last whole
-/// stretch is left to the caller's own sync. An error is one of this writing out; `write` was ended by it.
+/// stretch is left to the caller's own sync. An error is one of this writing out, which ends `write`; where `watch` has
+/// ended it, nobody wants the file any more, and its errors are not told.
 pub(super) fn beside<T>(file: &File, watch: Watch<'_>, write: impl FnOnce(Watch<'_>) -> T) -> io::Result<T> {
     // Without a queue: while one stretch goes out one is written, and no more than that.
     let (sender, stretches) = sync_channel(0);
@@ -22,9 +23,10 @@ pub(super) fn beside<T>(file: &File, watch: Watch<'_>, write: impl FnOnce(Watch<
         let going_out = thread::Builder::new()
             .name("livedisk-write".into())
             .spawn_scoped(scope, move || stretches.iter().try_for_each(|()| file.sync_data()))?;
-        let mut sent = 0;
+        let (mut sent, mut wanted) = (0, true);
         let written = write(&mut |done, total| {
-            if !watch(done, total) {
+            wanted = watch(done, total);
+            if !wanted {
                 return false;
             }
             if done.saturating_sub(sent) < STRETCH {
@@ -34,10 +36,13 @@ pub(super) fn beside<T>(file: &File, watch: Watch<'_>, write: impl FnOnce(Watch<
             sender.send(()).is_ok()
         });
         drop(sender);
-        // The kernel tells it once: the caller's sync would not hear of it.
-        going_out
+        let gone_out = going_out
             .join()
-            .unwrap_or_else(|_| Err(io::Error::other("its thread panicked")))?;
+            .unwrap_or_else(|_| Err(io::Error::other("its thread panicked")));
+        if wanted {
+            // The kernel tells it once: the caller's sync would not hear of it.
+            gone_out?;
+        }
         Ok(written)
     })
 }
@@ -62,6 +67,14 @@ mod tests {
         });
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::InvalidInput);
         assert_eq!(looks, [true, false, false]);
+    }
+
+    #[test]
+    fn its_error_is_not_told_of_a_file_that_nobody_wants() {
+        let looks = beside(&socket(), &mut |done, _| done == STRETCH, |watch| {
+            [watch(STRETCH, 2 * STRETCH), watch(2 * STRETCH, 2 * STRETCH)]
+        });
+        assert_eq!(looks.unwrap(), [true, false]);
     }
 
     #[test]

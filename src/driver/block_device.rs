@@ -17,11 +17,13 @@ pub(crate) struct BlockDevice<'a> {
     target: &'a str,
 }
 
-impl<'a> BlockDevice<'a> {
-    pub(super) fn new(guest: &'a Guest, target: &'a str) -> Self {
-        Self { guest, target }
+impl Guest {
+    pub(crate) fn get_block_device<'a>(&'a self, target: &'a str) -> BlockDevice<'a> {
+        BlockDevice { guest: self, target }
     }
+}
 
+impl BlockDevice<'_> {
     fn what(&self, what: &str) -> String {
         format!("{what} disk '{}' of domain '{}'", self.target, self.guest.name())
     }

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::block_device::BlockDevice;
 use super::failure::one_line;
 use super::host::Host;
 use crate::error::{Error, ErrorCode, Result};
@@ -43,6 +42,38 @@ pub(crate) struct Guest {
     /// The running instance: a domain that was restarted has another one.
     id: Option<u32>,
     cut_off: AtomicBool,
+}
+
+impl Host {
+    /// The guest of that name or UUID.
+    pub(crate) fn get_guest(self: &Arc<Self>, domain: &str) -> Result<Guest> {
+        let found = self
+            .reconnect()?
+            .lookup(domain)
+            .map_err(|error| self.failed(&error, &format!("cannot find domain '{domain}'")))?;
+        Guest::new(Arc::clone(self), found)
+    }
+
+    /// The guest of that UUID, over a new connection where the old one died.
+    pub(crate) fn get_guest_by_uuid(self: &Arc<Self>, uuid: &str) -> Result<Guest> {
+        let found = self
+            .reconnect()?
+            .lookup_uuid(uuid)
+            .map_err(|error| self.failed(&error, &format!("cannot find the domain with UUID {uuid}")))?;
+        Guest::new(Arc::clone(self), found)
+    }
+
+    /// All guests, running or not.
+    pub(crate) fn list_guests(self: &Arc<Self>) -> Result<Vec<Guest>> {
+        let domains = self
+            .reconnect()?
+            .domains()
+            .map_err(|error| self.failed(&error, "cannot list the domains"))?;
+        domains
+            .into_iter()
+            .map(|domain| Guest::new(Arc::clone(self), domain))
+            .collect()
+    }
 }
 
 impl Guest {
@@ -201,10 +232,6 @@ impl Guest {
                 format!("the definition of domain '{}' cannot be read: {reason}", self.name),
             )
         })
-    }
-
-    pub(crate) fn get_block_device<'a>(&'a self, target: &'a str) -> BlockDevice<'a> {
-        BlockDevice::new(self, target)
     }
 
     /// Pauses the vCPUs.

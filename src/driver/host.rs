@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::failure::{explain, one_line};
-use super::guest::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::xml::{Machine, supports};
 use crate::libvirt::{Connection, EventLoop};
@@ -63,36 +62,6 @@ impl Host {
 
     pub(crate) fn has_events(&self) -> bool {
         self.event_loop != EventLoop::None
-    }
-
-    /// The guest of that name or UUID.
-    pub(crate) fn get_guest(self: &Arc<Self>, domain: &str) -> Result<Guest> {
-        let found = self
-            .reconnect()?
-            .lookup(domain)
-            .map_err(|error| self.failed(&error, &format!("cannot find domain '{domain}'")))?;
-        Guest::new(Arc::clone(self), found)
-    }
-
-    /// The guest of that UUID, over a new connection where the old one died.
-    pub(crate) fn get_guest_by_uuid(self: &Arc<Self>, uuid: &str) -> Result<Guest> {
-        let found = self
-            .reconnect()?
-            .lookup_uuid(uuid)
-            .map_err(|error| self.failed(&error, &format!("cannot find the domain with UUID {uuid}")))?;
-        Guest::new(Arc::clone(self), found)
-    }
-
-    /// All guests, running or not.
-    pub(crate) fn list_guests(self: &Arc<Self>) -> Result<Vec<Guest>> {
-        let domains = self
-            .reconnect()?
-            .domains()
-            .map_err(|error| self.failed(&error, "cannot list the domains"))?;
-        domains
-            .into_iter()
-            .map(|domain| Guest::new(Arc::clone(self), domain))
-            .collect()
     }
 
     /// Returns when the embedded driver has taken up all guests: a process that ends before that may end them.

@@ -11,13 +11,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, SeekFrom, copy_file_range, ioctl_ficlone, openat, seek};
 use rustix::io::Errno;
 
-use super::write_out;
+use super::write_out::{self, Watch};
 
 /// Large enough to be quick, small enough to be cancelled soon.
 const PIECE: u64 = 8 << 20;
-
-/// Told how much was copied of how much; false ends the copy.
-pub(crate) type Watch<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
 
 /// What a copy came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, CWD, FileType, statat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::Identity;
+use super::identity::Identity;
 use super::nbd::{self, Export};
 use crate::error::{Error, ErrorCode, Result};
 

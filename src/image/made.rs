@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, fstat, linkat, openat, 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::output::{cannot, refused};
+use super::failure::{cannot, refused};
 use crate::error::Result;
 
 const THERE: OFlags = OFlags::RDWR.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);

@@ -4,22 +4,26 @@
 
 mod clone;
 mod destination;
+mod failure;
+mod identity;
 mod made;
 mod nbd;
 mod output;
 mod qemu_img;
 mod write_out;
 
-pub(crate) use clone::{Cloned, Watch, can_share_blocks, copy, reflink};
+pub(crate) use clone::{Cloned, can_share_blocks, copy, reflink};
 pub(crate) use destination::{Destination, Place};
+pub(crate) use identity::Identity;
 pub(crate) use made::Made;
 pub(crate) use nbd::Server;
 pub(crate) use output::{Backing, Output};
 pub(crate) use qemu_img::{are_equal, check, commit, compare_with_live, has_content, has_data_file, rebase_relative};
+pub(crate) use write_out::Watch;
 
 /// A clone that failed, and why.
 pub(crate) fn failed_clone(shown: &str, error: std::io::Error) -> crate::error::Error {
-    output::cannot(shown, "clone to", error)
+    failure::cannot(shown, "clone to", error)
 }
 
 /// Makes an empty qcow2 overlay on `backing` (path, format), where nothing is. It is in `made` also when only half made.
@@ -36,38 +40,10 @@ pub(crate) fn make_overlay(
 
 /// Removes a disk's old image.
 pub(crate) fn remove_source(path: &str) -> crate::error::Result<()> {
-    std::fs::remove_file(path).map_err(|error| output::cannot(path, "remove", error))
+    std::fs::remove_file(path).map_err(|error| failure::cannot(path, "remove", error))
 }
 
 /// Opens a quiet image for reading.
 pub(crate) fn open_source(path: &str) -> crate::error::Result<std::fs::File> {
-    std::fs::File::open(path).map_err(|error| output::cannot(path, "read", error))
-}
-
-use rustix::fs::Stat;
-use serde::{Deserialize, Serialize};
-
-/// What makes a file the same file, whatever it is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Identity {
-    File { device: u64, inode: u64 },
-    Device { number: u64 },
-}
-
-impl Identity {
-    pub(crate) fn of(stat: &Stat) -> Self {
-        if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::BlockDevice {
-            Self::Device { number: stat.st_rdev }
-        } else {
-            Self::File {
-                device: stat.st_dev,
-                inode: stat.st_ino,
-            }
-        }
-    }
-
-    /// Of the file that `path` leads to, through symlinks; `None` where there is none that we can see.
-    pub(crate) fn of_path(path: &str) -> Option<Self> {
-        rustix::fs::stat(path).ok().as_ref().map(Self::of)
-    }
+    std::fs::File::open(path).map_err(|error| failure::cannot(path, "read", error))
 }

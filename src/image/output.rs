@@ -7,10 +7,14 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat};
 use serde::{Deserialize, Serialize};
 
-use super::clone::{Cloned, Watch};
+use super::clone::Cloned;
 use super::destination::{Destination, Place};
+use super::failure::{cannot, refused};
+use super::identity::Identity;
+use super::made::Made;
 use super::qemu_img::Target;
-use super::{Identity, Made, qemu_img, write_out};
+use super::write_out::Watch;
+use super::{qemu_img, write_out};
 use crate::error::{Error, ErrorCode, Result};
 
 /// The image that a shallow copy rests on.
@@ -30,21 +34,6 @@ pub(crate) struct Output {
     made: Option<Made>,
     /// It reads as zeroes still.
     blank: bool,
-}
-
-pub(super) fn refused(shown: &str, why: &str) -> Error {
-    Error::new(ErrorCode::Destination, format!("destination '{shown}': {why}"))
-}
-
-pub(super) fn cannot(shown: &str, what: &str, error: impl Into<std::io::Error>) -> Error {
-    let error: std::io::Error = error.into();
-    let code = match error.kind() {
-        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => ErrorCode::Permission,
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
-        std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::ResourceBusy => ErrorCode::Destination,
-        _ => ErrorCode::Io,
-    };
-    Error::new(code, format!("cannot {what} '{shown}': {error}"))
 }
 
 impl Output {

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::Identity;
-use super::clone::{Cloned, Watch};
+use super::clone::Cloned;
+use super::identity::Identity;
+use super::write_out::Watch;
 use crate::error::{Error, ErrorCode, Result};
 
 /// The image that is standard input.

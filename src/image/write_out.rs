@@ -8,7 +8,8 @@ use std::io;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-use super::clone::Watch;
+/// Told how much was copied of how much; false ends the copy.
+pub(crate) type Watch<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
 
 /// What goes out at once, and so what a guest waits for at the worst. Each costs a commit and a flush of the disk.
 const STRETCH: u64 = 64 << 20;

@@ -4,7 +4,6 @@
 use serde::{Deserialize, Serialize};
 use xmltree::Element;
 
-use super::write::NbdServer;
 use super::{attribute, children, parse, to_text};
 
 /// The `device` of a disk.
@@ -14,6 +13,28 @@ pub(crate) enum Device {
     Cdrom,
     Floppy,
     Lun,
+}
+
+/// Where an NBD server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NbdServer {
+    Tcp { host: String, port: u16 },
+    Unix { socket: String },
+}
+
+impl NbdServer {
+    /// From a `<host>`.
+    pub(super) fn parse(host: &Element) -> Option<Self> {
+        let value = |name| attribute(host, name);
+        if value("transport") == Some("unix") {
+            let socket = value("socket")?.to_owned();
+            return Some(Self::Unix { socket });
+        }
+        Some(Self::Tcp {
+            host: value("name")?.to_owned(),
+            port: value("port")?.parse().ok()?,
+        })
+    }
 }
 
 /// Where an image lies.

@@ -3,8 +3,8 @@
 
 use xmltree::{Element, XMLNode};
 
-use super::disk::Encryption;
-use super::{attribute, parse, to_text};
+use super::disk::{Encryption, NbdServer};
+use super::{parse, to_text};
 
 /// What a job writes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,28 +12,6 @@ pub(crate) enum Target {
     File(String),
     Block(String),
     Nbd { export: String, server: NbdServer },
-}
-
-/// Where an NBD server listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum NbdServer {
-    Tcp { host: String, port: u16 },
-    Unix { socket: String },
-}
-
-impl NbdServer {
-    /// From a `<host>`.
-    pub(super) fn parse(host: &Element) -> Option<Self> {
-        let value = |name| attribute(host, name);
-        if value("transport") == Some("unix") {
-            let socket = value("socket")?.to_owned();
-            return Some(Self::Unix { socket });
-        }
-        Some(Self::Tcp {
-            host: value("name")?.to_owned(),
-            port: value("port")?.parse().ok()?,
-        })
-    }
 }
 
 /// One disk of a backup.

@@ -9,7 +9,7 @@ use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Place};
 use crate::libvirt::xml::{Device, Disk, DomainXml, Layer, Source};
-use crate::operation::snapshot::plan::PlannedDisk;
+use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::types::{CloneMethod, Method, SnapshotOptions};
 
 /// How the quiet image gets to its destination.

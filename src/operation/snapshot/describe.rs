@@ -2,7 +2,8 @@
 //! A plan in words.
 
 use super::Step;
-use super::plan::{Plan, PlannedDisk};
+use super::disk::PlannedDisk;
+use super::plan::Plan;
 use crate::image::Place;
 use crate::operation::state::Mark;
 use crate::operation::types::Method;

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Plan, PlannedDisk, Request};
+use super::disk::PlannedDisk;
+use super::plan::{Plan, Request};
 use super::{Failure, Observed, Step, describe, model, next, phase};
 use crate::driver::{BlockDevice, Guest, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};

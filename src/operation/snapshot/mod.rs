@@ -5,6 +5,7 @@
 //! state or goal; nothing has clean-up code of its own.
 
 pub(super) mod describe;
+pub(super) mod disk;
 pub(super) mod engine;
 pub(super) mod model;
 pub(super) mod plan;

@@ -7,36 +7,21 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::disk::PlannedDisk;
 use crate::driver::{AgentStatus, Guest};
 use crate::error::{Error, ErrorCode, Result};
 use crate::guard;
 use crate::image::{Backing, Destination, Identity, Place};
 use crate::libvirt::State;
-use crate::libvirt::xml::{Disk, DomainXml, Source, Target};
+use crate::libvirt::xml::{Disk, DomainXml, Source};
 use crate::operation::clone_snapshot::plan::{Way, choose};
 use crate::operation::planned::Planned;
 use crate::operation::preflight::{
-    find_disk, images_in_use, libvirt_target, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
+    find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
 };
 use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
 
 const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);
-
-/// One disk, with everything decided.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct PlannedDisk {
-    pub(crate) target: String,
-    pub(crate) destination: Destination,
-    pub(crate) place: Place,
-    pub(crate) format: String,
-    pub(crate) size: u64,
-    pub(crate) backing: Option<Backing>,
-    pub(crate) reuse: bool,
-    /// Path and format of the guest's own image, where it has a path.
-    pub(crate) source: Option<(String, String)>,
-    /// Path and format of each image of its chain that has both, the guest's own first.
-    pub(crate) layers: Vec<(String, String)>,
-}
 
 /// A snapshot that may be started.
 pub(crate) type Plan = Planned<Request>;
@@ -374,12 +359,5 @@ fn decide_freeze(guest: &Guest, config: &DomainXml, quiesce: Quiesce) -> Result<
             log::warn!("domain '{name}': no guest agent answers ({why}); the snapshot will be crash-consistent");
             Ok(false)
         }
-    }
-}
-
-impl PlannedDisk {
-    /// The destination as libvirt is told of it.
-    pub(crate) fn libvirt_target(&self) -> Target {
-        libvirt_target(&self.destination, self.place == Place::Device)
     }
 }

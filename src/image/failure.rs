@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What is said of a file that cannot be used, and with which code.
+
+use crate::error::{Error, ErrorCode};
+
+pub(super) fn refused(shown: &str, why: &str) -> Error {
+    Error::new(ErrorCode::Destination, format!("destination '{shown}': {why}"))
+}
+
+pub(super) fn cannot(shown: &str, what: &str, error: impl Into<std::io::Error>) -> Error {
+    let error: std::io::Error = error.into();
+    let code = match error.kind() {
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => ErrorCode::Permission,
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
+        std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::ResourceBusy => ErrorCode::Destination,
+        _ => ErrorCode::Io,
+    };
+    Error::new(code, format!("cannot {what} '{shown}': {error}"))
+}

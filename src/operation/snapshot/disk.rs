@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! One disk of a snapshot.
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::{Backing, Destination, Place};
+use crate::libvirt::xml::Target;
+use crate::operation::preflight::libvirt_target;
+
+/// One disk, with everything decided.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PlannedDisk {
+    pub(crate) target: String,
+    pub(crate) destination: Destination,
+    pub(crate) place: Place,
+    pub(crate) format: String,
+    pub(crate) size: u64,
+    pub(crate) backing: Option<Backing>,
+    pub(crate) reuse: bool,
+    /// Path and format of the guest's own image, where it has a path.
+    pub(crate) source: Option<(String, String)>,
+    /// Path and format of each image of its chain that has both, the guest's own first.
+    pub(crate) layers: Vec<(String, String)>,
+}
+
+impl PlannedDisk {
+    /// The destination as libvirt is told of it.
+    pub(crate) fn libvirt_target(&self) -> Target {
+        libvirt_target(&self.destination, self.place == Place::Device)
+    }
+}

@@ -9,6 +9,7 @@ mod claim;
 mod clone_snapshot;
 mod cloning;
 mod convergence;
+mod course;
 mod faults;
 mod journal;
 mod migrate;
@@ -51,8 +52,9 @@ use crate::guard;
 use crate::libvirt::xml::DomainXml;
 use crate::libvirt::{Quiet, State};
 use claim::Claim;
+use course::{Course, Run};
 use journal::Journal;
-use procedure::Procedure;
+use procedure::{Procedure, words};
 use record::{Kind, Record};
 use shared::{Outcome, Shared};
 use state::Goal;
@@ -114,8 +116,8 @@ impl Draft {
         self.into_operation(None)
     }
 
-    fn start(self, procedure: Box<dyn Procedure>) -> Result<Operation> {
-        let worker = Worker::new(procedure, Arc::clone(&self.shared));
+    fn start(self, course: Box<dyn Run>) -> Result<Operation> {
+        let worker = Worker::new(course, Arc::clone(&self.shared));
         let in_thread = Arc::clone(&self.shared);
         let worker = thread::Builder::new()
             .name("livedisk-worker".into())
@@ -171,15 +173,23 @@ fn claim<'a>(guest: &'a Guest, before: &DomainXml, targets: &[&str], migrated: O
 }
 
 /// An operation as its record and the world show it.
-fn resume(guest: &Arc<Guest>, journal: Journal, shared: &Arc<Shared>) -> Result<Box<dyn Procedure>> {
-    let (record, shared) = (journal.read(), Arc::clone(shared));
-    Ok(match record.kind {
+fn resume(guest: &Arc<Guest>, journal: Journal, shared: &Arc<Shared>) -> Result<Box<dyn Run>> {
+    fn course<P: Procedure + 'static>(
+        guest: &Arc<Guest>,
+        journal: Journal,
+        shared: &Arc<Shared>,
+    ) -> Result<Box<dyn Run>> {
+        let (procedure, seen) = P::resume(guest, journal, Arc::clone(shared))?;
+        Ok(Box::new(Course::new(procedure, seen)))
+    }
+    let record = journal.read();
+    match record.kind {
         Kind::Snapshot if record.method == Method::Clone => {
-            Box::new(clone_snapshot::engine::Engine::resume(guest, journal, shared)?)
+            course::<clone_snapshot::engine::Engine>(guest, journal, shared)
         }
-        Kind::Snapshot => Box::new(snapshot::engine::Engine::resume(guest, journal, shared)?),
-        Kind::Migration => Box::new(migrate::engine::Engine::resume(guest, journal, shared)?),
-    })
+        Kind::Snapshot => course::<snapshot::engine::Engine>(guest, journal, shared),
+        Kind::Migration => course::<migrate::engine::Engine>(guest, journal, shared),
+    }
 }
 
 fn deadline(timeout: Option<Duration>) -> Option<Instant> {
@@ -190,58 +200,42 @@ fn deadline(timeout: Option<Duration>) -> Option<Instant> {
 impl Operation {
     /// Checks everything, then starts.
     pub(crate) fn start_live_snapshot(guest: Guest, options: &SnapshotOptions) -> Result<Self> {
-        use snapshot::{describe, engine, model};
         let guest = Arc::new(guest);
         let config = guest.get_config(false)?;
         let plan = snapshot::plan::Plan::new(&guest, options)?;
         if plan.method == Method::Clone {
-            return Self::start_clone_snapshot(&guest, &config, plan, options.dry_run);
+            return Self::begin::<clone_snapshot::engine::Engine>(plan, &config, None, options.dry_run);
         }
-        let steps = model::plan(&engine::at_start(&plan), Goal::Forward, &plan.taken());
-        let words = steps.iter().map(|step| describe::step(*step, &plan)).collect();
-        let draft = Draft::new(guest.name(), words, SystemTime::now())?;
-        if options.dry_run {
-            return Ok(draft.dry_run(plan.method, plan.disk_count()));
-        }
-        let claim = claim(&guest, &config, &plan.targets(), None)?;
-        let procedure = engine::Engine::new(plan, &claim, Arc::clone(&draft.shared))?;
-        draft.start(Box::new(procedure))
-    }
-
-    fn start_clone_snapshot(
-        guest: &Arc<Guest>,
-        config: &DomainXml,
-        plan: snapshot::plan::Plan,
-        dry_run: bool,
-    ) -> Result<Self> {
-        use clone_snapshot::{describe, engine, model};
-        let steps = model::plan(&engine::at_start(&plan), Goal::Forward, &plan.taken());
-        let words = steps.iter().map(|step| describe::step(*step, &plan)).collect();
-        let draft = Draft::new(guest.name(), words, SystemTime::now())?;
-        if dry_run {
-            return Ok(draft.dry_run(plan.method, plan.disk_count()));
-        }
-        let claim = claim(guest, config, &plan.targets(), None)?;
-        let procedure = engine::Engine::new(plan, &claim, Arc::clone(&draft.shared))?;
-        draft.start(Box::new(procedure))
+        Self::begin::<snapshot::engine::Engine>(plan, &config, None, options.dry_run)
     }
 
     /// Checks everything, then starts.
     pub(crate) fn migrate_disk(guest: Guest, options: &MigrateOptions) -> Result<Self> {
-        use migrate::{describe, engine, model};
         let guest = Arc::new(guest);
         let config = guest.get_config(false)?;
         let plan = migrate::plan::Plan::new(&guest, options)?;
-        let steps = model::plan(&engine::at_start(&plan), Goal::Forward);
-        let words = steps.iter().map(|step| describe::step(*step, &plan)).collect();
-        let draft = Draft::new(guest.name(), words, SystemTime::now())?;
-        if options.dry_run {
-            return Ok(draft.dry_run(plan.method, 1));
+        let migrated = Some(options.target.as_str());
+        Self::begin::<migrate::engine::Engine>(plan, &config, migrated, options.dry_run)
+    }
+
+    /// `before` is the definition that the plan was made from, `migrated` as in [`preflight::must_be_free`].
+    fn begin<P: Procedure + 'static>(
+        plan: P::Plan,
+        before: &DomainXml,
+        migrated: Option<&str>,
+        dry_run: bool,
+    ) -> Result<Self> {
+        let guest = Arc::clone(P::guest(&plan));
+        let seen = P::at_start(&plan);
+        let draft = Draft::new(guest.name(), words::<P>(&plan, &seen, Goal::Forward), SystemTime::now())?;
+        let targets = P::targets(&plan);
+        if dry_run {
+            let disk_count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+            return Ok(draft.dry_run(P::method(&plan), disk_count));
         }
-        let target = options.target.as_str();
-        let claim = claim(&guest, &config, &[target], Some(target))?;
-        let procedure = engine::Engine::new(plan, &claim, Arc::clone(&draft.shared))?;
-        draft.start(Box::new(procedure))
+        let claim = claim(&guest, before, &targets, migrated)?;
+        let procedure = P::begin(plan, &claim, Arc::clone(&draft.shared))?;
+        draft.start(Box::new(Course::new(procedure, seen)))
     }
 
     /// Takes up the operation that has the disk, if nobody runs it.
@@ -273,13 +267,13 @@ impl Operation {
         let shared = Arc::new(Shared::new(record.started)?);
         let apart = preflight::apart_if_in_use(&guest)?;
         let journal = Journal::take_over(&apart, record, &claim)?;
-        let mut procedure = resume(&apart, journal, &shared)?;
-        procedure.look(Goal::Forward)?;
-        let plan = procedure.words(Goal::Forward);
+        let mut course = resume(&apart, journal, &shared)?;
+        course.look(Goal::Forward)?;
+        let plan = course.words(Goal::Forward);
         let step_count = u32::try_from(plan.len()).unwrap_or(u32::MAX);
         shared.publish(|progress| progress.step_count = step_count);
         let domain = name.to_owned();
-        Draft { shared, domain, plan }.start(procedure)
+        Draft { shared, domain, plan }.start(course)
     }
 
     /// Waits until the phase changes or there is new progress, at most for `timeout` (`None`: for ever), and returns

@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the loop needs of a procedure.
+//! What is a procedure's own: which steps there are, what comes when, how each is carried out. The loop around it is
+//! [`super::course`]'s.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
+use super::claim::Claim;
 use super::journal::Journal;
+use super::shared::Shared;
 use super::state::Goal;
-use super::types::{Phase, Report};
+use super::types::{Method, Phase, Report};
 use crate::driver::Guest;
 use crate::error::{Error, Result};
+use crate::libvirt::Subscription;
 
-/// What the loop has to do next.
-pub(super) enum Turn {
+/// What the loop does at a step.
+pub(super) enum Turn<Failure> {
     /// Nothing: the goal is reached.
     Done,
     /// Turn back, for this reason.
-    Fail(Error),
+    Fail(Failure),
     /// Wait for block jobs to move.
     AwaitJobs,
     /// Wait for the caller.
@@ -23,46 +28,108 @@ pub(super) enum Turn {
     Act,
 }
 
-/// An operation's observing, deciding and acting.
-pub(super) trait Procedure: Send {
-    /// Observes the world and decides the next step towards the goal.
-    fn look(&mut self, goal: Goal) -> Result<Turn>;
+/// What ties an operation to its caller, to its domain and to libvirt's events.
+pub(super) struct Ties {
+    pub(super) shared: Arc<Shared>,
+    /// `None` without an event loop.
+    pub(super) subscription: Option<Subscription>,
+    pub(super) journal: Journal,
+}
 
-    /// Carries out the step that was decided last.
-    fn act(&mut self) -> Result<()>;
+impl Ties {
+    pub(super) fn new(guest: &Guest, journal: Journal, shared: Arc<Shared>) -> Result<Self> {
+        let mut ties = Self {
+            shared,
+            subscription: None,
+            journal,
+        };
+        ties.subscribe(guest)?;
+        Ok(ties)
+    }
 
-    /// The step that was decided last.
-    fn step(&self) -> &dyn Debug;
+    pub(super) fn subscribe(&mut self, guest: &Guest) -> Result<()> {
+        // Dropped first: the callbacks of a dead connection must not outlive it.
+        self.subscription = None;
+        self.subscription = self.shared.subscribe(guest)?;
+        Ok(())
+    }
+}
 
-    /// What the caller is told while the step that was decided last is taken.
-    fn phase(&self) -> Phase;
+/// A kind of operation: its plan, its model, and its hands.
+pub(super) trait Procedure: Send + Sized {
+    type Plan;
+    type Observed: Clone + Debug + Send;
+    type Step: Copy + PartialEq + Debug + Send;
+    type Failure: Copy;
 
-    /// How many steps there are from the one that was decided last to the goal.
-    fn steps_left(&self) -> usize;
+    // The plan: what may be started.
+
+    fn method(plan: &Self::Plan) -> Method;
+    fn targets(plan: &Self::Plan) -> Vec<&str>;
+    fn guest(plan: &Self::Plan) -> &Arc<Guest>;
+
+    // The model: pure.
+
+    /// The state before the first step.
+    fn at_start(plan: &Self::Plan) -> Self::Observed;
+
+    /// The next step from what is observed towards the goal.
+    fn next(seen: &Self::Observed, goal: Goal) -> Self::Step;
+
+    fn turn(step: Self::Step) -> Turn<Self::Failure>;
+
+    /// The steps from `seen` to the goal, when all goes well.
+    fn steps(plan: &Self::Plan, seen: &Self::Observed, goal: Goal) -> Vec<Self::Step>;
+
+    /// The step in words, as a dry run reports it.
+    fn describe(plan: &Self::Plan, step: Self::Step) -> String;
+
+    /// What the caller is told while `step` is taken.
+    fn phase(seen: &Self::Observed, goal: Goal, step: Self::Step) -> Phase;
+
+    /// There is no way back any more: whatever is wished, the goal is forward.
+    fn passed_no_return(seen: &Self::Observed) -> bool;
+
+    /// Whether what was observed is cleaned up by going on: what is left to do is to say so.
+    fn is_settled_forward(seen: &Self::Observed) -> bool;
+
+    // The hands.
+
+    /// Writes the record; from then on the operation is this process's.
+    fn begin(plan: Self::Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self>;
+
+    /// Resumes an operation from its record and from what can be observed.
+    fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Self::Observed)>;
+
+    fn plan(&self) -> &Self::Plan;
+    fn ties(&self) -> &Ties;
+    fn ties_mut(&mut self) -> &mut Ties;
+
+    /// What libvirt, the file system and the record say now. `last` is what was observed before.
+    fn observe(&mut self, last: &Self::Observed) -> Result<Self::Observed>;
+
+    /// Carries out `step`, which was decided from `seen`.
+    fn perform(&mut self, step: Self::Step, seen: &Self::Observed) -> Result<()>;
+
+    /// The goal was Forward and is Back from now on.
+    fn turn_back(&mut self) {}
+
+    /// Why `failure` makes the operation turn back, or end.
+    fn explain(&self, failure: Self::Failure) -> Error;
 
     /// Copied and to be copied.
     fn bytes(&self) -> (u64, u64);
 
-    /// There is no way back any more: whatever is wished, the goal is forward.
-    fn passed_no_return(&self) -> bool;
-
     fn report(&self) -> Option<Report>;
 
-    /// Over a new connection, after the daemon came back.
-    fn reconnect(&mut self) -> Result<()>;
-
-    fn has_events(&self) -> bool;
-
-    fn guest(&self) -> &Guest;
-
-    fn journal(&self) -> &Journal;
-
-    /// Whether what was observed last is settled by going on: what is left to do is to say so.
-    fn is_settled_forward(&self) -> bool;
-
-    /// The steps to the goal from what was observed last, in words.
-    fn words(&self, goal: Goal) -> Vec<String>;
-
     /// File systems thawed that a dead process had left frozen.
-    fn thawed(&self) -> u32;
+    fn thawed(&self) -> u32 {
+        0
+    }
+}
+
+/// The steps in words.
+pub(super) fn words<P: Procedure>(plan: &P::Plan, seen: &P::Observed, goal: Goal) -> Vec<String> {
+    let steps = P::steps(plan, seen, goal);
+    steps.into_iter().map(|step| P::describe(plan, step)).collect()
 }

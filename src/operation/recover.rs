@@ -172,15 +172,15 @@ fn settle(guest: &Arc<Guest>, record: Record, dry_run: bool) -> Result<Recovered
         }
     };
     let shared = Arc::new(Shared::new(journal.read().started)?);
-    let settled = resume(guest, journal, &shared).and_then(|mut procedure| {
-        procedure.look(Goal::Forward)?;
-        let forward = procedure.is_settled_forward();
-        found.plan = procedure.words(if forward { Goal::Forward } else { Goal::Back });
+    let settled = resume(guest, journal, &shared).and_then(|mut course| {
+        course.look(Goal::Forward)?;
+        let forward = course.is_settled_forward();
+        found.plan = course.words(if forward { Goal::Forward } else { Goal::Back });
         if dry_run {
             return Ok(forward);
         }
         shared.request(|requests| (requests.finish, requests.cancel) = (forward, !forward));
-        Worker::new(procedure, Arc::clone(&shared)).run();
+        Worker::new(course, Arc::clone(&shared)).run();
         let outcome = shared.outcome(Some(Instant::now()));
         found.thawed = outcome.as_ref().is_some_and(|outcome| outcome.thawed > 0);
         match outcome {

@@ -120,3 +120,26 @@ impl Image {
 pub(crate) fn position<T>(list: &[T], matches: impl Fn(&T) -> bool) -> Option<usize> {
     list.iter().position(matches)
 }
+
+/// No procedure is this long; a plan that is has a fault.
+const LONGEST: usize = 10_000;
+
+/// The steps from `seen` to the end, when all goes well: `apply` says what a step does then, `is_last` where it ends.
+pub(crate) fn steps<O: Clone, S: Copy>(
+    seen: &O,
+    next: impl Fn(&O) -> S,
+    apply: impl Fn(&mut O, S),
+    is_last: impl Fn(S) -> bool,
+) -> Vec<S> {
+    let mut seen = seen.clone();
+    let mut steps = Vec::new();
+    while steps.len() < LONGEST {
+        let step = next(&seen);
+        if is_last(step) {
+            break;
+        }
+        apply(&mut seen, step);
+        steps.push(step);
+    }
+    steps
+}

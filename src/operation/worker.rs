@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::course::Run;
 use super::faults;
-use super::procedure::{Procedure, Turn};
+use super::procedure::Turn;
 use super::shared::{Outcome, Shared};
 use super::state::{Goal, Mark};
 use super::types::{Phase, Report};
@@ -26,7 +27,7 @@ const BACK_AGAIN: Duration = Duration::from_millis(500);
 const BACK_PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) struct Worker {
-    procedure: Box<dyn Procedure>,
+    course: Box<dyn Run>,
     shared: Arc<Shared>,
     /// Why the goal is Back, unless it was the caller's wish.
     failure: Option<Error>,
@@ -38,15 +39,15 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(procedure: Box<dyn Procedure>, shared: Arc<Shared>) -> Self {
-        let failure = procedure.journal().read().back.map(|why| {
-            let name = procedure.guest().name();
+    pub(super) fn new(course: Box<dyn Run>, shared: Arc<Shared>) -> Self {
+        let failure = course.journal().read().back.map(|why| {
+            let name = course.guest().name();
             let message =
                 format!("the operation on domain '{name}' was being taken back when its process ended: {why}");
             Error::new(ErrorCode::Cancelled, message)
         });
         Self {
-            procedure,
+            course,
             shared,
             failure,
             back_failures: 0,
@@ -63,10 +64,10 @@ impl Worker {
             if requests.detach {
                 return;
             }
-            if let Err(error) = self.procedure.journal().must_be_ours() {
+            if let Err(error) = self.course.journal().must_be_ours() {
                 return self.give_up(error);
             }
-            let back = (self.failure.is_some() || requests.cancel) && !self.procedure.passed_no_return();
+            let back = (self.failure.is_some() || requests.cancel) && !self.course.passed_no_return();
             let goal = if back { Goal::Back } else { Goal::Forward };
             if let Err(error) = self.record_way_back(goal)
                 && !self.carries_on(goal, &error)
@@ -74,13 +75,13 @@ impl Worker {
                 return self.give_up(error);
             }
             let news = self.shared.news();
-            let turn = match self.procedure.look(goal) {
+            let turn = match self.course.look(goal) {
                 Ok(turn) => turn,
                 Err(error) if self.carries_on(goal, &error) => continue,
                 Err(error) => return self.give_up(error),
             };
             self.publish(goal);
-            faults::point("before", self.procedure.step());
+            faults::point("before", self.course.step());
             let result = match turn {
                 Turn::Done => return self.conclude(goal),
                 Turn::Fail(error) => Err(error),
@@ -98,10 +99,10 @@ impl Worker {
                 }
                 Turn::Act => {
                     self.interval = FIRST_WITHOUT_EVENTS;
-                    self.procedure.act()
+                    self.course.act()
                 }
             };
-            faults::point("after", self.procedure.step());
+            faults::point("after", self.course.step());
             if let Err(error) = result
                 && !self.carries_on(goal, &error)
             {
@@ -112,7 +113,7 @@ impl Worker {
 
     /// Whoever takes the operation up from its record goes on the way it went.
     fn record_way_back(&self, goal: Goal) -> Result<()> {
-        let journal = self.procedure.journal();
+        let journal = self.course.journal();
         if goal == Goal::Forward || journal.is_back() || journal.mark() == Mark::Absent {
             return Ok(());
         }
@@ -125,7 +126,7 @@ impl Worker {
 
     /// Whether the loop goes on after `error`: over a new connection, or back instead of forward.
     fn carries_on(&mut self, goal: Goal, error: &Error) -> bool {
-        if self.procedure.journal().must_be_ours().is_err() {
+        if self.course.journal().must_be_ours().is_err() {
             return false;
         }
         if error.code() == ErrorCode::NoConnection {
@@ -137,7 +138,7 @@ impl Worker {
             return false;
         }
         match goal {
-            Goal::Forward if !self.procedure.passed_no_return() => {
+            Goal::Forward if !self.course.passed_no_return() => {
                 let error = self.or_domain_gone(error);
                 log::info!("turning back: {error}");
                 // A cancel that made a step fail is a cancel.
@@ -159,7 +160,7 @@ impl Worker {
 
     /// A call that failed because QEMU died under it says anything but that.
     fn or_domain_gone(&self, error: &Error) -> Error {
-        let guest = self.procedure.guest();
+        let guest = self.course.guest();
         if error.code() != ErrorCode::Libvirt || !guest.goes_away() {
             return error.clone();
         }
@@ -184,7 +185,7 @@ impl Worker {
             format!(
                 "QEMU has been asked to end the block job of domain '{}' and has not for {BACK_PATIENCE:?}; \
                  its destination hangs; mend the storage, and the job will end by itself",
-                self.procedure.guest().name()
+                self.course.guest().name()
             ),
         )
     }
@@ -192,7 +193,7 @@ impl Worker {
     fn reconnect(&mut self) -> Result<()> {
         let deadline = Instant::now() + RECONNECT;
         loop {
-            match self.procedure.reconnect() {
+            match self.course.reconnect() {
                 Err(error) if Instant::now() >= deadline || self.shared.requests().detach => return Err(error),
                 Err(_) => {
                     let news = self.shared.news();
@@ -204,7 +205,7 @@ impl Worker {
     }
 
     fn wait(&mut self, news: u64, for_caller: bool) {
-        let at_most = if self.procedure.has_events() {
+        let at_most = if self.course.has_events() {
             WITH_EVENTS
         } else {
             let now = self.interval;
@@ -221,10 +222,10 @@ impl Worker {
     }
 
     fn publish(&mut self, goal: Goal) {
-        let left = self.procedure.steps_left();
-        let (done, total) = self.procedure.bytes();
+        let left = self.course.steps_left();
+        let (done, total) = self.course.bytes();
         let rate = self.rate.look(self.shared.began().elapsed(), done);
-        let now = self.procedure.phase();
+        let now = self.course.phase();
         self.shared.publish(|progress| {
             // A caller that saw READY and asks to finish would see COPYING again while the mirrors drain.
             if now as i32 > progress.phase as i32 {
@@ -242,7 +243,7 @@ impl Worker {
 
     fn conclude(self, goal: Goal) {
         let failed = |error| (Phase::Failed, Err(error));
-        let (phase, result) = match (goal, self.failure, self.procedure.report()) {
+        let (phase, result) = match (goal, self.failure, self.course.report()) {
             (Goal::Forward, _, Some(report)) => (Phase::Done, Ok(report)),
             (Goal::Forward, _, None) => failed(Error::new(
                 ErrorCode::Internal,
@@ -250,13 +251,13 @@ impl Worker {
             )),
             (Goal::Back, Some(error), _) => failed(error),
             (Goal::Back, None, _) => {
-                let name = self.procedure.guest().name();
+                let name = self.course.guest().name();
                 let message = format!("the operation on domain '{name}' was cancelled and taken back");
                 (Phase::Cancelled, Err(Error::new(ErrorCode::Cancelled, message)))
             }
         };
         log::info!("{}: {result:?}", phase.name());
-        end(self.procedure, &self.shared, phase, result, goal == Goal::Back);
+        end(self.course, &self.shared, phase, result, goal == Goal::Back);
     }
 
     /// Taking back did not work either: the record stays, so that what is left can be found and settled.
@@ -273,16 +274,16 @@ impl Worker {
             .with_libvirt_code(first.libvirt_code()),
             _ => error,
         };
-        end(self.procedure, &self.shared, Phase::Failed, Err(told), false);
+        end(self.course, &self.shared, Phase::Failed, Err(told), false);
     }
 }
 
 /// What it holds of the guest (a throttle, its record) and of libvirt is given back before anybody hears of the end, and exits
 /// perhaps: a client that goes away while its callbacks are being removed can crash libvirtd 9.0
 /// (remoteClientFreePrivateCallbacks, without a lock there).
-fn end(procedure: Box<dyn Procedure>, shared: &Shared, phase: Phase, result: Result<Report>, taken_back: bool) {
-    let thawed = procedure.thawed();
-    drop(procedure);
+fn end(course: Box<dyn Run>, shared: &Shared, phase: Phase, result: Result<Report>, taken_back: bool) {
+    let thawed = course.thawed();
+    drop(course);
     let outcome = Outcome {
         result,
         taken_back,

@@ -138,6 +138,7 @@ pub(crate) fn backup(disks: &[BackupDisk<'_>]) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::attribute;
     use super::*;
     use crate::libvirt::xml::DomainXml;
 

@@ -7,18 +7,18 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Way;
-use super::{Chain, Failure, Observed, SeenDisk, Step, describe, model, next, phase};
+use super::{Chain, Failure, Observed, SeenDisk, Step, describe, model, next, phase, turn};
 use crate::driver::{BlockDevice, Guest, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Made, Output, Place};
 use crate::libvirt::xml::{DomainXml, external_snapshot};
-use crate::libvirt::{IoTune, State, Subscription};
+use crate::libvirt::{IoTune, State};
 use crate::operation::claim::Claim;
 use crate::operation::cloning;
 use crate::operation::journal::Journal;
 use crate::operation::offline;
 use crate::operation::preflight::{beside, staging};
-use crate::operation::procedure::{Procedure, Turn};
+use crate::operation::procedure::{Procedure, Ties, Turn};
 use crate::operation::record::{Kind, Record, RecordedDisk};
 use crate::operation::shared::Shared;
 use crate::operation::snapshot::disk::PlannedDisk;
@@ -67,9 +67,7 @@ struct DiskDetails {
 
 pub(in crate::operation) struct Engine {
     plan: Plan,
-    shared: Arc<Shared>,
-    subscription: Option<Subscription>,
-    journal: Journal,
+    ties: Ties,
     disks: Vec<Cloning>,
     fixed: Option<Fixed>,
     verified: bool,
@@ -77,10 +75,6 @@ pub(in crate::operation) struct Engine {
     left_frozen: bool,
     /// File systems thawed that such a process had left frozen.
     thawed: u32,
-    /// What was seen and decided last.
-    seen: Observed,
-    goal: Goal,
-    step: Step,
 }
 
 fn internal(reason: String) -> Error {
@@ -88,7 +82,7 @@ fn internal(reason: String) -> Error {
 }
 
 /// The state before the first step.
-pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
+fn at_start(plan: &Plan) -> Observed {
     let disk = SeenDisk {
         chain: Chain::Source,
         overlay: Image::Missing,
@@ -111,50 +105,6 @@ pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
 }
 
 impl Engine {
-    /// Writes the record; from then on the operation is this process's.
-    pub(in crate::operation) fn new(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
-        let disks = plan.disks.iter().map(|disk| {
-            RecordedDisk::new(&disk.target, &disk.destination, &disk.format).with_home(&plan.guest, source(disk).0)
-        });
-        let disks = disks.collect::<Result<Vec<_>>>()?;
-        let details = Details {
-            request: plan.request.clone(),
-            fixed: None,
-            disks: vec![DiskDetails::default(); plan.disks.len()],
-        };
-        let record = Record::new(Kind::Snapshot, plan.method, disks, &details)?;
-        let journal = Journal::begin(&plan.guest, record, claim)?;
-        let mut engine = Self::at_rest(plan, journal, shared);
-        engine.subscribe()?;
-        Ok(engine)
-    }
-
-    /// Takes an operation up from its record and from what can be observed.
-    pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<Self> {
-        let record = journal.read();
-        let details: Details = record.details()?;
-        let mut engine = Self::at_rest(Plan::found(guest, details.request), journal, shared);
-        engine.subscribe()?;
-        engine.fixed = details.fixed;
-        // The mark is written behind the clones and their check.
-        engine.verified = record.mark == Mark::Fixed;
-        engine.left_frozen = record.live && record.mark == Mark::Fixing && engine.plan.freeze && !engine.plan.paused;
-        let config = guest.get_config(false)?;
-        let chains = engine.classify(&config);
-        for (index, (recorded, known)) in record.disks.iter().zip(details.disks).enumerate() {
-            engine.find_disk(index, recorded, known, &record);
-            let found = config.disk(&recorded.target).and_then(|disk| disk.mirror.as_ref());
-            let disk = &mut engine.disks[index];
-            let commits = found.is_some_and(|mirror| mirror.job == "active-commit");
-            disk.commit.started = commits && chains[index] == Chain::Overlay;
-            disk.stale = chains[index] == Chain::Source && record.mark == Mark::Begun;
-            let is_before = matches!(record.mark, Mark::Begun | Mark::Fixing) && record.back.is_none();
-            let is_made = engine.disks[index].overlay.is_some();
-            engine.disks[index].unseen_snapshot = is_before || is_made && engine.unnamed(index).is_open()?;
-        }
-        Ok(engine)
-    }
-
     fn find_disk(&mut self, index: usize, recorded: &RecordedDisk, known: DiskDetails, record: &Record) {
         let planned = &self.plan.disks[index];
         let made = match &planned.destination {
@@ -166,7 +116,7 @@ impl Engine {
         let is_there = made.is_some() || (planned.place != Place::Free && record.mark != Mark::Begun);
         let output = is_there.then(|| Output::reopen(&planned.destination, &planned.place, &planned.format, made));
         let brake = match known.throttled.clone() {
-            Some(before) if record.live && self.journal.is_owned() => {
+            Some(before) if record.live && self.ties.journal.is_owned() => {
                 Brake::found(&self.plan.guest, &planned.target, before)
             }
             _ => Brake::default(),
@@ -179,38 +129,26 @@ impl Engine {
         (disk.output, disk.brake) = (output.flatten(), brake);
     }
 
-    fn at_rest(plan: Plan, journal: Journal, shared: Arc<Shared>) -> Self {
-        let id = journal.read().id;
+    fn at_rest(plan: Plan, ties: Ties) -> Self {
+        let id = ties.journal.read().id;
         let disks = plan.disks.iter().map(|disk| Cloning {
             overlay_path: beside(source(disk).0, &id, &disk.target),
             ..Cloning::default()
         });
         Self {
             disks: disks.collect(),
-            seen: at_start(&plan),
-            goal: Goal::Forward,
-            step: Step::AwaitJobs,
-            subscription: None,
             fixed: None,
             verified: false,
             left_frozen: false,
             thawed: 0,
             plan,
-            shared,
-            journal,
+            ties,
         }
     }
 
     fn staging(&self, index: usize) -> String {
         let disk = &self.plan.disks[index];
-        staging(&disk.destination, &self.journal.read().id, &disk.target)
-    }
-
-    fn subscribe(&mut self) -> Result<()> {
-        // Dropped first: the callbacks of a dead connection must not outlive it.
-        self.subscription = None;
-        self.subscription = self.shared.subscribe(&self.plan.guest)?;
-        Ok(())
+        staging(&disk.destination, &self.ties.journal.read().id, &disk.target)
     }
 
     fn device(&self, index: usize) -> BlockDevice<'_> {
@@ -218,57 +156,6 @@ impl Engine {
     }
 
     // Observing.
-
-    fn observe(&mut self) -> Result<Observed> {
-        let mut alive = self.plan.guest.get_power_state()? != State::Off;
-        let mut chains = Ok(Vec::new());
-        if alive {
-            chains = self.observe_disks();
-            if chains.is_err() {
-                // A guest that goes away between two calls makes the second one fail.
-                alive = self.plan.guest.get_power_state()? != State::Off;
-            }
-        }
-        let off = !alive && !self.plan.guest.is_active()?;
-        if !alive {
-            for disk in &mut self.disks {
-                disk.commit.lost_domain();
-                disk.brake.forget();
-            }
-            // What it would start from, or has been started from.
-            chains = match self.plan.guest.get_config(off) {
-                Ok(config) => Ok(self.classify(&config)),
-                Err(error) if error.code() == ErrorCode::NoDomain => {
-                    Ok(self.seen.disks.iter().map(|disk| disk.chain).collect())
-                }
-                Err(error) => Err(error),
-            };
-        }
-        let chains = self.look_above(chains?, alive, off)?;
-        let disks = self.disks.iter().zip(chains).map(|(disk, chain)| SeenDisk {
-            chain,
-            overlay: match disk.overlay {
-                None => Image::Missing,
-                Some(_) if disk.stale => Image::Half,
-                Some(_) => Image::Made,
-            },
-            destination: Image::of(disk.output.as_ref()),
-            cloned: disk.cloned,
-            commit: disk.commit.commit_job(disk.brake.can_be_tightened()),
-            throttled: disk.brake.is_on(),
-        });
-        Ok(Observed {
-            alive,
-            off,
-            thawed: !self.left_frozen,
-            mark: self.journal.mark(),
-            fixed: self.fixed.is_some(),
-            verified: self.verified,
-            finish: self.plan.auto_finish || self.shared.requests().finish,
-            disks: disks.collect(),
-            ..at_start(&self.plan)
-        })
-    }
 
     fn classify(&self, config: &DomainXml) -> Vec<Chain> {
         let disks = self.plan.disks.iter().zip(&self.disks);
@@ -338,17 +225,20 @@ impl Engine {
             let target = self.plan.disks[index].target.clone();
             let info = self.device(index).get_job_info()?;
             let mirror = config.disk(&target).and_then(|disk| disk.mirror.as_ref());
-            let gone = info.is_none() && mirror.is_some() && self.journal.libvirtd_may_have_died();
+            let gone = info.is_none() && mirror.is_some() && self.ties.journal.libvirtd_may_have_died();
             if self.disks[index].commit.gone.look(gone) {
                 return Err(self.device(index).dead_job());
             }
             let commit = &mut self.disks[index].commit;
             if info.is_some() || mirror.is_some() {
                 let ready = mirror.is_some_and(|mirror| mirror.ready);
-                let at = self.shared.began().elapsed();
+                let at = self.ties.shared.began().elapsed();
                 commit.runs(info, ready, at, |sample| sample.remainder() > 0);
             } else {
-                let end = self.shared.facts(|facts| facts.qemu_end("commit", &target).cloned());
+                let end = self
+                    .ties
+                    .shared
+                    .facts(|facts| facts.qemu_end("commit", &target).cloned());
                 commit.vanished(end);
             }
         }
@@ -356,58 +246,6 @@ impl Engine {
     }
 
     // Stepping.
-
-    fn perform(&mut self, step: Step) -> Result<()> {
-        match step {
-            Step::WriteRecord(mark) => self.write_record(mark),
-            Step::MakeImage(index) => self.make_image(index),
-            Step::MakeOverlay(index) => self.make_overlay(index),
-            Step::Thaw => {
-                self.thawed = self.plan.guest.thaw_left()?;
-                self.left_frozen = false;
-                Ok(())
-            }
-            Step::FixPoint => {
-                let fixed = self.fix_point();
-                for disk in &mut self.disks {
-                    disk.unseen_snapshot = fixed.is_err();
-                }
-                fixed
-            }
-            Step::MergeOverlay(index) => self.merge_overlay(index),
-            Step::Clone(index) => self.clone_disk(index).map_err(|error| {
-                let (target, name) = (&self.plan.disks[index].target, self.plan.guest.name());
-                let message = format!("disk '{target}' of domain '{name}': {}", error.message());
-                Error::new(error.code(), message)
-            }),
-            Step::Verify => self.verify(),
-            Step::StartCommit(index) => self.start_commit(index),
-            Step::PivotCommit(index) => {
-                self.journal.note_pivot(index)?;
-                self.device(index).pivot()?;
-                self.disks[index].commit.pivots();
-                Ok(())
-            }
-            Step::CommitOffline(index) => {
-                let overlay = &self.disks[index].overlay_path;
-                let record = self.journal.read();
-                let recorded = record.disk(index)?;
-                let base = source(&self.plan.disks[index]);
-                offline::commit(&self.plan.guest, recorded, overlay, base, recorded.home.as_deref())
-            }
-            Step::AbortCommit(index) => {
-                self.device(index).abort_job()?;
-                self.disks[index].commit.give_up("commit");
-                Ok(())
-            }
-            Step::Throttle(index) => self.throttle(index),
-            Step::Unthrottle(index) => self.unthrottle(index),
-            Step::RemoveOverlay(index) => self.remove_overlay(index),
-            Step::RemoveImage(index) => self.remove_image(index),
-            Step::RemoveRecord => self.remove_record(),
-            Step::AwaitJobs | Step::AwaitFinish | Step::Fail(_) | Step::Done => Ok(()),
-        }
-    }
 
     fn write_record(&mut self, mark: Mark) -> Result<()> {
         let disks = self.disks.iter().map(|disk| DiskDetails {
@@ -420,7 +258,7 @@ impl Engine {
             disks: disks.collect(),
         };
         let disks = &self.disks;
-        self.journal.write(|record| {
+        self.ties.journal.write(|record| {
             record.mark = mark;
             for (recorded, disk) in record.disks.iter_mut().zip(disks) {
                 recorded.made = disk.output.as_ref().and_then(Output::made).cloned();
@@ -431,7 +269,7 @@ impl Engine {
 
     fn remove_record(&mut self) -> Result<()> {
         let overlays = self.disks.iter().map(|disk| disk.overlay_path.as_str());
-        self.journal.remove(&overlays.collect::<Vec<_>>())
+        self.ties.journal.remove(&overlays.collect::<Vec<_>>())
     }
 
     fn remove_image(&mut self, index: usize) -> Result<()> {
@@ -443,7 +281,7 @@ impl Engine {
     }
 
     fn remove_overlay(&mut self, index: usize) -> Result<()> {
-        let record = self.journal.read();
+        let record = self.ties.journal.read();
         let (recorded, base) = (record.disk(index)?, source(&self.plan.disks[index]));
         let overlay = &self.disks[index].overlay_path;
         offline::name_base(&self.plan.guest, recorded, overlay, base, recorded.home.as_deref())?;
@@ -475,8 +313,8 @@ impl Engine {
         self.disks[index].output.as_mut().map_or(Ok(()), Output::publish)
     }
 
-    fn merge_overlay(&mut self, index: usize) -> Result<()> {
-        self.unnamed(index).merge(self.seen.alive)?;
+    fn merge_overlay(&mut self, index: usize, alive: bool) -> Result<()> {
+        self.unnamed(index).merge(alive)?;
         let disk = &mut self.disks[index];
         (disk.unseen_snapshot, disk.stale) = (false, true);
         Ok(())
@@ -501,7 +339,7 @@ impl Engine {
         let xml = CString::new(xml).map_err(|error| internal(error.to_string()))?;
         let window = Window {
             guest: &plan.guest,
-            shared: &self.shared,
+            shared: &self.ties.shared,
             backup: false,
             freeze: plan.freeze && !plan.paused,
             freeze_required: plan.freeze_required,
@@ -509,7 +347,7 @@ impl Engine {
             pause_unfrozen: false,
             limit: plan.freeze_limit,
         };
-        let held = self.journal.hold();
+        let held = self.ties.journal.hold();
         let fixed = window.run(|_deadline| plan.guest.snapshot(&xml))?;
         drop(held);
         self.fixed = Some(fixed);
@@ -523,7 +361,7 @@ impl Engine {
         let disk = &mut self.disks[index];
         let planned = &self.plan.disks[index];
         let (source, shown) = (source(planned), planned.destination.shown());
-        let mut watch = cloning::watch(&self.shared, before, &mut disk.progress);
+        let mut watch = cloning::watch(&self.ties.shared, before, &mut disk.progress);
         match (self.plan.ways[index], &mut disk.output) {
             (Way::Callback, output) => {
                 let destination = planned.destination.as_written();
@@ -590,7 +428,7 @@ impl Engine {
 
     fn start_commit(&mut self, index: usize) -> Result<()> {
         let target = &self.plan.disks[index].target;
-        self.shared.facts(|facts| facts.forget(target));
+        self.ties.shared.facts(|facts| facts.forget(target));
         self.device(index).commit()?;
         self.disks[index].commit = Tracked::begun();
         Ok(())
@@ -603,7 +441,7 @@ impl Engine {
         let target = self.plan.disks[index].target.clone();
         let tightened = brake.tighten(&guest, &target, rates, |before| {
             self.disks[index].unthrottled = Some(before);
-            self.write_record(self.journal.mark())
+            self.write_record(self.ties.journal.mark())
         });
         self.disks[index].brake = brake;
         self.tell_throttle();
@@ -616,17 +454,239 @@ impl Engine {
         self.disks[index].brake.release()?;
         self.tell_throttle();
         self.disks[index].unthrottled = None;
-        self.write_record(self.journal.mark())
+        self.write_record(self.ties.journal.mark())
     }
 
     /// The tightest of the disks'.
     fn tell_throttle(&self) {
         let limits = self.disks.iter().map(|disk| disk.brake.limit());
         let limit = limits.filter(|limit| *limit > 0).min().unwrap_or(0);
-        self.shared.publish(|progress| progress.guest_write_limit = limit);
+        self.ties.shared.publish(|progress| progress.guest_write_limit = limit);
     }
 
     // Telling.
+}
+
+/// Path and format of the guest's own image. A disk without is refused beforehand.
+fn source(disk: &PlannedDisk) -> (&str, &str) {
+    disk.source
+        .as_ref()
+        .map_or(("", ""), |(path, format)| (path.as_str(), format.as_str()))
+}
+
+impl Procedure for Engine {
+    type Plan = Plan;
+    type Observed = Observed;
+    type Step = Step;
+    type Failure = Failure;
+
+    fn method(plan: &Plan) -> Method {
+        plan.method
+    }
+
+    fn targets(plan: &Plan) -> Vec<&str> {
+        plan.targets()
+    }
+
+    fn guest(plan: &Plan) -> &Arc<Guest> {
+        &plan.guest
+    }
+
+    fn at_start(plan: &Plan) -> Observed {
+        at_start(plan)
+    }
+
+    fn next(seen: &Observed, goal: Goal) -> Step {
+        next(seen, goal)
+    }
+
+    fn turn(step: Step) -> Turn<Failure> {
+        turn(step)
+    }
+
+    fn steps(plan: &Plan, seen: &Observed, goal: Goal) -> Vec<Step> {
+        model::plan(seen, goal, &plan.taken())
+    }
+
+    fn describe(plan: &Plan, step: Step) -> String {
+        describe::step(step, plan)
+    }
+
+    fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
+        phase(seen, goal, step)
+    }
+
+    fn passed_no_return(_seen: &Observed) -> bool {
+        false
+    }
+
+    fn is_settled_forward(seen: &Observed) -> bool {
+        seen.mark == Mark::Fixed
+    }
+
+    fn begin(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
+        let disks = plan.disks.iter().map(|disk| {
+            RecordedDisk::new(&disk.target, &disk.destination, &disk.format).with_home(&plan.guest, source(disk).0)
+        });
+        let disks = disks.collect::<Result<Vec<_>>>()?;
+        let details = Details {
+            request: plan.request.clone(),
+            fixed: None,
+            disks: vec![DiskDetails::default(); plan.disks.len()],
+        };
+        let record = Record::new(Kind::Snapshot, plan.method, disks, &details)?;
+        let journal = Journal::begin(&plan.guest, record, claim)?;
+        let ties = Ties::new(&plan.guest, journal, shared)?;
+        Ok(Self::at_rest(plan, ties))
+    }
+
+    fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Observed)> {
+        let record = journal.read();
+        let details: Details = record.details()?;
+        let ties = Ties::new(guest, journal, shared)?;
+        let mut engine = Self::at_rest(Plan::found(guest, details.request), ties);
+        engine.fixed = details.fixed;
+        // The mark is written behind the clones and their check.
+        engine.verified = record.mark == Mark::Fixed;
+        engine.left_frozen = record.live && record.mark == Mark::Fixing && engine.plan.freeze && !engine.plan.paused;
+        let config = guest.get_config(false)?;
+        let chains = engine.classify(&config);
+        for (index, (recorded, known)) in record.disks.iter().zip(details.disks).enumerate() {
+            engine.find_disk(index, recorded, known, &record);
+            let found = config.disk(&recorded.target).and_then(|disk| disk.mirror.as_ref());
+            let disk = &mut engine.disks[index];
+            let commits = found.is_some_and(|mirror| mirror.job == "active-commit");
+            disk.commit.started = commits && chains[index] == Chain::Overlay;
+            disk.stale = chains[index] == Chain::Source && record.mark == Mark::Begun;
+            let is_before = matches!(record.mark, Mark::Begun | Mark::Fixing) && record.back.is_none();
+            let is_made = engine.disks[index].overlay.is_some();
+            engine.disks[index].unseen_snapshot = is_before || is_made && engine.unnamed(index).is_open()?;
+        }
+        let seen = at_start(&engine.plan);
+        Ok((engine, seen))
+    }
+
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn ties(&self) -> &Ties {
+        &self.ties
+    }
+
+    fn ties_mut(&mut self) -> &mut Ties {
+        &mut self.ties
+    }
+
+    fn observe(&mut self, last: &Observed) -> Result<Observed> {
+        let mut alive = self.plan.guest.get_power_state()? != State::Off;
+        let mut chains = Ok(Vec::new());
+        if alive {
+            chains = self.observe_disks();
+            if chains.is_err() {
+                // A guest that goes away between two calls makes the second one fail.
+                alive = self.plan.guest.get_power_state()? != State::Off;
+            }
+        }
+        let off = !alive && !self.plan.guest.is_active()?;
+        if !alive {
+            for disk in &mut self.disks {
+                disk.commit.lost_domain();
+                disk.brake.forget();
+            }
+            // What it would start from, or has been started from.
+            chains = match self.plan.guest.get_config(off) {
+                Ok(config) => Ok(self.classify(&config)),
+                Err(error) if error.code() == ErrorCode::NoDomain => {
+                    Ok(last.disks.iter().map(|disk| disk.chain).collect())
+                }
+                Err(error) => Err(error),
+            };
+        }
+        let chains = self.look_above(chains?, alive, off)?;
+        let disks = self.disks.iter().zip(chains).map(|(disk, chain)| SeenDisk {
+            chain,
+            overlay: match disk.overlay {
+                None => Image::Missing,
+                Some(_) if disk.stale => Image::Half,
+                Some(_) => Image::Made,
+            },
+            destination: Image::of(disk.output.as_ref()),
+            cloned: disk.cloned,
+            commit: disk.commit.commit_job(disk.brake.can_be_tightened()),
+            throttled: disk.brake.is_on(),
+        });
+        Ok(Observed {
+            alive,
+            off,
+            thawed: !self.left_frozen,
+            mark: self.ties.journal.mark(),
+            fixed: self.fixed.is_some(),
+            verified: self.verified,
+            finish: self.plan.auto_finish || self.ties.shared.requests().finish,
+            disks: disks.collect(),
+            ..at_start(&self.plan)
+        })
+    }
+
+    fn perform(&mut self, step: Step, seen: &Observed) -> Result<()> {
+        match step {
+            Step::WriteRecord(mark) => self.write_record(mark),
+            Step::MakeImage(index) => self.make_image(index),
+            Step::MakeOverlay(index) => self.make_overlay(index),
+            Step::Thaw => {
+                self.thawed = self.plan.guest.thaw_left()?;
+                self.left_frozen = false;
+                Ok(())
+            }
+            Step::FixPoint => {
+                let fixed = self.fix_point();
+                for disk in &mut self.disks {
+                    disk.unseen_snapshot = fixed.is_err();
+                }
+                fixed
+            }
+            Step::MergeOverlay(index) => self.merge_overlay(index, seen.alive),
+            Step::Clone(index) => self.clone_disk(index).map_err(|error| {
+                let (target, name) = (&self.plan.disks[index].target, self.plan.guest.name());
+                let message = format!("disk '{target}' of domain '{name}': {}", error.message());
+                Error::new(error.code(), message)
+            }),
+            Step::Verify => self.verify(),
+            Step::StartCommit(index) => self.start_commit(index),
+            Step::PivotCommit(index) => {
+                self.ties.journal.note_pivot(index)?;
+                self.device(index).pivot()?;
+                self.disks[index].commit.pivots();
+                Ok(())
+            }
+            Step::CommitOffline(index) => {
+                let overlay = &self.disks[index].overlay_path;
+                let record = self.ties.journal.read();
+                let recorded = record.disk(index)?;
+                let base = source(&self.plan.disks[index]);
+                offline::commit(&self.plan.guest, recorded, overlay, base, recorded.home.as_deref())
+            }
+            Step::AbortCommit(index) => {
+                self.device(index).abort_job()?;
+                self.disks[index].commit.give_up("commit");
+                Ok(())
+            }
+            Step::Throttle(index) => self.throttle(index),
+            Step::Unthrottle(index) => self.unthrottle(index),
+            Step::RemoveOverlay(index) => self.remove_overlay(index),
+            Step::RemoveImage(index) => self.remove_image(index),
+            Step::RemoveRecord => self.remove_record(),
+            Step::AwaitJobs | Step::AwaitFinish | Step::Fail(_) | Step::Done => Ok(()),
+        }
+    }
+
+    fn turn_back(&mut self) {
+        // A commit that failed is tried once more.
+        for disk in self.disks.iter_mut().filter(|disk| disk.commit.failure.is_some()) {
+            disk.commit = Tracked::default();
+        }
+    }
 
     fn explain(&self, failure: Failure) -> Error {
         let name = self.plan.guest.name();
@@ -673,51 +733,6 @@ impl Engine {
             ),
         }
     }
-}
-
-/// Path and format of the guest's own image. A disk without is refused beforehand.
-fn source(disk: &PlannedDisk) -> (&str, &str) {
-    disk.source
-        .as_ref()
-        .map_or(("", ""), |(path, format)| (path.as_str(), format.as_str()))
-}
-
-impl Procedure for Engine {
-    fn look(&mut self, goal: Goal) -> Result<Turn> {
-        if (self.goal, goal) == (Goal::Forward, Goal::Back) {
-            // A commit that failed is tried once more.
-            for disk in self.disks.iter_mut().filter(|disk| disk.commit.failure.is_some()) {
-                disk.commit = Tracked::default();
-            }
-        }
-        self.seen = self.observe()?;
-        self.goal = goal;
-        self.step = next(&self.seen, goal);
-        log::debug!("{goal:?}: {:?} from {:?}", self.step, self.seen);
-        Ok(match self.step {
-            Step::Done => Turn::Done,
-            Step::Fail(failure) => Turn::Fail(self.explain(failure)),
-            Step::AwaitJobs => Turn::AwaitJobs,
-            Step::AwaitFinish => Turn::AwaitFinish,
-            _ => Turn::Act,
-        })
-    }
-
-    fn act(&mut self) -> Result<()> {
-        self.perform(self.step)
-    }
-
-    fn step(&self) -> &dyn std::fmt::Debug {
-        &self.step
-    }
-
-    fn phase(&self) -> Phase {
-        phase(&self.seen, self.goal, self.step)
-    }
-
-    fn steps_left(&self) -> usize {
-        model::plan(&self.seen, self.goal, &self.plan.taken()).len()
-    }
 
     fn bytes(&self) -> (u64, u64) {
         self.disks.iter().fold((0, 0), |(done, total), disk| {
@@ -726,11 +741,6 @@ impl Procedure for Engine {
                 total + disk.progress.1 + disk.commit.total,
             )
         })
-    }
-
-    /// The guest comes home either way.
-    fn passed_no_return(&self) -> bool {
-        false
     }
 
     fn report(&self) -> Option<Report> {
@@ -744,34 +754,8 @@ impl Procedure for Engine {
             freeze: fixed.freeze,
             pause: fixed.pause,
             bytes_copied: self.disks.iter().map(|disk| disk.progress.0).sum(),
-            elapsed: self.shared.began().elapsed(),
+            elapsed: self.ties.shared.began().elapsed(),
         })
-    }
-
-    fn reconnect(&mut self) -> Result<()> {
-        self.plan.guest.reconnect()?;
-        self.subscribe()
-    }
-
-    fn has_events(&self) -> bool {
-        self.subscription.is_some()
-    }
-
-    fn guest(&self) -> &Guest {
-        &self.plan.guest
-    }
-
-    fn journal(&self) -> &Journal {
-        &self.journal
-    }
-
-    fn is_settled_forward(&self) -> bool {
-        self.seen.mark == Mark::Fixed
-    }
-
-    fn words(&self, goal: Goal) -> Vec<String> {
-        let steps = model::plan(&self.seen, goal, &self.plan.taken());
-        steps.iter().map(|step| describe::step(*step, &self.plan)).collect()
     }
 
     fn thawed(&self) -> u32 {

@@ -3,10 +3,7 @@
 //! steps, and as the hypervisor of the property tests.
 
 use super::{Chain, Observed, Step, next};
-use crate::operation::state::{Goal, Image, Job, Mark};
-
-/// No procedure is this long; a plan that is has a fault.
-const LONGEST: usize = 10_000;
+use crate::operation::state::{Goal, Image, Job, Mark, steps};
 
 /// The world after `step`. `taken` are the destinations that are the caller's own.
 pub(crate) fn apply(seen: &mut Observed, step: Step, taken: &[bool]) {
@@ -63,17 +60,13 @@ pub(crate) fn apply(seen: &mut Observed, step: Step, taken: &[bool]) {
 
 /// The steps from here to the end, when all goes well.
 pub(crate) fn plan(seen: &Observed, goal: Goal, taken: &[bool]) -> Vec<Step> {
-    let mut seen = seen.clone();
-    let mut steps = Vec::new();
-    while steps.len() < LONGEST {
-        let step = next(&seen, goal);
-        if matches!(step, Step::Done | Step::Fail(_)) {
-            break;
-        }
-        apply(&mut seen, step, taken);
-        steps.push(step);
-    }
-    steps
+    let is_last = |step| matches!(step, Step::Done | Step::Fail(_));
+    steps(
+        seen,
+        |seen| next(seen, goal),
+        |seen, step| apply(seen, step, taken),
+        is_last,
+    )
 }
 
 #[cfg(test)]

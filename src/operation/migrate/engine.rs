@@ -4,25 +4,25 @@
 use std::ffi::CString;
 use std::os::unix::fs::{MetadataExt, lchown};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Plan, Request};
-use super::{Chain, Failure, Observed, Step, describe, model, next, phase};
+use super::{Chain, Failure, Observed, Step, describe, model, next, phase, turn};
 use crate::driver::{Active, BlockDevice, Guest, Nodes, Return, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Identity, Made, Output, Place};
 use crate::libvirt::xml::{
     Disk, Mirror, Target, copy_destination, external_snapshot, on_destination, overlay_destination,
 };
-use crate::libvirt::{BlockJobType, Copy, IoTune, State, Subscription};
+use crate::libvirt::{BlockJobType, Copy, IoTune, State};
 use crate::operation::claim::Claim;
 use crate::operation::cloning;
 use crate::operation::journal::Journal;
 use crate::operation::offline;
 use crate::operation::preflight::{beside, is_at, libvirt_target, staging};
-use crate::operation::procedure::{Procedure, Turn};
+use crate::operation::procedure::{Procedure, Ties, Turn};
 use crate::operation::record::{Kind, Record, RecordedDisk};
 use crate::operation::shared::Shared;
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
@@ -37,9 +37,7 @@ const RETURN_INTERVAL: Duration = Duration::from_millis(20);
 
 pub(in crate::operation) struct Engine {
     plan: Plan,
-    shared: Arc<Shared>,
-    subscription: Option<Subscription>,
-    journal: Journal,
+    ties: Ties,
     overlay_path: String,
     destination_overlay_path: String,
     overlay: Option<Made>,
@@ -76,11 +74,6 @@ pub(in crate::operation) struct Engine {
     verified: bool,
     source_deleted: bool,
     moved_at: Option<SystemTime>,
-    seen: Observed,
-    goal: Goal,
-    step: Step,
-    /// Before the first look at the world there is none.
-    step_began: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -109,7 +102,7 @@ fn internal(reason: String) -> Error {
 }
 
 /// The state before the first step.
-pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
+fn at_start(plan: &Plan) -> Observed {
     Observed {
         method: plan.method,
         alive: true,
@@ -134,72 +127,14 @@ pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
 }
 
 impl Engine {
-    /// Writes the record; from then on the operation is this process's.
-    pub(in crate::operation) fn new(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
-        let disk = RecordedDisk::new(&plan.target, &plan.destination, &plan.format);
-        let disk = disk.with_home(&plan.guest, &plan.source.0)?;
-        let details = Details {
-            request: plan.request.clone(),
-            moved_at: None,
-            cloned: (0, 0),
-            copied: (0, 0),
-            throttled: None,
-            nodes: None,
-            home: None,
-            handed_over: Vec::new(),
-        };
-        let record = Record::new(Kind::Migration, plan.method, vec![disk], &details)?;
-        let journal = Journal::begin(&plan.guest, record, claim)?;
-        let mut engine = Self::at_rest(plan, journal, shared);
-        engine.subscribe()?;
-        Ok(engine)
-    }
-
-    /// Takes an operation up from its record and from what can be observed.
-    pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<Self> {
-        let record = journal.read();
-        let details: Details = record.details()?;
-        let mut engine = Self::at_rest(Plan::found(guest, details.request), journal, shared);
-        engine.subscribe()?;
-        engine.moved_at = details.moved_at;
-        engine.clone_progress = details.cloned;
-        (engine.copy.done, engine.copy.total) = details.copied;
-        // Another QEMU numbers its nodes anew.
-        engine.nodes = details.nodes.filter(|_| record.live);
-        (engine.home, engine.handed_over) = (details.home, details.handed_over);
-        // A commit that was about to pivot below this mark was one on the way back.
-        let turned_back = record.disks.first().is_some_and(|disk| disk.pivoting);
-        engine.settled = record.mark != Mark::Fixing || turned_back;
-        // The mark is written behind the clone and the comparison.
-        engine.cloned = record.mark >= Mark::Copying;
-        engine.verified = engine.cloned;
-        engine.overlay = engine.find(&engine.overlay_path)?;
-        engine.destination_overlay = engine.find(&engine.destination_overlay_path)?;
-        let recorded = record.disks.first().and_then(|disk| disk.made.as_ref());
-        engine.find_destination(recorded, record.mark)?;
-        engine.find_jobs()?;
-        if let (Some(before), true) = (details.throttled, record.live && engine.journal.is_owned()) {
-            engine.unthrottled = Some(before.clone());
-            engine.brake = Brake::found(guest, &engine.plan.target, before);
-        }
-        let is_before = record.mark == Mark::Begun && record.back.is_none();
-        engine.unseen_snapshot = is_before || engine.overlay.is_some() && engine.unnamed().is_open()?;
-        Ok(engine)
-    }
-
-    fn at_rest(plan: Plan, journal: Journal, shared: Arc<Shared>) -> Self {
-        let id = journal.read().id;
+    fn at_rest(plan: Plan, ties: Ties) -> Self {
+        let id = ties.journal.read().id;
         Self {
             overlay_path: beside(&plan.source.0, &id, "source"),
             destination_overlay_path: beside(plan.destination_path(), &id, "destination"),
-            seen: at_start(&plan),
-            goal: Goal::Forward,
-            step: Step::AwaitJobs,
-            step_began: None,
             limited: plan.bandwidth > 0,
             brake: Brake::default(),
             unthrottled: None,
-            subscription: None,
             overlay: None,
             destination_overlay: None,
             stale: Stale::default(),
@@ -222,13 +157,12 @@ impl Engine {
             source_deleted: false,
             moved_at: None,
             plan,
-            shared,
-            journal,
+            ties,
         }
     }
 
     fn staging(&self) -> String {
-        staging(&self.plan.destination, &self.journal.read().id, &self.plan.target)
+        staging(&self.plan.destination, &self.ties.journal.read().id, &self.plan.target)
     }
 
     /// What stands under a name of our own.
@@ -265,30 +199,23 @@ impl Engine {
     }
 
     /// Our jobs are those that go where only we would let them go.
-    fn find_jobs(&mut self) -> Result<()> {
+    fn find_jobs(&mut self) -> Result<Chain> {
         let config = self.plan.guest.get_config(false)?;
         let disk = config.disk(&self.plan.target);
-        self.seen.chain = self.classify(disk);
+        let chain = self.classify(disk);
         let mirror = disk.and_then(|disk| disk.mirror.as_ref());
         let ours = |mirror: &Mirror| match self.plan.method {
             Method::Clone => mirror.source.path() == Some(&self.destination_overlay_path),
             _ => is_at(&self.plan.destination, &mirror.source),
         };
         self.copy.started = mirror.is_some_and(|mirror| mirror.job == "copy" && ours(mirror));
-        let on_overlay = matches!(self.seen.chain, Chain::Overlay | Chain::Moved);
+        let on_overlay = matches!(chain, Chain::Overlay | Chain::Moved);
         self.commit.started = on_overlay && mirror.is_some_and(|mirror| mirror.job == "active-commit");
         self.stale = Stale {
-            overlay: self.seen.chain == Chain::Source,
-            destination_overlay: matches!(self.seen.chain, Chain::Source | Chain::Overlay) && !self.copy.started,
+            overlay: chain == Chain::Source,
+            destination_overlay: matches!(chain, Chain::Source | Chain::Overlay) && !self.copy.started,
         };
-        Ok(())
-    }
-
-    fn subscribe(&mut self) -> Result<()> {
-        // Dropped first: the callbacks of a dead connection must not outlive it.
-        self.subscription = None;
-        self.subscription = self.shared.subscribe(&self.plan.guest)?;
-        Ok(())
+        Ok(chain)
     }
 
     fn device(&self) -> BlockDevice<'_> {
@@ -296,68 +223,6 @@ impl Engine {
     }
 
     // Observing.
-
-    fn observe(&mut self) -> Result<Observed> {
-        let finish = self.plan.auto_finish || self.shared.requests().finish;
-        let mut alive = self.plan.guest.get_power_state()? != State::Off;
-        let mut chain = Ok(Chain::Foreign);
-        if alive {
-            chain = self.observe_disk(finish);
-            if chain.is_err() {
-                // A guest that goes away between two calls makes the second one fail.
-                alive = self.plan.guest.get_power_state()? != State::Off;
-            }
-        }
-        let off = !alive && !self.plan.guest.is_active()?;
-        if !alive {
-            self.brake.forget();
-            for job in [&mut self.copy, &mut self.commit] {
-                job.lost_domain();
-            }
-            // What it would start from, or has been started from.
-            chain = match self.plan.guest.get_config(off) {
-                Ok(config) => Ok(self.classify(config.disk(&self.plan.target))),
-                Err(error) if error.code() == ErrorCode::NoDomain => Ok(self.seen.chain),
-                Err(error) => Err(error),
-            };
-        }
-        let copy = self.copy_job(finish);
-        let (chain, way_back) = match self.look_above(chain?, alive, off)? {
-            chain if alive => self.look_behind_pivot(chain, copy)?,
-            chain => (chain, Job::NotStarted),
-        };
-        let destination = match &self.output {
-            Some(output) => Image::of(Some(output)),
-            None => made(&self.clone),
-        };
-        let stale = |made: &Option<Made>, stale| {
-            if made.is_some() && stale {
-                Image::Half
-            } else {
-                self::made(made)
-            }
-        };
-        Ok(Observed {
-            alive,
-            off,
-            mark: self.journal.mark(),
-            chain,
-            overlay: stale(&self.overlay, self.stale.overlay),
-            destination,
-            cloned: self.cloned,
-            destination_overlay: stale(&self.destination_overlay, self.stale.destination_overlay),
-            copy,
-            way_back,
-            settled: self.settled,
-            commit: self.commit.commit_job(self.brake.can_be_tightened()),
-            limited: self.limited,
-            throttled: self.brake.is_on(),
-            finish,
-            verify: self.plan.verify && !self.verified,
-            source_deleted: self.source_deleted,
-            ..at_start(&self.plan)
-        })
-    }
 
     fn classify(&self, disk: Option<&Disk>) -> Chain {
         let Some(disk) = disk else { return Chain::Foreign };
@@ -381,7 +246,7 @@ impl Engine {
         }
     }
 
-    fn observe_disk(&mut self, finish: bool) -> Result<Chain> {
+    fn observe_disk(&mut self, finish: bool, last: Chain) -> Result<Chain> {
         let config = self.plan.guest.get_config(false)?;
         let disk = config.disk(&self.plan.target);
         let chain = self.classify(disk);
@@ -405,15 +270,15 @@ impl Engine {
             let destination = mirror.indices.clone();
             self.nodes = Some(Nodes { source, destination });
         }
-        let at = self.shared.began().elapsed();
+        let at = self.ties.shared.began().elapsed();
         let target = self.plan.target.clone();
-        let ends = self.shared.facts(|facts| {
+        let ends = self.ties.shared.facts(|facts| {
             (
                 facts.qemu_end("copy", &target).cloned(),
                 facts.qemu_end("commit", &target).cloned(),
             )
         });
-        let died = self.journal.libvirtd_may_have_died();
+        let died = self.ties.journal.libvirtd_may_have_died();
         for (which, tracked, end) in [
             (Which::Copy, &mut self.copy, ends.0),
             (Which::Commit, &mut self.commit, ends.1),
@@ -431,12 +296,12 @@ impl Engine {
                     Which::Copy => sample.remainder() > DRAINED && (finish || !ready),
                     Which::Commit => sample.remainder() > 0,
                 });
-            } else if chain == self.seen.chain {
+            } else if chain == last {
                 tracked.vanished(end);
             }
         }
         // Behind its pivot a commit on the other side of the point of no return may be started.
-        if chain != self.seen.chain {
+        if chain != last {
             self.commit = Tracked::default();
         }
         Ok(chain)
@@ -480,7 +345,7 @@ impl Engine {
         } else {
             Chain::Overlay
         };
-        let is_before = chain == copied && self.journal.mark() == Mark::Fixing;
+        let is_before = chain == copied && self.ties.journal.mark() == Mark::Fixing;
         let Some(nodes) = self.nodes.as_ref().filter(|_| is_before && is_over && !self.agreed) else {
             return Ok((chain, Job::NotStarted));
         };
@@ -522,107 +387,6 @@ impl Engine {
 
     // Stepping.
 
-    fn perform(&mut self, step: Step) -> Result<()> {
-        match step {
-            Step::WriteRecord(mark) => self.write_record(mark),
-            Step::MakeOverlay => {
-                remove(&self.plan, &mut self.overlay)?;
-                self.stale.overlay = false;
-                let (source, format) = &self.plan.source;
-                make_overlay(&self.plan, &self.overlay_path, (source, format), &mut self.overlay)
-            }
-            Step::TakeSnapshot => {
-                let taken = self.take_snapshot();
-                self.unseen_snapshot = taken.is_err();
-                taken
-            }
-            Step::MergeOverlay => self.merge_overlay(),
-            Step::Clone => self.clone_base().map_err(|error| self.about_disk(&error)),
-            Step::Verify => self.verify().map_err(|error| self.about_disk(&error)),
-            Step::MakeDestination => self.make_destination(),
-            Step::MakeDestinationOverlay => {
-                remove(&self.plan, &mut self.destination_overlay)?;
-                self.stale.destination_overlay = false;
-                if !self.plan.volumes {
-                    // libvirt makes it an overlay.
-                    self.destination_overlay = Some(Made::create(&self.destination_overlay_path)?.0);
-                    return Ok(());
-                }
-                let (plan, path) = (&self.plan, &self.destination_overlay_path);
-                let backing = (plan.destination_path(), plan.format.as_str());
-                make_overlay(plan, path, backing, &mut self.destination_overlay)
-            }
-            Step::StartCopy => self.start_copy(),
-            Step::LiftLimit => {
-                self.device().set_job_speed(0)?;
-                self.limited = false;
-                self.copy.watch_anew();
-                Ok(())
-            }
-            Step::RestartWriteBlocking => {
-                self.device().abort_job()?;
-                self.write_blocking = true;
-                self.copy = Tracked {
-                    started: true,
-                    ending: true,
-                    restarting: true,
-                    ..Tracked::default()
-                };
-                Ok(())
-            }
-            Step::StartCommit => self.start_commit(),
-            Step::PivotCopy => self.pivot_copy(),
-            Step::StartReturn => self.start_return(),
-            // libvirt has no event for a job that it does not know.
-            Step::AwaitReturn => {
-                let news = self.shared.news();
-                self.shared.await_news(news, RETURN_INTERVAL);
-                Ok(())
-            }
-            Step::Return => {
-                // Both have all that the guest wrote.
-                if let Some(home) = &self.home {
-                    self.plan.guest.define_disk(&self.plan.target, home)?;
-                }
-                self.plan.guest.complete_return(self.nodes()?)
-            }
-            Step::SettlePivot => self.settle_pivot(),
-            Step::CloseDestination => self.plan.guest.close_destination(self.nodes()?),
-            Step::PivotCommit => {
-                self.journal.note_pivot(0)?;
-                self.settled = true;
-                self.device().pivot()?;
-                self.commit.pivots();
-                Ok(())
-            }
-            Step::AbortCopy => {
-                self.device().abort_job()?;
-                self.copy.ending = true;
-                Ok(())
-            }
-            Step::AbortCommit => {
-                self.device().abort_job()?;
-                self.commit.give_up("commit");
-                Ok(())
-            }
-            Step::Throttle => self.throttle(),
-            Step::Unthrottle => self.unthrottle(),
-            Step::CommitOffline => self.commit_offline(),
-            Step::RemoveOverlay => {
-                self.name_what_is_below(&self.overlay_path)?;
-                remove(&self.plan, &mut self.overlay)
-            }
-            Step::RemoveDestinationOverlay => {
-                self.name_what_is_below(&self.destination_overlay_path)?;
-                remove(&self.plan, &mut self.destination_overlay)
-            }
-            Step::RemoveDestination => self.remove_destination(),
-            Step::DeleteSource => self.delete_source(),
-            Step::RemoveRecord => self.remove_record(),
-            Step::AwaitJobs | Step::AwaitFinish | Step::Fail(_) | Step::Done => Ok(()),
-        }
-    }
-
     fn throttle(&mut self) -> Result<()> {
         let rates = self.copy.rates.or(self.commit.rates).unwrap_or_default();
         let mut brake = std::mem::take(&mut self.brake);
@@ -630,7 +394,7 @@ impl Engine {
         let target = self.plan.target.clone();
         let tightened = brake.tighten(&guest, &target, rates, |before| {
             self.unthrottled = Some(before);
-            self.write_record(self.journal.mark())
+            self.write_record(self.ties.journal.mark())
         });
         self.brake = brake;
         self.tell_throttle();
@@ -644,16 +408,16 @@ impl Engine {
         self.brake.release()?;
         self.tell_throttle();
         self.unthrottled = None;
-        self.write_record(self.journal.mark())
+        self.write_record(self.ties.journal.mark())
     }
 
     fn tell_throttle(&self) {
         let limit = self.brake.limit();
-        self.shared.publish(|progress| progress.guest_write_limit = limit);
+        self.ties.shared.publish(|progress| progress.guest_write_limit = limit);
     }
 
     fn write_record(&mut self, mark: Mark) -> Result<()> {
-        if mark == Mark::Fixing && self.journal.mark() < mark && !self.plan.volumes {
+        if mark == Mark::Fixing && self.ties.journal.mark() < mark && !self.plan.volumes {
             self.handed_over = self.look_at_owners();
         }
         let made = self.clone.clone().or_else(|| self.output.as_ref()?.made().cloned());
@@ -668,7 +432,7 @@ impl Engine {
             home: self.home.clone(),
             handed_over: self.handed_over.clone(),
         };
-        self.journal.write(|record| {
+        self.ties.journal.write(|record| {
             record.mark = mark;
             for disk in &mut record.disks {
                 disk.made.clone_from(&made);
@@ -680,11 +444,12 @@ impl Engine {
     fn remove_record(&mut self) -> Result<()> {
         let (overlay, destination_overlay) = (&self.overlay_path, &self.destination_overlay_path);
         let (source, destination) = (self.plan.source.0.as_str(), self.plan.destination_path());
-        self.journal
+        self.ties
+            .journal
             .remove(&[overlay, destination_overlay, source, destination])
     }
 
-    fn commit_offline(&mut self) -> Result<()> {
+    fn commit_offline(&mut self, chain: Chain) -> Result<()> {
         let plan = &self.plan;
         let what = format!("disk '{}' of domain '{}'", plan.target, plan.guest.name());
         if plan.volumes {
@@ -693,18 +458,18 @@ impl Engine {
                 format!("{what}: an overlay in a storage pool cannot be committed while the domain is off; start it"),
             ));
         }
-        let (overlay, base, format) = match self.seen.chain {
+        let (overlay, base, format) = match chain {
             Chain::Moved => (&self.destination_overlay_path, plan.destination_path(), &plan.format),
             _ => (&self.overlay_path, plan.source.0.as_str(), &plan.source.1),
         };
-        let record = self.journal.read();
+        let record = self.ties.journal.read();
         let recorded = record.disk(0)?;
-        let home = recorded.home.as_deref().filter(|_| self.seen.chain == Chain::Overlay);
+        let home = recorded.home.as_deref().filter(|_| chain == Chain::Overlay);
         offline::commit(&plan.guest, recorded, overlay, (base, format), home)
     }
 
-    fn merge_overlay(&mut self) -> Result<()> {
-        self.unnamed().merge(self.seen.alive)?;
+    fn merge_overlay(&mut self, alive: bool) -> Result<()> {
+        self.unnamed().merge(alive)?;
         (self.unseen_snapshot, self.stale.overlay) = (false, true);
         Ok(())
     }
@@ -755,7 +520,7 @@ impl Engine {
         } else {
             let (made, file) = Made::stage(&path, &self.staging())?;
             self.clone = Some(made);
-            let mut watch = cloning::watch(&self.shared, (0, 0), &mut self.clone_progress);
+            let mut watch = cloning::watch(&self.ties.shared, (0, 0), &mut self.clone_progress);
             cloning::clone_into(how, source, &file, &shown, self.plan.bandwidth, &mut watch)?;
             file
         };
@@ -851,7 +616,7 @@ impl Engine {
             if let Some(disk) = config.disk(target) {
                 self.home = guest.get_disk_definition(target, disk.active().source.path())?;
             }
-            self.write_record(self.journal.mark())?;
+            self.write_record(self.ties.journal.mark())?;
         }
         self.define_on_destination(self.home.as_deref())?;
         self.plan
@@ -889,7 +654,7 @@ impl Engine {
             // libvirt formats an empty file only, and a copy that is made again had begun to fill it.
             output.empty()?;
         }
-        self.shared.facts(|facts| facts.forget(&plan.target));
+        self.ties.shared.facts(|facts| facts.forget(&plan.target));
         let copy = Copy {
             target: &plan.target,
             destination_xml: &xml,
@@ -908,7 +673,7 @@ impl Engine {
     }
 
     fn start_commit(&mut self) -> Result<()> {
-        self.shared.facts(|facts| facts.forget(&self.plan.target));
+        self.ties.shared.facts(|facts| facts.forget(&self.plan.target));
         self.device().commit()?;
         self.commit = Tracked::begun();
         Ok(())
@@ -938,13 +703,13 @@ impl Engine {
     }
 
     /// No definition names an overlay that is removed.
-    fn name_what_is_below(&self, overlay: &str) -> Result<()> {
+    fn name_what_is_below(&self, chain: Chain, overlay: &str) -> Result<()> {
         let plan = &self.plan;
-        let record = self.journal.read();
+        let record = self.ties.journal.read();
         let recorded = record.disk(0)?;
         let source = (plan.source.0.as_str(), plan.source.1.as_str());
         let destination = (plan.destination_path(), plan.format.as_str());
-        if self.seen.chain != Chain::Destination {
+        if chain != Chain::Destination {
             return offline::name_base(&plan.guest, recorded, overlay, source, recorded.home.as_deref());
         }
         if overlay == self.overlay_path {
@@ -989,6 +754,329 @@ impl Engine {
         let (target, name) = (&self.plan.target, self.plan.guest.name());
         let message = format!("disk '{target}' of domain '{name}': {}", error.message());
         Error::new(error.code(), message).with_libvirt_code(error.libvirt_code())
+    }
+}
+
+/// Which of the two jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Copy,
+    Commit,
+}
+
+/// Of qcow2, on an image that QEMU has open. It is in `made` also when only half made.
+fn make_overlay(plan: &Plan, path: &str, backing: (&str, &str), made: &mut Option<Made>) -> Result<()> {
+    if !plan.volumes {
+        return image::make_overlay(path, plan.size, backing, made);
+    }
+    plan.guest.host().create_overlay_volume(path, plan.size, backing)?;
+    *made = Some(Made::volume(path));
+    Ok(())
+}
+
+fn is_in_place(plan: &Plan, made: &Made) -> bool {
+    if !plan.volumes {
+        return made.is_in_place();
+    }
+    let found = plan.guest.host().find_volume(&made.path);
+    found.is_ok_and(|found| found.is_some())
+}
+
+fn made(made: &Option<Made>) -> Image {
+    made.as_ref().map_or(Image::Missing, Image::of_made)
+}
+
+fn remove(plan: &Plan, made: &mut Option<Made>) -> Result<()> {
+    match made {
+        Some(volume) if plan.volumes => plan.guest.host().remove_volume(&volume.path)?,
+        Some(file) => file.remove()?,
+        None => {}
+    }
+    *made = None;
+    Ok(())
+}
+
+fn target_of(plan: &Plan) -> Target {
+    libvirt_target(&plan.destination, plan.place == Place::Device)
+}
+
+impl Procedure for Engine {
+    type Plan = Plan;
+    type Observed = Observed;
+    type Step = Step;
+    type Failure = Failure;
+
+    fn method(plan: &Plan) -> Method {
+        plan.method
+    }
+
+    fn targets(plan: &Plan) -> Vec<&str> {
+        vec![plan.target.as_str()]
+    }
+
+    fn guest(plan: &Plan) -> &Arc<Guest> {
+        &plan.guest
+    }
+
+    fn at_start(plan: &Plan) -> Observed {
+        at_start(plan)
+    }
+
+    fn next(seen: &Observed, goal: Goal) -> Step {
+        next(seen, goal)
+    }
+
+    fn turn(step: Step) -> Turn<Failure> {
+        turn(step)
+    }
+
+    fn steps(_plan: &Plan, seen: &Observed, goal: Goal) -> Vec<Step> {
+        model::plan(seen, goal)
+    }
+
+    fn describe(plan: &Plan, step: Step) -> String {
+        describe::step(step, plan)
+    }
+
+    fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
+        phase(seen, goal, step)
+    }
+
+    fn passed_no_return(seen: &Observed) -> bool {
+        seen.passed_no_return()
+    }
+
+    fn is_settled_forward(seen: &Observed) -> bool {
+        seen.passed_no_return()
+    }
+
+    fn begin(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
+        let disk = RecordedDisk::new(&plan.target, &plan.destination, &plan.format);
+        let disk = disk.with_home(&plan.guest, &plan.source.0)?;
+        let details = Details {
+            request: plan.request.clone(),
+            moved_at: None,
+            cloned: (0, 0),
+            copied: (0, 0),
+            throttled: None,
+            nodes: None,
+            home: None,
+            handed_over: Vec::new(),
+        };
+        let record = Record::new(Kind::Migration, plan.method, vec![disk], &details)?;
+        let journal = Journal::begin(&plan.guest, record, claim)?;
+        let ties = Ties::new(&plan.guest, journal, shared)?;
+        Ok(Self::at_rest(plan, ties))
+    }
+
+    fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Observed)> {
+        let record = journal.read();
+        let details: Details = record.details()?;
+        let ties = Ties::new(guest, journal, shared)?;
+        let mut engine = Self::at_rest(Plan::found(guest, details.request), ties);
+        engine.moved_at = details.moved_at;
+        engine.clone_progress = details.cloned;
+        (engine.copy.done, engine.copy.total) = details.copied;
+        // Another QEMU numbers its nodes anew.
+        engine.nodes = details.nodes.filter(|_| record.live);
+        (engine.home, engine.handed_over) = (details.home, details.handed_over);
+        // A commit that was about to pivot below this mark was one on the way back.
+        let turned_back = record.disks.first().is_some_and(|disk| disk.pivoting);
+        engine.settled = record.mark != Mark::Fixing || turned_back;
+        // The mark is written behind the clone and the comparison.
+        engine.cloned = record.mark >= Mark::Copying;
+        engine.verified = engine.cloned;
+        engine.overlay = engine.find(&engine.overlay_path)?;
+        engine.destination_overlay = engine.find(&engine.destination_overlay_path)?;
+        let recorded = record.disks.first().and_then(|disk| disk.made.as_ref());
+        engine.find_destination(recorded, record.mark)?;
+        let chain = engine.find_jobs()?;
+        if let (Some(before), true) = (details.throttled, record.live && engine.ties.journal.is_owned()) {
+            engine.unthrottled = Some(before.clone());
+            engine.brake = Brake::found(guest, &engine.plan.target, before);
+        }
+        let is_before = record.mark == Mark::Begun && record.back.is_none();
+        engine.unseen_snapshot = is_before || engine.overlay.is_some() && engine.unnamed().is_open()?;
+        let seen = Observed {
+            chain,
+            ..at_start(&engine.plan)
+        };
+        Ok((engine, seen))
+    }
+
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn ties(&self) -> &Ties {
+        &self.ties
+    }
+
+    fn ties_mut(&mut self) -> &mut Ties {
+        &mut self.ties
+    }
+
+    fn observe(&mut self, last: &Observed) -> Result<Observed> {
+        let finish = self.plan.auto_finish || self.ties.shared.requests().finish;
+        let mut alive = self.plan.guest.get_power_state()? != State::Off;
+        let mut chain = Ok(Chain::Foreign);
+        if alive {
+            chain = self.observe_disk(finish, last.chain);
+            if chain.is_err() {
+                // A guest that goes away between two calls makes the second one fail.
+                alive = self.plan.guest.get_power_state()? != State::Off;
+            }
+        }
+        let off = !alive && !self.plan.guest.is_active()?;
+        if !alive {
+            self.brake.forget();
+            for job in [&mut self.copy, &mut self.commit] {
+                job.lost_domain();
+            }
+            // What it would start from, or has been started from.
+            chain = match self.plan.guest.get_config(off) {
+                Ok(config) => Ok(self.classify(config.disk(&self.plan.target))),
+                Err(error) if error.code() == ErrorCode::NoDomain => Ok(last.chain),
+                Err(error) => Err(error),
+            };
+        }
+        let copy = self.copy_job(finish);
+        let (chain, way_back) = match self.look_above(chain?, alive, off)? {
+            chain if alive => self.look_behind_pivot(chain, copy)?,
+            chain => (chain, Job::NotStarted),
+        };
+        let destination = match &self.output {
+            Some(output) => Image::of(Some(output)),
+            None => made(&self.clone),
+        };
+        let stale = |made: &Option<Made>, stale| {
+            if made.is_some() && stale {
+                Image::Half
+            } else {
+                self::made(made)
+            }
+        };
+        Ok(Observed {
+            alive,
+            off,
+            mark: self.ties.journal.mark(),
+            chain,
+            overlay: stale(&self.overlay, self.stale.overlay),
+            destination,
+            cloned: self.cloned,
+            destination_overlay: stale(&self.destination_overlay, self.stale.destination_overlay),
+            copy,
+            way_back,
+            settled: self.settled,
+            commit: self.commit.commit_job(self.brake.can_be_tightened()),
+            limited: self.limited,
+            throttled: self.brake.is_on(),
+            finish,
+            verify: self.plan.verify && !self.verified,
+            source_deleted: self.source_deleted,
+            ..at_start(&self.plan)
+        })
+    }
+
+    fn perform(&mut self, step: Step, seen: &Observed) -> Result<()> {
+        match step {
+            Step::WriteRecord(mark) => self.write_record(mark),
+            Step::MakeOverlay => {
+                remove(&self.plan, &mut self.overlay)?;
+                self.stale.overlay = false;
+                let (source, format) = &self.plan.source;
+                make_overlay(&self.plan, &self.overlay_path, (source, format), &mut self.overlay)
+            }
+            Step::TakeSnapshot => {
+                let taken = self.take_snapshot();
+                self.unseen_snapshot = taken.is_err();
+                taken
+            }
+            Step::MergeOverlay => self.merge_overlay(seen.alive),
+            Step::Clone => self.clone_base().map_err(|error| self.about_disk(&error)),
+            Step::Verify => self.verify().map_err(|error| self.about_disk(&error)),
+            Step::MakeDestination => self.make_destination(),
+            Step::MakeDestinationOverlay => {
+                remove(&self.plan, &mut self.destination_overlay)?;
+                self.stale.destination_overlay = false;
+                if !self.plan.volumes {
+                    // libvirt makes it an overlay.
+                    self.destination_overlay = Some(Made::create(&self.destination_overlay_path)?.0);
+                    return Ok(());
+                }
+                let (plan, path) = (&self.plan, &self.destination_overlay_path);
+                let backing = (plan.destination_path(), plan.format.as_str());
+                make_overlay(plan, path, backing, &mut self.destination_overlay)
+            }
+            Step::StartCopy => self.start_copy(),
+            Step::LiftLimit => {
+                self.device().set_job_speed(0)?;
+                self.limited = false;
+                self.copy.watch_anew();
+                Ok(())
+            }
+            Step::RestartWriteBlocking => {
+                self.device().abort_job()?;
+                self.write_blocking = true;
+                self.copy = Tracked {
+                    started: true,
+                    ending: true,
+                    restarting: true,
+                    ..Tracked::default()
+                };
+                Ok(())
+            }
+            Step::StartCommit => self.start_commit(),
+            Step::PivotCopy => self.pivot_copy(),
+            Step::StartReturn => self.start_return(),
+            // libvirt has no event for a job that it does not know.
+            Step::AwaitReturn => {
+                let news = self.ties.shared.news();
+                self.ties.shared.await_news(news, RETURN_INTERVAL);
+                Ok(())
+            }
+            Step::Return => {
+                // Both have all that the guest wrote.
+                if let Some(home) = &self.home {
+                    self.plan.guest.define_disk(&self.plan.target, home)?;
+                }
+                self.plan.guest.complete_return(self.nodes()?)
+            }
+            Step::SettlePivot => self.settle_pivot(),
+            Step::CloseDestination => self.plan.guest.close_destination(self.nodes()?),
+            Step::PivotCommit => {
+                self.ties.journal.note_pivot(0)?;
+                self.settled = true;
+                self.device().pivot()?;
+                self.commit.pivots();
+                Ok(())
+            }
+            Step::AbortCopy => {
+                self.device().abort_job()?;
+                self.copy.ending = true;
+                Ok(())
+            }
+            Step::AbortCommit => {
+                self.device().abort_job()?;
+                self.commit.give_up("commit");
+                Ok(())
+            }
+            Step::Throttle => self.throttle(),
+            Step::Unthrottle => self.unthrottle(),
+            Step::CommitOffline => self.commit_offline(seen.chain),
+            Step::RemoveOverlay => {
+                self.name_what_is_below(seen.chain, &self.overlay_path)?;
+                remove(&self.plan, &mut self.overlay)
+            }
+            Step::RemoveDestinationOverlay => {
+                self.name_what_is_below(seen.chain, &self.destination_overlay_path)?;
+                remove(&self.plan, &mut self.destination_overlay)
+            }
+            Step::RemoveDestination => self.remove_destination(),
+            Step::DeleteSource => self.delete_source(),
+            Step::RemoveRecord => self.remove_record(),
+            Step::AwaitJobs | Step::AwaitFinish | Step::Fail(_) | Step::Done => Ok(()),
+        }
     }
 
     fn explain(&self, failure: Failure) -> Error {
@@ -1050,91 +1138,6 @@ impl Engine {
             ),
         }
     }
-}
-
-/// Which of the two jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Which {
-    Copy,
-    Commit,
-}
-
-/// Of qcow2, on an image that QEMU has open. It is in `made` also when only half made.
-fn make_overlay(plan: &Plan, path: &str, backing: (&str, &str), made: &mut Option<Made>) -> Result<()> {
-    if !plan.volumes {
-        return image::make_overlay(path, plan.size, backing, made);
-    }
-    plan.guest.host().create_overlay_volume(path, plan.size, backing)?;
-    *made = Some(Made::volume(path));
-    Ok(())
-}
-
-fn is_in_place(plan: &Plan, made: &Made) -> bool {
-    if !plan.volumes {
-        return made.is_in_place();
-    }
-    let found = plan.guest.host().find_volume(&made.path);
-    found.is_ok_and(|found| found.is_some())
-}
-
-fn made(made: &Option<Made>) -> Image {
-    made.as_ref().map_or(Image::Missing, Image::of_made)
-}
-
-fn remove(plan: &Plan, made: &mut Option<Made>) -> Result<()> {
-    match made {
-        Some(volume) if plan.volumes => plan.guest.host().remove_volume(&volume.path)?,
-        Some(file) => file.remove()?,
-        None => {}
-    }
-    *made = None;
-    Ok(())
-}
-
-fn target_of(plan: &Plan) -> Target {
-    libvirt_target(&plan.destination, plan.place == Place::Device)
-}
-
-impl Procedure for Engine {
-    fn look(&mut self, goal: Goal) -> Result<Turn> {
-        self.seen = self.observe()?;
-        self.goal = goal;
-        let step = next(&self.seen, goal);
-        if step != self.step {
-            if let Some(began) = self.step_began.replace(Instant::now()) {
-                let milliseconds = began.elapsed().as_secs_f64() * 1e3;
-                log::info!(
-                    "step took {milliseconds:>7.1} ms: {}",
-                    describe::step(self.step, &self.plan)
-                );
-            }
-            self.step = step;
-        }
-        log::debug!("{goal:?}: {:?} from {:?}", self.step, self.seen);
-        Ok(match self.step {
-            Step::Done => Turn::Done,
-            Step::Fail(failure) => Turn::Fail(self.explain(failure)),
-            Step::AwaitJobs => Turn::AwaitJobs,
-            Step::AwaitFinish => Turn::AwaitFinish,
-            _ => Turn::Act,
-        })
-    }
-
-    fn act(&mut self) -> Result<()> {
-        self.perform(self.step)
-    }
-
-    fn step(&self) -> &dyn std::fmt::Debug {
-        &self.step
-    }
-
-    fn phase(&self) -> Phase {
-        phase(&self.seen, self.goal, self.step)
-    }
-
-    fn steps_left(&self) -> usize {
-        model::plan(&self.seen, self.goal).len()
-    }
 
     fn bytes(&self) -> (u64, u64) {
         let (done, total) = self.clone_progress;
@@ -1142,10 +1145,6 @@ impl Procedure for Engine {
             done + self.copy.done + self.commit.done,
             total + self.copy.total + self.commit.total,
         )
-    }
-
-    fn passed_no_return(&self) -> bool {
-        self.seen.passed_no_return()
     }
 
     fn report(&self) -> Option<Report> {
@@ -1158,37 +1157,7 @@ impl Procedure for Engine {
             freeze: std::time::Duration::ZERO,
             pause: std::time::Duration::ZERO,
             bytes_copied: self.bytes().0,
-            elapsed: self.shared.began().elapsed(),
+            elapsed: self.ties.shared.began().elapsed(),
         })
-    }
-
-    fn reconnect(&mut self) -> Result<()> {
-        self.plan.guest.reconnect()?;
-        self.subscribe()
-    }
-
-    fn has_events(&self) -> bool {
-        self.subscription.is_some()
-    }
-
-    fn guest(&self) -> &Guest {
-        &self.plan.guest
-    }
-
-    fn journal(&self) -> &Journal {
-        &self.journal
-    }
-
-    fn is_settled_forward(&self) -> bool {
-        self.seen.passed_no_return()
-    }
-
-    fn words(&self, goal: Goal) -> Vec<String> {
-        let steps = model::plan(&self.seen, goal);
-        steps.iter().map(|step| describe::step(*step, &self.plan)).collect()
-    }
-
-    fn thawed(&self) -> u32 {
-        0
     }
 }

@@ -17,6 +17,7 @@ pub(super) mod engine;
 pub(super) mod model;
 pub(super) mod plan;
 
+use super::procedure::Turn;
 use super::state::{Goal, Image, Job, Mark, Remedy};
 use super::types::{Method, Phase};
 
@@ -300,5 +301,16 @@ pub(crate) fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
         }
         _ if seen.passed_no_return() || seen.mark >= Mark::Fixing => Phase::Finishing,
         _ => Phase::Copying,
+    }
+}
+
+/// What the loop does at `step`.
+pub(super) fn turn(step: Step) -> Turn<Failure> {
+    match step {
+        Step::Done => Turn::Done,
+        Step::Fail(failure) => Turn::Fail(failure),
+        Step::AwaitJobs => Turn::AwaitJobs,
+        Step::AwaitFinish => Turn::AwaitFinish,
+        _ => Turn::Act,
     }
 }

@@ -2,11 +2,8 @@
 //! What each step of a migration does when all goes well.
 
 use super::{Chain, Observed, Step, next};
-use crate::operation::state::{Goal, Image, Job, Mark};
+use crate::operation::state::{Goal, Image, Job, Mark, steps};
 use crate::operation::types::Method;
-
-/// No procedure is this long; a plan that is has a fault.
-const LONGEST: usize = 1000;
 
 /// The world after `step`.
 pub(crate) fn apply(seen: &mut Observed, step: Step) {
@@ -100,17 +97,8 @@ pub(crate) fn apply(seen: &mut Observed, step: Step) {
 
 /// The steps from here to the end, when all goes well.
 pub(crate) fn plan(seen: &Observed, goal: Goal) -> Vec<Step> {
-    let mut seen = seen.clone();
-    let mut steps = Vec::new();
-    while steps.len() < LONGEST {
-        let step = next(&seen, goal);
-        if matches!(step, Step::Done | Step::Fail(_)) {
-            break;
-        }
-        apply(&mut seen, step);
-        steps.push(step);
-    }
-    steps
+    let is_last = |step| matches!(step, Step::Done | Step::Fail(_));
+    steps(seen, |seen| next(seen, goal), apply, is_last)
 }
 
 #[cfg(test)]

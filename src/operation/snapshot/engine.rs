@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::PlannedDisk;
 use super::plan::{Plan, Request};
-use super::{Failure, Observed, Step, describe, model, next, phase};
+use super::{Failure, Observed, Step, describe, model, next, phase, turn};
 use crate::driver::{BlockDevice, Guest, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Made, Output, Place};
 use crate::libvirt::xml::{BackupDisk, DomainXml, backup, copy_destination};
-use crate::libvirt::{BlockJobStatus, Copy, JobStats, State, Subscription};
+use crate::libvirt::{BlockJobStatus, Copy, JobStats, State};
 use crate::operation::claim::Claim;
 use crate::operation::convergence::{Convergence, Rates, Sample};
 use crate::operation::journal::Journal;
 use crate::operation::preflight::{is_at, staging};
-use crate::operation::procedure::{Procedure, Turn};
+use crate::operation::procedure::{Procedure, Ties, Turn};
 use crate::operation::record::{Kind, Record, RecordedDisk};
 use crate::operation::shared::{Facts, Shared};
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
@@ -55,16 +55,10 @@ struct Progressing {
 
 pub(in crate::operation) struct Engine {
     plan: Plan,
-    shared: Arc<Shared>,
-    subscription: Option<Subscription>,
-    journal: Journal,
+    ties: Ties,
     outputs: Vec<Option<Output>>,
     jobs: Vec<Progressing>,
     fixed: Option<Fixed>,
-    /// What was seen and decided last.
-    seen: Observed,
-    goal: Goal,
-    step: Step,
     limited: bool,
     verified: bool,
     /// The guest's write requests just before the point in time, to know whether contents can be compared.
@@ -96,7 +90,7 @@ fn internal(reason: String) -> Error {
 }
 
 /// The state before the first step.
-pub(in crate::operation) fn at_start(plan: &Plan) -> Observed {
+fn at_start(plan: &Plan) -> Observed {
     let disks = plan.disks.len();
     Observed {
         method: plan.method,
@@ -123,61 +117,13 @@ fn job_count(plan: &Plan) -> usize {
 }
 
 impl Engine {
-    /// Writes the record; from then on the operation is this process's.
-    pub(in crate::operation) fn new(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
-        let disks = plan.disks.iter();
-        let disks = disks.map(|disk| RecordedDisk::new(&disk.target, &disk.destination, &disk.format));
-        let details = Details {
-            request: plan.request.clone(),
-            fixed: None,
-            bytes: Vec::new(),
-        };
-        let record = Record::new(Kind::Snapshot, plan.method, disks.collect(), &details)?;
-        let journal = Journal::begin(&plan.guest, record, claim)?;
-        let mut engine = Self::at_rest(plan, journal, shared);
-        engine.subscribe()?;
-        Ok(engine)
-    }
-
-    /// Takes an operation up from its record and from what can be observed.
-    pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<Self> {
-        let record = journal.read();
-        let details: Details = record.details()?;
-        let mut engine = Self::at_rest(Plan::found(guest, details.request), journal, shared);
-        engine.fixed = details.fixed;
-        for (index, recorded) in record.disks.iter().enumerate() {
-            engine.outputs[index] = engine.find_output(index, recorded, record.mark);
-        }
-        engine.subscribe()?;
-        if record.live && record.mark == Mark::Fixing {
-            engine.left = Left {
-                frozen: engine.plan.freeze && !engine.plan.paused,
-                paused: engine.pauses_unfrozen(),
-            };
-        }
-        for (job, (done, total)) in engine.jobs.iter_mut().zip(details.bytes) {
-            (job.done, job.total) = (done, total);
-        }
-        if engine.plan.method == Method::Backup {
-            engine.find_backup(&record)?;
-        } else {
-            engine.find_mirrors(record.mark)?;
-        }
-        Ok(engine)
-    }
-
-    fn at_rest(plan: Plan, journal: Journal, shared: Arc<Shared>) -> Self {
+    fn at_rest(plan: Plan, ties: Ties) -> Self {
         Self {
-            seen: at_start(&plan),
-            goal: Goal::Forward,
-            step: Step::AwaitJobs,
             outputs: plan.disks.iter().map(|_| None).collect(),
             jobs: (0..job_count(&plan)).map(|_| Progressing::default()).collect(),
             limited: at_start(&plan).limited,
             plan,
-            shared,
-            subscription: None,
-            journal,
+            ties,
             fixed: None,
             verified: false,
             writes: Vec::new(),
@@ -201,7 +147,7 @@ impl Engine {
 
     fn staging(&self, index: usize) -> String {
         let disk = &self.plan.disks[index];
-        staging(&disk.destination, &self.journal.read().id, &disk.target)
+        staging(&disk.destination, &self.ties.journal.read().id, &disk.target)
     }
 
     /// Our mirrors are those onto our destinations. Behind the point in time the record says that they ended well.
@@ -236,13 +182,6 @@ impl Engine {
         }))
     }
 
-    fn subscribe(&mut self) -> Result<()> {
-        // Dropped first: the callbacks of a dead connection must not outlive it.
-        self.subscription = None;
-        self.subscription = self.shared.subscribe(&self.plan.guest)?;
-        Ok(())
-    }
-
     /// Copied and to be copied, over all disks.
     fn bytes_of_jobs(&self) -> (u64, u64) {
         self.jobs
@@ -255,43 +194,6 @@ impl Engine {
     }
 
     // Observing.
-
-    fn observe(&mut self) -> Result<Observed> {
-        let state = self.plan.guest.get_power_state()?;
-        self.left.paused &= state == State::Paused;
-        let mut alive = state != State::Off;
-        if alive && let Err(error) = self.observe_jobs() {
-            // A guest that goes away between two calls makes the second one fail.
-            alive = self.plan.guest.get_power_state()? != State::Off;
-            if alive {
-                return Err(error);
-            }
-        }
-        if !alive {
-            for job in &mut self.jobs {
-                if job.started && !job.completed && job.failure.is_none() {
-                    job.failure = Some("the domain was shut off, destroyed or restarted".into());
-                }
-            }
-        }
-        let finish = self.plan.auto_finish || self.shared.requests().finish;
-        Ok(Observed {
-            alive,
-            mark: self.journal.mark(),
-            // The window itself undoes its freeze and its pause, and repeats in the background what could not be made
-            // certain.
-            thawed: !self.left.frozen,
-            resumed: !self.left.paused,
-            stopped: alive && self.is_stopped()?,
-            fixed: self.fixed.is_some(),
-            finish,
-            limited: self.limited,
-            verified: self.verified,
-            images: self.outputs.iter().map(|output| Image::of(output.as_ref())).collect(),
-            jobs: (0..self.jobs.len()).map(|index| self.job(index, finish)).collect(),
-            ..at_start(&self.plan)
-        })
-    }
 
     fn is_stopped(&self) -> Result<bool> {
         let backup = self.plan.method == Method::Backup && self.jobs[0].started && !self.plan.paused;
@@ -316,11 +218,11 @@ impl Engine {
         let target = self.plan.disks[index].target.clone();
         let info = self.device(index).get_job_info()?;
         let mirror = config.disk(&target).and_then(|disk| disk.mirror.as_ref());
-        let gone = info.is_none() && mirror.is_some() && self.journal.libvirtd_may_have_died();
+        let gone = info.is_none() && mirror.is_some() && self.ties.journal.libvirtd_may_have_died();
         if self.jobs[index].gone.look(gone) {
             return Err(self.device(index).dead_job());
         }
-        let at = self.shared.began().elapsed();
+        let at = self.ties.shared.began().elapsed();
         let job = &mut self.jobs[index];
         if let Some(info) = info {
             (job.done, job.total) = (info.done, info.total);
@@ -336,6 +238,7 @@ impl Engine {
             };
         }
         let (qemu, libvirt) = self
+            .ties
             .shared
             .facts(|facts| (facts.qemu_end("copy", &target).cloned(), facts.block_job(&target)));
         if (info.is_some() || mirror.is_some()) && !matches!(qemu, Some(Some(_))) {
@@ -367,7 +270,7 @@ impl Engine {
             (self.jobs[0].done, self.jobs[0].total) = (running.done, running.total);
             return self.end_dead_backup();
         }
-        let end = match self.shared.facts(|facts| facts.backup_end.clone()) {
+        let end = match self.ties.shared.facts(|facts| facts.backup_end.clone()) {
             Some(end) => Some(end),
             None => self.plan.guest.get_last_backup()?,
         };
@@ -393,7 +296,7 @@ impl Engine {
 
     /// A libvirtd that dies as one of the backup's jobs ends has never heard of its end when it is back, and waits for ever.
     fn end_dead_backup(&mut self) -> Result<()> {
-        let gone = self.journal.libvirtd_may_have_died() && self.plan.guest.get_backup_jobs()?.is_empty();
+        let gone = self.ties.journal.libvirtd_may_have_died() && self.plan.guest.get_backup_jobs()?.is_empty();
         if self.jobs[0].gone.look(gone) {
             self.plan.guest.abort_backup()?;
             self.jobs[0].failure = Some("libvirtd died meanwhile, and nobody knows how it ended".into());
@@ -456,24 +359,6 @@ impl Engine {
 
     // Stepping.
 
-    fn perform(&mut self, step: Step) -> Result<()> {
-        match step {
-            Step::WriteRecord(mark) => self.write_record(mark),
-            Step::MakeImage(index) => self.make_image(index),
-            Step::StartCopy(index) => self.start_copy(index),
-            Step::LiftLimit => self.lift_limit(),
-            Step::RestartWriteBlocking(index) => self.restart_write_blocking(index),
-            Step::FixPoint => self.fix_point(),
-            Step::Verify => self.verify(),
-            Step::AbortJob(index) => self.abort_job(index),
-            Step::RemoveImage(index) => self.remove_image(index),
-            Step::RemoveRecord => self.remove_record(),
-            Step::Thaw => self.thaw(),
-            Step::Resume => self.plan.guest.resume(),
-            Step::AwaitJobs | Step::AwaitFinish | Step::Fail(_) | Step::Done => Ok(()),
-        }
-    }
-
     fn write_record(&mut self, mark: Mark) -> Result<()> {
         let details = Details {
             request: self.plan.request.clone(),
@@ -481,7 +366,7 @@ impl Engine {
             bytes: self.jobs.iter().map(|job| (job.done, job.total)).collect(),
         };
         let outputs = &self.outputs;
-        self.journal.write(|record| {
+        self.ties.journal.write(|record| {
             record.mark = mark;
             for (disk, output) in record.disks.iter_mut().zip(outputs) {
                 disk.made = output.as_ref().and_then(|output| output.made().cloned());
@@ -492,7 +377,7 @@ impl Engine {
 
     fn remove_record(&mut self) -> Result<()> {
         let images = self.plan.disks.iter().map(|disk| disk.destination.as_written());
-        self.journal.remove(&images.collect::<Vec<_>>())
+        self.ties.journal.remove(&images.collect::<Vec<_>>())
     }
 
     /// What a process that died may have left frozen. Where its freeze never came, there is nothing to thaw.
@@ -536,7 +421,7 @@ impl Engine {
         let disk = &self.plan.disks[index];
         let xml = copy_destination(&disk.libvirt_target(), &disk.format, None).map_err(internal)?;
         let write_blocking = self.jobs[index].write_blocking;
-        self.shared.facts(|facts| facts.forget(&disk.target));
+        self.ties.shared.facts(|facts| facts.forget(&disk.target));
         let copy = Copy {
             target: &disk.target,
             destination_xml: &xml,
@@ -594,7 +479,7 @@ impl Engine {
         let plan = &self.plan;
         let window = Window {
             guest: &plan.guest,
-            shared: &self.shared,
+            shared: &self.ties.shared,
             backup: plan.method == Method::Backup,
             freeze: plan.freeze && !plan.paused,
             freeze_required: plan.freeze_required,
@@ -605,7 +490,7 @@ impl Engine {
         for output in self.outputs.iter().flatten() {
             output.write_out();
         }
-        let held = self.journal.hold();
+        let held = self.ties.journal.hold();
         let fixed = if plan.method == Method::Backup {
             let xml = self.backup_xml()?;
             window.run(|_deadline| plan.guest.begin_backup(&xml))?
@@ -656,13 +541,14 @@ impl Engine {
             facts.qemu_end("copy", &disk.target).is_some()
                 || facts.block_job(&disk.target) == Some(BlockJobStatus::Canceled)
         };
-        if self.subscription.is_some() {
-            self.shared
+        if self.ties.subscription.is_some() {
+            self.ties
+                .shared
                 .await_facts(deadline, |facts| self.plan.disks.iter().all(|disk| ended(facts, disk)));
         } else {
             self.wait_without_events(deadline)?;
         }
-        if self.shared.requests().cancel {
+        if self.ties.shared.requests().cancel {
             return Err(Error::new(ErrorCode::Cancelled, "cancelled"));
         }
         if Instant::now() >= deadline {
@@ -683,7 +569,7 @@ impl Engine {
     fn wait_without_events(&self, deadline: Instant) -> Result<()> {
         for index in 0..self.plan.disks.len() {
             while self.device(index).get_job_info()?.is_some() && Instant::now() < deadline {
-                if self.shared.requests().cancel {
+                if self.ties.shared.requests().cancel {
                     return Ok(());
                 }
             }
@@ -700,7 +586,8 @@ impl Engine {
             output.sync()?;
             output.must_have_size(disk.size)?;
             // Without events nobody saw how the last step ended, so the image itself has to say.
-            let unseen = self.plan.method == Method::Mirror && (self.subscription.is_none() || self.writes.is_empty());
+            let unseen =
+                self.plan.method == Method::Mirror && (self.ties.subscription.is_none() || self.writes.is_empty());
             if let Some(file) = output.file()
                 && (self.plan.verify || unseen)
             {
@@ -750,6 +637,175 @@ impl Engine {
     }
 
     // Telling.
+
+    fn destinations(&self) -> String {
+        let shown: Vec<_> = self
+            .plan
+            .disks
+            .iter()
+            .map(|disk| format!("'{}'", disk.destination.shown()))
+            .collect();
+        shown.join(", ")
+    }
+}
+
+impl Procedure for Engine {
+    type Plan = Plan;
+    type Observed = Observed;
+    type Step = Step;
+    type Failure = Failure;
+
+    fn method(plan: &Plan) -> Method {
+        plan.method
+    }
+
+    fn targets(plan: &Plan) -> Vec<&str> {
+        plan.targets()
+    }
+
+    fn guest(plan: &Plan) -> &Arc<Guest> {
+        &plan.guest
+    }
+
+    fn at_start(plan: &Plan) -> Observed {
+        at_start(plan)
+    }
+
+    fn next(seen: &Observed, goal: Goal) -> Step {
+        next(seen, goal)
+    }
+
+    fn turn(step: Step) -> Turn<Failure> {
+        turn(step)
+    }
+
+    fn steps(plan: &Plan, seen: &Observed, goal: Goal) -> Vec<Step> {
+        model::plan(seen, goal, &plan.taken())
+    }
+
+    fn describe(plan: &Plan, step: Step) -> String {
+        describe::step(step, plan)
+    }
+
+    fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
+        phase(seen, goal, step)
+    }
+
+    fn passed_no_return(_seen: &Observed) -> bool {
+        false
+    }
+
+    fn is_settled_forward(seen: &Observed) -> bool {
+        seen.mark == Mark::Fixed && seen.jobs.iter().all(|job| *job == Job::Completed)
+    }
+
+    fn begin(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
+        let disks = plan.disks.iter();
+        let disks = disks.map(|disk| RecordedDisk::new(&disk.target, &disk.destination, &disk.format));
+        let details = Details {
+            request: plan.request.clone(),
+            fixed: None,
+            bytes: Vec::new(),
+        };
+        let record = Record::new(Kind::Snapshot, plan.method, disks.collect(), &details)?;
+        let journal = Journal::begin(&plan.guest, record, claim)?;
+        let ties = Ties::new(&plan.guest, journal, shared)?;
+        Ok(Self::at_rest(plan, ties))
+    }
+
+    fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Observed)> {
+        let record = journal.read();
+        let details: Details = record.details()?;
+        let ties = Ties::new(guest, journal, shared)?;
+        let mut engine = Self::at_rest(Plan::found(guest, details.request), ties);
+        engine.fixed = details.fixed;
+        for (index, recorded) in record.disks.iter().enumerate() {
+            engine.outputs[index] = engine.find_output(index, recorded, record.mark);
+        }
+        if record.live && record.mark == Mark::Fixing {
+            engine.left = Left {
+                frozen: engine.plan.freeze && !engine.plan.paused,
+                paused: engine.pauses_unfrozen(),
+            };
+        }
+        for (job, (done, total)) in engine.jobs.iter_mut().zip(details.bytes) {
+            (job.done, job.total) = (done, total);
+        }
+        if engine.plan.method == Method::Backup {
+            engine.find_backup(&record)?;
+        } else {
+            engine.find_mirrors(record.mark)?;
+        }
+        let seen = at_start(&engine.plan);
+        Ok((engine, seen))
+    }
+
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn ties(&self) -> &Ties {
+        &self.ties
+    }
+
+    fn ties_mut(&mut self) -> &mut Ties {
+        &mut self.ties
+    }
+
+    fn observe(&mut self, _last: &Observed) -> Result<Observed> {
+        let state = self.plan.guest.get_power_state()?;
+        self.left.paused &= state == State::Paused;
+        let mut alive = state != State::Off;
+        if alive && let Err(error) = self.observe_jobs() {
+            // A guest that goes away between two calls makes the second one fail.
+            alive = self.plan.guest.get_power_state()? != State::Off;
+            if alive {
+                return Err(error);
+            }
+        }
+        if !alive {
+            for job in &mut self.jobs {
+                if job.started && !job.completed && job.failure.is_none() {
+                    job.failure = Some("the domain was shut off, destroyed or restarted".into());
+                }
+            }
+        }
+        let finish = self.plan.auto_finish || self.ties.shared.requests().finish;
+        Ok(Observed {
+            alive,
+            mark: self.ties.journal.mark(),
+            // The window itself undoes its freeze and its pause, and repeats in the background what could not be made
+            // certain.
+            thawed: !self.left.frozen,
+            resumed: !self.left.paused,
+            stopped: alive && self.is_stopped()?,
+            fixed: self.fixed.is_some(),
+            finish,
+            limited: self.limited,
+            verified: self.verified,
+            images: self.outputs.iter().map(|output| Image::of(output.as_ref())).collect(),
+            jobs: (0..self.jobs.len()).map(|index| self.job(index, finish)).collect(),
+            ..at_start(&self.plan)
+        })
+    }
+
+    fn perform(&mut self, step: Step, _seen: &Observed) -> Result<()> {
+        match step {
+            Step::WriteRecord(mark) => self.write_record(mark),
+            Step::MakeImage(index) => self.make_image(index),
+            Step::StartCopy(index) => self.start_copy(index),
+            Step::LiftLimit => self.lift_limit(),
+            Step::RestartWriteBlocking(index) => self.restart_write_blocking(index),
+            Step::FixPoint => self.fix_point(),
+            Step::Verify => self.verify(),
+            Step::AbortJob(index) => self.abort_job(index),
+            Step::RemoveImage(index) => self.remove_image(index),
+            Step::RemoveRecord => self.remove_record(),
+            Step::Thaw => self.thaw(),
+            Step::Resume => self.plan.guest.resume(),
+            Step::AwaitJobs | Step::AwaitFinish | Step::Fail(_) | Step::Done => Ok(()),
+        }
+    }
 
     fn explain(&self, failure: Failure) -> Error {
         let name = self.plan.guest.name();
@@ -811,54 +867,8 @@ impl Engine {
         }
     }
 
-    fn destinations(&self) -> String {
-        let shown: Vec<_> = self
-            .plan
-            .disks
-            .iter()
-            .map(|disk| format!("'{}'", disk.destination.shown()))
-            .collect();
-        shown.join(", ")
-    }
-}
-
-impl Procedure for Engine {
-    fn look(&mut self, goal: Goal) -> Result<Turn> {
-        self.seen = self.observe()?;
-        self.goal = goal;
-        self.step = next(&self.seen, goal);
-        log::debug!("{goal:?}: {:?} from {:?}", self.step, self.seen);
-        Ok(match self.step {
-            Step::Done => Turn::Done,
-            Step::Fail(failure) => Turn::Fail(self.explain(failure)),
-            Step::AwaitJobs => Turn::AwaitJobs,
-            Step::AwaitFinish => Turn::AwaitFinish,
-            _ => Turn::Act,
-        })
-    }
-
-    fn act(&mut self) -> Result<()> {
-        self.perform(self.step)
-    }
-
-    fn step(&self) -> &dyn std::fmt::Debug {
-        &self.step
-    }
-
-    fn phase(&self) -> Phase {
-        phase(&self.seen, self.goal, self.step)
-    }
-
-    fn steps_left(&self) -> usize {
-        model::plan(&self.seen, self.goal, &self.plan.taken()).len()
-    }
-
     fn bytes(&self) -> (u64, u64) {
         self.bytes_of_jobs()
-    }
-
-    fn passed_no_return(&self) -> bool {
-        false
     }
 
     fn report(&self) -> Option<Report> {
@@ -872,34 +882,8 @@ impl Procedure for Engine {
             freeze: fixed.freeze,
             pause: fixed.pause,
             bytes_copied: self.bytes_of_jobs().0,
-            elapsed: self.shared.began().elapsed(),
+            elapsed: self.ties.shared.began().elapsed(),
         })
-    }
-
-    fn reconnect(&mut self) -> Result<()> {
-        self.plan.guest.reconnect()?;
-        self.subscribe()
-    }
-
-    fn has_events(&self) -> bool {
-        self.subscription.is_some()
-    }
-
-    fn guest(&self) -> &Guest {
-        &self.plan.guest
-    }
-
-    fn journal(&self) -> &Journal {
-        &self.journal
-    }
-
-    fn is_settled_forward(&self) -> bool {
-        self.seen.mark == Mark::Fixed && self.seen.jobs.iter().all(|job| *job == Job::Completed)
-    }
-
-    fn words(&self, goal: Goal) -> Vec<String> {
-        let steps = model::plan(&self.seen, goal, &self.plan.taken());
-        steps.iter().map(|step| describe::step(*step, &self.plan)).collect()
     }
 
     fn thawed(&self) -> u32 {

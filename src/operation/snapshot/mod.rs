@@ -10,6 +10,7 @@ pub(super) mod engine;
 pub(super) mod model;
 pub(super) mod plan;
 
+use super::procedure::Turn;
 use super::state::{Goal, Image, Job, Mark, Remedy, position};
 use super::types::{Method, Phase};
 
@@ -225,5 +226,16 @@ pub(crate) fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
         (Step::AwaitJobs, Method::Backup) => Phase::Copying,
         (Step::AwaitJobs, _) if seen.mark == Mark::Copying => Phase::Copying,
         _ => Phase::Finishing,
+    }
+}
+
+/// What the loop does at `step`.
+pub(super) fn turn(step: Step) -> Turn<Failure> {
+    match step {
+        Step::Done => Turn::Done,
+        Step::Fail(failure) => Turn::Fail(failure),
+        Step::AwaitJobs => Turn::AwaitJobs,
+        Step::AwaitFinish => Turn::AwaitFinish,
+        _ => Turn::Act,
     }
 }

@@ -3,11 +3,8 @@
 //! hypervisor of the property tests.
 
 use super::{Observed, Step, next};
-use crate::operation::state::{Goal, Image, Job, Mark};
+use crate::operation::state::{Goal, Image, Job, Mark, steps};
 use crate::operation::types::Method;
-
-/// No procedure is this long; a plan that is has a fault.
-const LONGEST: usize = 10_000;
 
 /// The world after `step`.
 pub(crate) fn apply(seen: &mut Observed, step: Step, taken: &[bool]) {
@@ -59,17 +56,13 @@ pub(crate) fn apply(seen: &mut Observed, step: Step, taken: &[bool]) {
 
 /// The steps from here to the end, when all goes well.
 pub(crate) fn plan(seen: &Observed, goal: Goal, taken: &[bool]) -> Vec<Step> {
-    let mut seen = seen.clone();
-    let mut steps = Vec::new();
-    while steps.len() < LONGEST {
-        let step = next(&seen, goal);
-        if matches!(step, Step::Done | Step::Fail(_)) {
-            break;
-        }
-        apply(&mut seen, step, taken);
-        steps.push(step);
-    }
-    steps
+    let is_last = |step| matches!(step, Step::Done | Step::Fail(_));
+    steps(
+        seen,
+        |seen| next(seen, goal),
+        |seen, step| apply(seen, step, taken),
+        is_last,
+    )
 }
 
 #[cfg(test)]

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The course of one operation: what was observed and decided last. It is the same for every procedure.
+
+use std::fmt::Debug;
+use std::time::Instant;
+
+use super::journal::Journal;
+use super::procedure::{Procedure, Turn, words};
+use super::state::Goal;
+use super::types::{Phase, Report};
+use crate::driver::Guest;
+use crate::error::{Error, Result};
+
+pub(super) struct Course<P: Procedure> {
+    procedure: P,
+    seen: P::Observed,
+    goal: Goal,
+    step: Option<P::Step>,
+    /// When the step was decided first.
+    since: Instant,
+}
+
+impl<P: Procedure> Course<P> {
+    /// Of a procedure that was begun, or was resumed from what was `seen`.
+    pub(super) fn new(procedure: P, seen: P::Observed) -> Self {
+        Self {
+            procedure,
+            seen,
+            goal: Goal::Forward,
+            step: None,
+            since: Instant::now(),
+        }
+    }
+
+    fn decide(&mut self, step: P::Step) {
+        if self.step == Some(step) {
+            return;
+        }
+        let taken = self.since.elapsed().as_secs_f64() * 1e3;
+        if let Some(last) = self.step.replace(step) {
+            let said = P::describe(self.procedure.plan(), last);
+            log::info!("step took {taken:>7.1} ms: {said}");
+        }
+        self.since = Instant::now();
+    }
+}
+
+/// A course as the loop sees it.
+pub(super) trait Run: Send {
+    /// Observes the world and decides the next step towards the goal.
+    fn look(&mut self, goal: Goal) -> Result<Turn<Error>>;
+
+    /// Carries out the step that was decided last.
+    fn act(&mut self) -> Result<()>;
+
+    /// The step that was decided last.
+    fn step(&self) -> &dyn Debug;
+
+    /// What the caller is told while the step that was decided last is taken.
+    fn phase(&self) -> Phase;
+
+    /// How many steps there are from the one that was decided last to the goal.
+    fn steps_left(&self) -> usize;
+
+    /// The steps to the goal from what was observed last, in words.
+    fn words(&self, goal: Goal) -> Vec<String>;
+
+    fn passed_no_return(&self) -> bool;
+
+    fn is_settled_forward(&self) -> bool;
+
+    /// Over a new connection, after the daemon came back.
+    fn reconnect(&mut self) -> Result<()>;
+
+    fn has_events(&self) -> bool;
+
+    fn guest(&self) -> &Guest;
+
+    fn journal(&self) -> &Journal;
+
+    fn bytes(&self) -> (u64, u64);
+
+    fn report(&self) -> Option<Report>;
+
+    fn thawed(&self) -> u32;
+}
+
+impl<P: Procedure> Run for Course<P> {
+    fn look(&mut self, goal: Goal) -> Result<Turn<Error>> {
+        if (self.goal, goal) == (Goal::Forward, Goal::Back) {
+            self.procedure.turn_back();
+        }
+        self.seen = self.procedure.observe(&self.seen)?;
+        self.goal = goal;
+        let step = P::next(&self.seen, goal);
+        self.decide(step);
+        log::debug!("{goal:?}: {step:?} from {:?}", self.seen);
+        Ok(match P::turn(step) {
+            Turn::Fail(failure) => Turn::Fail(self.procedure.explain(failure)),
+            Turn::Done => Turn::Done,
+            Turn::AwaitJobs => Turn::AwaitJobs,
+            Turn::AwaitFinish => Turn::AwaitFinish,
+            Turn::Act => Turn::Act,
+        })
+    }
+
+    fn act(&mut self) -> Result<()> {
+        match self.step {
+            Some(step) => self.procedure.perform(step, &self.seen),
+            None => Ok(()),
+        }
+    }
+
+    fn step(&self) -> &dyn Debug {
+        match &self.step {
+            Some(step) => step,
+            None => &"Begin",
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        self.step
+            .map_or(Phase::Preparing, |step| P::phase(&self.seen, self.goal, step))
+    }
+
+    fn steps_left(&self) -> usize {
+        P::steps(self.procedure.plan(), &self.seen, self.goal).len()
+    }
+
+    fn words(&self, goal: Goal) -> Vec<String> {
+        words::<P>(self.procedure.plan(), &self.seen, goal)
+    }
+
+    fn passed_no_return(&self) -> bool {
+        P::passed_no_return(&self.seen)
+    }
+
+    fn is_settled_forward(&self) -> bool {
+        P::is_settled_forward(&self.seen)
+    }
+
+    fn reconnect(&mut self) -> Result<()> {
+        let guest = std::sync::Arc::clone(P::guest(self.procedure.plan()));
+        guest.reconnect()?;
+        self.procedure.ties_mut().subscribe(&guest)
+    }
+
+    fn has_events(&self) -> bool {
+        self.procedure.ties().subscription.is_some()
+    }
+
+    fn guest(&self) -> &Guest {
+        P::guest(self.procedure.plan())
+    }
+
+    fn journal(&self) -> &Journal {
+        &self.procedure.ties().journal
+    }
+
+    fn bytes(&self) -> (u64, u64) {
+        self.procedure.bytes()
+    }
+
+    fn report(&self) -> Option<Report> {
+        self.procedure.report()
+    }
+
+    fn thawed(&self) -> u32 {
+        self.procedure.thawed()
+    }
+}

@@ -10,14 +10,14 @@ use crate::libvirt::BlockJobInfo;
 /// Since when libvirt has shown a job that there is not: one that died as the job ended has never heard of the end when it is
 /// back.
 #[derive(Debug, Default)]
-pub(super) struct Gone(Option<Instant>);
+struct Gone(Option<Instant>);
 
 impl Gone {
     /// libvirt may be tidying up behind it.
     const PATIENCE: Duration = Duration::from_secs(5);
 
     /// Whether it has been so for long enough.
-    pub(super) fn look(&mut self, is_gone: bool) -> bool {
+    fn look(&mut self, is_gone: bool) -> bool {
         if !is_gone {
             self.0 = None;
         }
@@ -25,48 +25,122 @@ impl Gone {
     }
 
     /// Nothing can be asked of the job then.
-    pub(super) fn is_suspected(&self) -> bool {
+    fn is_suspected(&self) -> bool {
         self.0.is_some()
     }
+}
+
+/// A job with no more than this left counts as drained: it is copied well within a freeze, and pivoted to at once.
+const DRAINED: u64 = 4 << 20;
+
+const LOST_DOMAIN: &str = "the domain was shut off, destroyed or restarted";
+
+/// What a job was asked to do at its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Abort,
+    Pivot,
+    /// To be started again, write-blocking.
+    Restart,
+    /// Aborted by us, for this reason.
+    GiveUp(String),
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    NotStarted,
+    /// `ready`: the mirror's `ready='yes'`.
+    Running {
+        ready: bool,
+    },
+    /// Asked to end, and not yet gone.
+    Asked(End),
+    Completed,
+    Failed(String),
 }
 
 /// One block job of ours.
 #[derive(Debug, Default)]
 pub(super) struct Tracked {
-    pub(super) started: bool,
-    pub(super) ready: bool,
-    /// Asked to end, or to pivot.
-    pub(super) ending: bool,
-    pub(super) pivoting: bool,
-    /// Why it was ended by us.
-    pub(super) given_up: Option<String>,
-    pub(super) restarting: bool,
-    pub(super) failure: Option<String>,
-    pub(super) gone: Gone,
-    pub(super) convergence: Convergence,
+    state: State,
+    /// The guest's writes wait for the copy.
+    pub(super) write_blocking: bool,
+    gone: Gone,
+    convergence: Convergence,
     /// Where it does not catch up with its guest.
-    pub(super) rates: Option<Rates>,
+    rates: Option<Rates>,
     pub(super) done: u64,
     pub(super) total: u64,
 }
 
 impl Tracked {
-    pub(super) fn begun() -> Self {
+    /// It was started anew, or, where the start failed, was not.
+    pub(super) fn begin(&mut self, started: bool) {
+        let write_blocking = self.write_blocking;
+        *self = Self {
+            write_blocking,
+            ..Self::found(started)
+        };
+    }
+
+    /// As libvirt shows it.
+    pub(super) fn found(runs: bool) -> Self {
+        let state = if runs {
+            State::Running { ready: false }
+        } else {
+            State::NotStarted
+        };
         Self {
-            started: true,
+            state,
             ..Self::default()
         }
+    }
+
+    pub(super) fn is_started(&self) -> bool {
+        self.state != State::NotStarted
+    }
+
+    /// It ended, well or not.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::Completed | State::Failed(_))
+    }
+
+    pub(super) fn is_restarting(&self) -> bool {
+        self.state == State::Asked(End::Restart)
+    }
+
+    pub(super) fn is_aborting(&self) -> bool {
+        self.state == State::Asked(End::Abort)
+    }
+
+    pub(super) fn failure(&self) -> Option<&str> {
+        match &self.state {
+            State::Failed(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    pub(super) fn rates(&self) -> Option<Rates> {
+        self.rates
+    }
+
+    /// Whether libvirt has shown the job, which is `gone`, for too long.
+    pub(super) fn is_dead(&mut self, gone: bool) -> bool {
+        self.gone.look(gone)
     }
 
     /// It runs. `watched` says whether it should be catching up now.
     pub(super) fn runs(
         &mut self,
         info: Option<BlockJobInfo>,
-        ready: bool,
+        is_ready: bool,
         at: Duration,
         watched: impl FnOnce(&Sample) -> bool,
     ) {
-        self.ready = ready;
+        if let State::Running { ready } = &mut self.state {
+            *ready = is_ready;
+        }
         let Some(info) = info else {
             self.rates = None;
             return;
@@ -85,36 +159,48 @@ impl Tracked {
         };
     }
 
-    /// It is not there any more, and the chain does not show that it was pivoted to. `end` is QEMU's word.
-    pub(super) fn vanished(&mut self, end: Option<Option<String>>) {
-        if self.failure.is_some() {
-            return;
-        }
-        if let Some(reason) = self.given_up.take().or(end.flatten()) {
-            self.failure = Some(reason);
-        } else if self.restarting {
-            *self = Self::default();
-        } else {
-            self.failure = Some("it vanished, and nobody saw how it ended".into());
-        }
+    /// It is not there any more, and the chain does not show that it was pivoted to. `reason` is why, where somebody said so.
+    pub(super) fn vanished(&mut self, reason: Option<String>) {
+        let state = std::mem::take(&mut self.state);
+        self.state = match (state, reason) {
+            (State::Failed(reason) | State::Asked(End::GiveUp(reason)), _) | (_, Some(reason)) => State::Failed(reason),
+            (State::Asked(End::Restart), None) => {
+                *self = Self {
+                    write_blocking: true,
+                    ..Self::default()
+                };
+                return;
+            }
+            (_, None) => State::Failed("it vanished, and nobody saw how it ended".into()),
+        };
+    }
+
+    pub(super) fn complete(&mut self) {
+        self.state = State::Completed;
+    }
+
+    pub(super) fn fail(&mut self, reason: impl Into<String>) {
+        self.state = State::Failed(reason.into());
     }
 
     /// Its domain is gone, and so is it.
     pub(super) fn lost_domain(&mut self) {
-        if self.started && self.failure.is_none() {
-            self.failure = Some("the domain was shut off, destroyed or restarted".into());
+        if self.is_started() && !self.is_over() {
+            self.fail(LOST_DOMAIN);
         }
     }
 
-    /// It was asked to pivot.
-    pub(super) fn pivots(&mut self) {
-        (self.ending, self.pivoting) = (true, true);
+    /// It was asked to end.
+    pub(super) fn ask(&mut self, end: End) {
+        if !self.is_over() {
+            self.state = State::Asked(end);
+        }
     }
 
     /// It was asked to end, because as a `kind` it does not catch up.
     pub(super) fn give_up(&mut self, kind: &str) {
-        self.ending = true;
-        self.given_up = self.rates.map(|rates| does_not_catch_up(kind, rates));
+        let reason = self.rates.map(|rates| does_not_catch_up(kind, rates));
+        self.ask(reason.map_or(End::Abort, End::GiveUp));
     }
 
     /// It was given better conditions.
@@ -123,26 +209,51 @@ impl Tracked {
         self.rates = None;
     }
 
-    pub(super) fn job(&self) -> Job {
-        match self {
-            Self { failure: Some(_), .. } => Job::Failed,
-            Self { started: false, .. } => Job::NotStarted,
-            Self { gone, .. } if gone.is_suspected() => Job::Ending,
-            Self { ending: true, .. } => Job::Ending,
-            Self { ready: true, .. } => Job::Ready,
-            _ => Job::Running,
+    fn remainder(&self) -> u64 {
+        self.total.saturating_sub(self.done)
+    }
+
+    fn job(&self) -> Job {
+        match self.state {
+            State::Failed(_) => Job::Failed,
+            State::Completed => Job::Completed,
+            State::NotStarted => Job::NotStarted,
+            _ if self.gone.is_suspected() => Job::Ending,
+            State::Asked(_) => Job::Ending,
+            State::Running { ready: true } => Job::Ready,
+            State::Running { ready: false } => Job::Running,
         }
     }
 
-    /// As an active commit, which has no write-blocking mode.
-    pub(super) fn commit_job(&self, may_throttle: bool) -> Job {
-        let remedy = Remedy::choose(false, false, may_throttle);
-        let helps = !self.ending || (self.pivoting && remedy == Remedy::Throttle);
+    /// `remedy` is what may still make it converge. A throttle helps a job that is about to pivot, too.
+    fn job_or_stuck(&self, remedy: Remedy) -> Job {
+        let helps = match self.state {
+            State::Running { .. } => true,
+            State::Asked(End::Pivot) => remedy == Remedy::Throttle,
+            _ => false,
+        };
         match self.rates {
             Some(_) if helps => Job::Stuck(remedy),
             _ => self.job(),
         }
     }
+
+    /// As an active commit, which has no write-blocking mode.
+    pub(super) fn commit_job(&self, may_throttle: bool) -> Job {
+        self.job_or_stuck(Remedy::choose(false, false, may_throttle))
+    }
+
+    /// As a copy. One that is to be finished is ready only once it is drained.
+    pub(super) fn copy_job(&self, remedy: Remedy, finish: bool) -> Job {
+        match self.job_or_stuck(remedy) {
+            Job::Ready if finish && !is_drained(self.remainder()) => Job::Running,
+            job => job,
+        }
+    }
+}
+
+pub(super) fn is_drained(remainder: u64) -> bool {
+    remainder <= DRAINED
 }
 
 pub(super) fn does_not_catch_up(job: &str, rates: Rates) -> String {

@@ -25,7 +25,7 @@ use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::{Plan, Request};
 use crate::operation::state::{Goal, Image, Job, Mark};
 use crate::operation::throttle::Brake;
-use crate::operation::tracked::Tracked;
+use crate::operation::tracked::{End, Tracked};
 use crate::operation::types::{Method, Phase, Report};
 use crate::operation::unnamed::Unnamed;
 use crate::operation::window::{Fixed, Window};
@@ -219,14 +219,14 @@ impl Engine {
         let config = self.plan.guest.get_config(false)?;
         let chains = self.classify(&config);
         for (index, chain) in chains.iter().enumerate() {
-            if !self.disks[index].commit.started || *chain != Chain::Overlay {
+            if !self.disks[index].commit.is_started() || *chain != Chain::Overlay {
                 continue;
             }
             let target = self.plan.disks[index].target.clone();
             let info = self.device(index).get_job_info()?;
             let mirror = config.disk(&target).and_then(|disk| disk.mirror.as_ref());
             let gone = info.is_none() && mirror.is_some() && self.ties.journal.libvirtd_may_have_died();
-            if self.disks[index].commit.gone.look(gone) {
+            if self.disks[index].commit.is_dead(gone) {
                 return Err(self.device(index).dead_job());
             }
             let commit = &mut self.disks[index].commit;
@@ -239,7 +239,7 @@ impl Engine {
                     .ties
                     .shared
                     .facts(|facts| facts.qemu_end("commit", &target).cloned());
-                commit.vanished(end);
+                commit.vanished(end.flatten());
             }
         }
         Ok(chains)
@@ -430,12 +430,12 @@ impl Engine {
         let target = &self.plan.disks[index].target;
         self.ties.shared.facts(|facts| facts.forget(target));
         self.device(index).commit()?;
-        self.disks[index].commit = Tracked::begun();
+        self.disks[index].commit = Tracked::found(true);
         Ok(())
     }
 
     fn throttle(&mut self, index: usize) -> Result<()> {
-        let rates = self.disks[index].commit.rates.unwrap_or_default();
+        let rates = self.disks[index].commit.rates().unwrap_or_default();
         let mut brake = std::mem::take(&mut self.disks[index].brake);
         let guest = Arc::clone(&self.plan.guest);
         let target = self.plan.disks[index].target.clone();
@@ -556,7 +556,7 @@ impl Procedure for Engine {
             let found = config.disk(&recorded.target).and_then(|disk| disk.mirror.as_ref());
             let disk = &mut engine.disks[index];
             let commits = found.is_some_and(|mirror| mirror.job == "active-commit");
-            disk.commit.started = commits && chains[index] == Chain::Overlay;
+            disk.commit = Tracked::found(commits && chains[index] == Chain::Overlay);
             disk.stale = chains[index] == Chain::Source && record.mark == Mark::Begun;
             let is_before = matches!(record.mark, Mark::Begun | Mark::Fixing) && record.back.is_none();
             let is_made = engine.disks[index].overlay.is_some();
@@ -657,7 +657,7 @@ impl Procedure for Engine {
             Step::PivotCommit(index) => {
                 self.ties.journal.note_pivot(index)?;
                 self.device(index).pivot()?;
-                self.disks[index].commit.pivots();
+                self.disks[index].commit.ask(End::Pivot);
                 Ok(())
             }
             Step::CommitOffline(index) => {
@@ -683,7 +683,7 @@ impl Procedure for Engine {
 
     fn turn_back(&mut self) {
         // A commit that failed is tried once more.
-        for disk in self.disks.iter_mut().filter(|disk| disk.commit.failure.is_some()) {
+        for disk in self.disks.iter_mut().filter(|disk| disk.commit.failure().is_some()) {
             disk.commit = Tracked::default();
         }
     }
@@ -706,7 +706,7 @@ impl Procedure for Engine {
                 ),
             ),
             Failure::Commit(index) => {
-                let reason = self.disks[index].commit.failure.as_deref();
+                let reason = self.disks[index].commit.failure();
                 let reason = reason.unwrap_or("no reason is known");
                 Error::new(
                     code_of_reason(reason),

@@ -27,12 +27,10 @@ use crate::operation::record::{Kind, Record, RecordedDisk};
 use crate::operation::shared::Shared;
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
 use crate::operation::throttle::Brake;
-use crate::operation::tracked::{Tracked, does_not_catch_up};
+use crate::operation::tracked::{End, Tracked, does_not_catch_up, is_drained};
 use crate::operation::types::{CloneMethod, Consistency, Method, Phase, Report};
 use crate::operation::unnamed::Unnamed;
 
-/// A copy with no more than this left counts as drained: it is pivoted to at once.
-const DRAINED: u64 = 4 << 20;
 const RETURN_INTERVAL: Duration = Duration::from_millis(20);
 
 pub(in crate::operation) struct Engine {
@@ -66,7 +64,6 @@ pub(in crate::operation) struct Engine {
     /// Whether the copy pivoted is known, also where QEMU does not tell any more.
     settled: bool,
     commit: Tracked,
-    write_blocking: bool,
     limited: bool,
     brake: Brake,
     /// What a throttled disk is given back.
@@ -152,7 +149,6 @@ impl Engine {
             return_failure: None,
             settled: true,
             commit: Tracked::default(),
-            write_blocking: false,
             verified: false,
             source_deleted: false,
             moved_at: None,
@@ -208,12 +204,12 @@ impl Engine {
             Method::Clone => mirror.source.path() == Some(&self.destination_overlay_path),
             _ => is_at(&self.plan.destination, &mirror.source),
         };
-        self.copy.started = mirror.is_some_and(|mirror| mirror.job == "copy" && ours(mirror));
+        self.copy = Tracked::found(mirror.is_some_and(|mirror| mirror.job == "copy" && ours(mirror)));
         let on_overlay = matches!(chain, Chain::Overlay | Chain::Moved);
-        self.commit.started = on_overlay && mirror.is_some_and(|mirror| mirror.job == "active-commit");
+        self.commit = Tracked::found(on_overlay && mirror.is_some_and(|mirror| mirror.job == "active-commit"));
         self.stale = Stale {
             overlay: chain == Chain::Source,
-            destination_overlay: matches!(chain, Chain::Source | Chain::Overlay) && !self.copy.started,
+            destination_overlay: matches!(chain, Chain::Source | Chain::Overlay) && !self.copy.is_started(),
         };
         Ok(chain)
     }
@@ -250,7 +246,7 @@ impl Engine {
         let config = self.plan.guest.get_config(false)?;
         let disk = config.disk(&self.plan.target);
         let chain = self.classify(disk);
-        if !self.copy.started && !self.commit.started {
+        if !self.copy.is_started() && !self.commit.is_started() {
             return Ok(chain);
         }
         let info = self.device().get_job_info()?;
@@ -260,7 +256,7 @@ impl Engine {
             (None, None) => None,
             (Some(BlockJobType::ActiveCommit), _) | (_, Some("active-commit")) => Some(Which::Commit),
             // Behind the pivot libvirt says no longer what it was, and the chain not yet what it is.
-            (_, Some("")) if self.commit.started => Some(Which::Commit),
+            (_, Some("")) if self.commit.is_started() => Some(Which::Commit),
             _ => Some(Which::Copy),
         };
         if let (Some(Which::Copy), Some(disk), Some(mirror)) = (kind, disk, &mirror)
@@ -283,21 +279,21 @@ impl Engine {
             (Which::Copy, &mut self.copy, ends.0),
             (Which::Commit, &mut self.commit, ends.1),
         ] {
-            if !tracked.started {
+            if !tracked.is_started() {
                 continue;
             }
-            if tracked.gone.look(kind == Some(which) && info.is_none() && died) {
+            if tracked.is_dead(kind == Some(which) && info.is_none() && died) {
                 return Err(self.plan.guest.get_block_device(&self.plan.target).dead_job());
             }
             if kind == Some(which) {
                 let ready = mirror.as_ref().is_some_and(|mirror| mirror.ready);
                 tracked.runs(info, ready, at, |sample| match which {
                     // Whoever waits at READY needs no more than that.
-                    Which::Copy => sample.remainder() > DRAINED && (finish || !ready),
+                    Which::Copy => !is_drained(sample.remainder()) && (finish || !ready),
                     Which::Commit => sample.remainder() > 0,
                 });
             } else if chain == last {
-                tracked.vanished(end);
+                tracked.vanished(end.flatten());
             }
         }
         // Behind its pivot a commit on the other side of the point of no return may be started.
@@ -370,25 +366,16 @@ impl Engine {
     }
 
     fn copy_job(&self, finish: bool) -> Job {
-        if self.copy.rates.is_some() {
-            let may_block = self.plan.write_blocking && !self.write_blocking;
-            let may_throttle = self.plan.method == Method::Clone && self.brake.can_be_tightened();
-            let remedy = Remedy::choose(self.limited, may_block, may_throttle);
-            if !self.copy.ending || (self.copy.pivoting && remedy == Remedy::Throttle) {
-                return Job::Stuck(remedy);
-            }
-        }
-        let drained = self.copy.total.saturating_sub(self.copy.done) <= DRAINED;
-        match self.copy.job() {
-            Job::Ready if finish && !drained => Job::Running,
-            other => other,
-        }
+        let may_block = self.plan.write_blocking && !self.copy.write_blocking;
+        let may_throttle = self.plan.method == Method::Clone && self.brake.can_be_tightened();
+        let remedy = Remedy::choose(self.limited, may_block, may_throttle);
+        self.copy.copy_job(remedy, finish)
     }
 
     // Stepping.
 
     fn throttle(&mut self) -> Result<()> {
-        let rates = self.copy.rates.or(self.commit.rates).unwrap_or_default();
+        let rates = self.copy.rates().or(self.commit.rates()).unwrap_or_default();
         let mut brake = std::mem::take(&mut self.brake);
         let guest = Arc::clone(&self.plan.guest);
         let target = self.plan.target.clone();
@@ -607,8 +594,8 @@ impl Engine {
                 log::debug!("cannot hand '{}' over to QEMU again: {error}", path.escape_debug());
             }
         }
-        self.copy.started = true;
-        self.copy.failure = Some("libvirtd died in its pivot, and the guest was brought back".into());
+        self.copy
+            .fail("libvirtd died in its pivot, and the guest was brought back");
         // What the domain starts from if QEMU dies now is where the guest writes.
         let (target, guest) = (&self.plan.target, &self.plan.guest);
         if self.home.is_none() {
@@ -661,21 +648,18 @@ impl Engine {
             bandwidth: if self.limited { plan.bandwidth } else { 0 },
             shallow: clone,
             reuse: plan.volumes || !clone && plan.encryption.is_none(),
-            synchronous_writes: self.write_blocking,
+            synchronous_writes: self.copy.write_blocking,
         };
         let started = self.device().copy(&copy, &plan.destination.shown());
         let cut_off = matches!(&started, Err(error) if error.code() == ErrorCode::NoConnection);
-        self.copy = Tracked {
-            started: started.is_ok() || cut_off,
-            ..Tracked::default()
-        };
+        self.copy.begin(started.is_ok() || cut_off);
         started
     }
 
     fn start_commit(&mut self) -> Result<()> {
         self.ties.shared.facts(|facts| facts.forget(&self.plan.target));
         self.device().commit()?;
-        self.commit = Tracked::begun();
+        self.commit = Tracked::found(true);
         Ok(())
     }
 
@@ -698,7 +682,7 @@ impl Engine {
         self.moved_at = Some(SystemTime::now());
         self.settled = false;
         self.device().pivot()?;
-        self.copy.pivots();
+        self.copy.ask(End::Pivot);
         Ok(())
     }
 
@@ -1017,13 +1001,7 @@ impl Procedure for Engine {
             }
             Step::RestartWriteBlocking => {
                 self.device().abort_job()?;
-                self.write_blocking = true;
-                self.copy = Tracked {
-                    started: true,
-                    ending: true,
-                    restarting: true,
-                    ..Tracked::default()
-                };
+                self.copy.ask(End::Restart);
                 Ok(())
             }
             Step::StartCommit => self.start_commit(),
@@ -1048,12 +1026,12 @@ impl Procedure for Engine {
                 self.ties.journal.note_pivot(0)?;
                 self.settled = true;
                 self.device().pivot()?;
-                self.commit.pivots();
+                self.commit.ask(End::Pivot);
                 Ok(())
             }
             Step::AbortCopy => {
                 self.device().abort_job()?;
-                self.copy.ending = true;
+                self.copy.ask(End::Abort);
                 Ok(())
             }
             Step::AbortCommit => {
@@ -1102,7 +1080,7 @@ impl Procedure for Engine {
                 } else {
                     &self.commit
                 };
-                let reason = tracked.failure.as_deref().unwrap_or("nobody saw how it ended");
+                let reason = tracked.failure().unwrap_or("nobody saw how it ended");
                 let job = if failure == Failure::Copy {
                     "copy to"
                 } else {
@@ -1114,7 +1092,7 @@ impl Procedure for Engine {
                 )
             }
             Failure::NotConverging => {
-                let reason = does_not_catch_up("copy", self.copy.rates.unwrap_or_default());
+                let reason = does_not_catch_up("copy", self.copy.rates().unwrap_or_default());
                 Error::new(
                     ErrorCode::JobFailed,
                     format!("{what}: {reason}; ask for WRITE_BLOCKING, or try again when the guest writes less"),

@@ -16,48 +16,27 @@ use crate::image::{self, Destination, Made, Output, Place};
 use crate::libvirt::xml::{BackupDisk, DomainXml, backup, copy_destination};
 use crate::libvirt::{BlockJobStatus, Copy, JobStats, State};
 use crate::operation::claim::Claim;
-use crate::operation::convergence::{Convergence, Rates, Sample};
 use crate::operation::journal::Journal;
 use crate::operation::preflight::{is_at, staging};
 use crate::operation::procedure::{Procedure, Ties, Turn};
 use crate::operation::record::{Kind, Record, RecordedDisk};
 use crate::operation::shared::{Facts, Shared};
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
-use crate::operation::tracked::Gone;
+use crate::operation::tracked::{End, Tracked, is_drained};
 use crate::operation::types::{Consistency, Method, Phase, Report};
 use crate::operation::window::{Fixed, Window};
 
-/// A mirror with no more than this left counts as drained: it is copied well within a freeze.
-const DRAINED: u64 = 4 << 20;
 /// A file system with less room than this is full: QEMU writes up to a MiB at once.
 const FULL: u64 = 2 << 20;
 /// In strerror(3)'s words, as QEMU says it.
+const FAILED: &str = "libvirt says that it failed, and not why";
 const NO_ROOM: &str = "No space left on device";
-
-/// What is known of one block job.
-#[derive(Debug, Default)]
-struct Progressing {
-    started: bool,
-    /// The mirror's `ready='yes'`.
-    ready: bool,
-    ending: bool,
-    write_blocking: bool,
-    /// Ended on purpose, to be started again.
-    restarting: bool,
-    completed: bool,
-    failure: Option<String>,
-    gone: Gone,
-    convergence: Convergence,
-    rates: Option<Rates>,
-    done: u64,
-    total: u64,
-}
 
 pub(in crate::operation) struct Engine {
     plan: Plan,
     ties: Ties,
     outputs: Vec<Option<Output>>,
-    jobs: Vec<Progressing>,
+    jobs: Vec<Tracked>,
     fixed: Option<Fixed>,
     limited: bool,
     verified: bool,
@@ -120,7 +99,7 @@ impl Engine {
     fn at_rest(plan: Plan, ties: Ties) -> Self {
         Self {
             outputs: plan.disks.iter().map(|_| None).collect(),
-            jobs: (0..job_count(&plan)).map(|_| Progressing::default()).collect(),
+            jobs: (0..job_count(&plan)).map(|_| Tracked::default()).collect(),
             limited: at_start(&plan).limited,
             plan,
             ties,
@@ -155,9 +134,15 @@ impl Engine {
         let config = self.plan.guest.get_config(false)?;
         for (disk, job) in self.plan.disks.iter().zip(&mut self.jobs) {
             let mirror = config.disk(&disk.target).and_then(|disk| disk.mirror.as_ref());
-            job.started = mirror.is_some_and(|mirror| mirror.job == "copy" && is_at(&disk.destination, &mirror.source));
-            job.ending = job.started && mark == Mark::Fixed;
-            job.completed = !job.started && mark == Mark::Fixed;
+            let runs = mirror.is_some_and(|mirror| mirror.job == "copy" && is_at(&disk.destination, &mirror.source));
+            let (done, total) = (job.done, job.total);
+            *job = Tracked::found(runs);
+            (job.done, job.total) = (done, total);
+            match (mark, runs) {
+                (Mark::Fixed, true) => job.ask(End::Abort),
+                (Mark::Fixed, false) => job.complete(),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -165,9 +150,9 @@ impl Engine {
     fn find_backup(&mut self, record: &Record) -> Result<()> {
         let runs = record.live && self.plan.guest.get_power_state()? != State::Off && self.our_backup_runs()?;
         let job = &mut self.jobs[0];
-        job.started = runs || record.mark == Mark::Fixed;
+        job.begin(runs || record.mark == Mark::Fixed);
         if record.mark == Mark::Fixed && !record.live {
-            job.failure = Some("the domain was shut off, destroyed or restarted".into());
+            job.lost_domain();
         }
         Ok(())
     }
@@ -196,12 +181,12 @@ impl Engine {
     // Observing.
 
     fn is_stopped(&self) -> Result<bool> {
-        let backup = self.plan.method == Method::Backup && self.jobs[0].started && !self.plan.paused;
+        let backup = self.plan.method == Method::Backup && self.jobs[0].is_started() && !self.plan.paused;
         Ok(backup && self.plan.guest.is_stopped_by_io_error()?)
     }
 
     fn observe_jobs(&mut self) -> Result<()> {
-        if !self.jobs.iter().any(|job| job.started) {
+        if !self.jobs.iter().any(Tracked::is_started) {
             return Ok(());
         }
         if self.plan.method == Method::Backup {
@@ -212,58 +197,45 @@ impl Engine {
     }
 
     fn observe_mirror(&mut self, index: usize, config: &DomainXml) -> Result<()> {
-        if !self.jobs[index].started || self.jobs[index].completed || self.jobs[index].failure.is_some() {
+        if !self.jobs[index].is_started() || self.jobs[index].is_over() {
             return Ok(());
         }
         let target = self.plan.disks[index].target.clone();
         let info = self.device(index).get_job_info()?;
         let mirror = config.disk(&target).and_then(|disk| disk.mirror.as_ref());
         let gone = info.is_none() && mirror.is_some() && self.ties.journal.libvirtd_may_have_died();
-        if self.jobs[index].gone.look(gone) {
+        if self.jobs[index].is_dead(gone) {
             return Err(self.device(index).dead_job());
         }
         let at = self.ties.shared.began().elapsed();
-        let job = &mut self.jobs[index];
-        if let Some(info) = info {
-            (job.done, job.total) = (info.done, info.total);
-            let sample = Sample {
-                at,
-                done: info.done,
-                total: info.total,
-            };
-            job.rates = if sample.remainder() > DRAINED {
-                job.convergence.look(sample)
-            } else {
-                None
-            };
-        }
+        let ready = mirror.is_some_and(|mirror| mirror.ready);
         let (qemu, libvirt) = self
             .ties
             .shared
             .facts(|facts| (facts.qemu_end("copy", &target).cloned(), facts.block_job(&target)));
-        if (info.is_some() || mirror.is_some()) && !matches!(qemu, Some(Some(_))) {
-            job.ready = mirror.is_some_and(|mirror| mirror.ready);
+        let reason = qemu.flatten();
+        let job = &mut self.jobs[index];
+        if (info.is_some() || mirror.is_some()) && reason.is_none() {
+            job.runs(info, ready, at, |sample| !is_drained(sample.remainder()));
             return Ok(());
         }
-        if let Some(Some(reason)) = qemu {
-            job.failure = Some(reason);
-        } else if job.restarting {
-            (job.started, job.ending, job.restarting) = (false, false, false);
-        } else if libvirt == Some(BlockJobStatus::Failed) {
-            job.failure = Some("libvirt says that it failed, and not why".into());
-        } else if self.fixed.is_some() && job.ending {
-            job.completed = true;
+        let reason = match libvirt {
+            Some(BlockJobStatus::Failed) if !job.is_restarting() => reason.or_else(|| Some(FAILED.into())),
+            _ => reason,
+        };
+        if reason.is_none() && self.fixed.is_some() && job.is_aborting() {
+            job.complete();
         } else {
-            job.failure = Some("it vanished, and nobody saw how it ended".into());
+            job.vanished(reason);
         }
-        if self.jobs[index].failure.is_some() {
+        if self.jobs[index].failure().is_some() {
             self.blame_full_file_system(index);
         }
         Ok(())
     }
 
     fn observe_backup(&mut self) -> Result<()> {
-        if self.jobs[0].completed || self.jobs[0].failure.is_some() {
+        if self.jobs[0].is_over() {
             return Ok(());
         }
         if let JobStats::Backup(running) = self.plan.guest.get_job_stats()? {
@@ -280,13 +252,13 @@ impl Engine {
                 // A quick one ends before it was ever seen to run.
                 job.total = job.total.max(end.total);
                 job.done = job.total;
-                job.completed = true;
+                job.complete();
             }
-            Some(end) if !end.message.is_empty() => job.failure = Some(end.message),
-            Some(_) => job.failure = Some("libvirt says that it failed, and not why".into()),
-            None => job.failure = Some("it vanished, and libvirt no longer knows how it ended".into()),
+            Some(end) if !end.message.is_empty() => job.fail(end.message),
+            Some(_) => job.fail(FAILED),
+            None => job.fail("it vanished, and libvirt no longer knows how it ended"),
         }
-        if self.jobs[0].failure.is_some() {
+        if self.jobs[0].failure().is_some() {
             for index in 0..self.plan.disks.len() {
                 self.blame_full_file_system(index);
             }
@@ -297,9 +269,9 @@ impl Engine {
     /// A libvirtd that dies as one of the backup's jobs ends has never heard of its end when it is back, and waits for ever.
     fn end_dead_backup(&mut self) -> Result<()> {
         let gone = self.ties.journal.libvirtd_may_have_died() && self.plan.guest.get_backup_jobs()?.is_empty();
-        if self.jobs[0].gone.look(gone) {
+        if self.jobs[0].is_dead(gone) {
             self.plan.guest.abort_backup()?;
-            self.jobs[0].failure = Some("libvirtd died meanwhile, and nobody knows how it ended".into());
+            self.jobs[0].fail("libvirtd died meanwhile, and nobody knows how it ended");
         }
         Ok(())
     }
@@ -309,11 +281,10 @@ impl Engine {
         let full = self.is_file_system_full(index);
         let job = &mut self.jobs[if self.plan.method == Method::Backup { 0 } else { index }];
         let untold = job
-            .failure
-            .as_ref()
+            .failure()
             .is_some_and(|reason| code_of_reason(reason) == ErrorCode::JobFailed);
         if untold && full {
-            job.failure = Some(NO_ROOM.into());
+            job.fail(NO_ROOM);
         }
     }
 
@@ -329,32 +300,8 @@ impl Engine {
 
     fn job(&self, index: usize, finish: bool) -> Job {
         let job = &self.jobs[index];
-        if job.failure.is_some() {
-            return Job::Failed;
-        }
-        if job.completed {
-            return Job::Completed;
-        }
-        if !job.started {
-            return Job::NotStarted;
-        }
-        if job.ending || (job.gone.is_suspected() && self.plan.method == Method::Mirror) {
-            return Job::Ending;
-        }
-        if let Some(_rates) = job.rates {
-            return Job::Stuck(if self.limited {
-                Remedy::LiftLimit
-            } else if self.plan.write_blocking && !job.write_blocking {
-                Remedy::WriteBlocking
-            } else {
-                Remedy::None
-            });
-        }
-        let drained = job.total.saturating_sub(job.done) <= DRAINED;
-        if job.ready && (drained || !finish) {
-            return Job::Ready;
-        }
-        Job::Running
+        let may_block = self.plan.write_blocking && !job.write_blocking;
+        job.copy_job(Remedy::choose(self.limited, may_block, false), finish)
     }
 
     // Stepping.
@@ -433,7 +380,7 @@ impl Engine {
         let started = self.device(index).copy(&copy, &disk.destination.shown());
         // A call that was cut off may have begun the job all the same; the record says that it is ours.
         let cut_off = matches!(&started, Err(error) if error.code() == ErrorCode::NoConnection);
-        self.jobs[index].started = started.is_ok() || cut_off;
+        self.jobs[index].begin(started.is_ok() || cut_off);
         started
     }
 
@@ -441,8 +388,7 @@ impl Engine {
         for index in 0..self.jobs.len() {
             log::info!("disk '{}': lifting our bandwidth limit", self.plan.disks[index].target);
             self.device(index).set_job_speed(0)?;
-            self.jobs[index].convergence.restart();
-            self.jobs[index].rates = None;
+            self.jobs[index].watch_anew();
         }
         self.limited = false;
         Ok(())
@@ -454,9 +400,8 @@ impl Engine {
             self.plan.disks[index].target
         );
         self.abort_job(index)?;
-        let job = &mut self.jobs[index];
-        (job.restarting, job.write_blocking, job.ready, job.rates) = (true, true, false, None);
-        job.convergence.restart();
+        self.jobs[index].ask(End::Restart);
+        self.jobs[index].watch_anew();
         Ok(())
     }
 
@@ -466,7 +411,9 @@ impl Engine {
         } else {
             self.device(index).abort_job()
         };
-        self.jobs[index].ending = aborted.is_ok();
+        if aborted.is_ok() {
+            self.jobs[index].ask(End::Abort);
+        }
         aborted
     }
 
@@ -499,8 +446,11 @@ impl Engine {
         };
         drop(held);
         for job in &mut self.jobs {
-            job.started = true;
-            job.ending = self.plan.method == Method::Mirror;
+            if self.plan.method == Method::Mirror {
+                job.ask(End::Abort);
+            } else {
+                job.begin(true);
+            }
         }
         self.fixed = Some(fixed);
         if self.plan.method == Method::Backup {
@@ -765,9 +715,7 @@ impl Procedure for Engine {
         }
         if !alive {
             for job in &mut self.jobs {
-                if job.started && !job.completed && job.failure.is_none() {
-                    job.failure = Some("the domain was shut off, destroyed or restarted".into());
-                }
+                job.lost_domain();
             }
         }
         let finish = self.plan.auto_finish || self.ties.shared.requests().finish;
@@ -817,7 +765,7 @@ impl Procedure for Engine {
                 ),
             ),
             Failure::Job(index) => {
-                let reason = self.jobs[index].failure.as_deref().unwrap_or("no reason is known");
+                let reason = self.jobs[index].failure().unwrap_or("no reason is known");
                 let code = code_of_reason(reason);
                 let advice = match code {
                     ErrorCode::NoSpace => "make room or name another destination",
@@ -835,7 +783,7 @@ impl Procedure for Engine {
                 Error::new(code, format!("{what} failed: {reason}; {advice}"))
             }
             Failure::NotConverging(index) => {
-                let rates = self.jobs[index].rates.unwrap_or(Rates { copied: 0, dirtied: 0 });
+                let rates = self.jobs[index].rates().unwrap_or_default();
                 Error::new(
                     ErrorCode::JobFailed,
                     format!(
@@ -850,7 +798,7 @@ impl Procedure for Engine {
             Failure::GuestStopped => {
                 let full = (0..self.plan.disks.len()).any(|index| self.is_file_system_full(index));
                 let seen = if full { NO_ROOM } else { "no reason is known" };
-                let reason = self.jobs[0].failure.as_deref().unwrap_or(seen);
+                let reason = self.jobs[0].failure().unwrap_or(seen);
                 Error::new(
                     code_of_reason(reason),
                     format!(

@@ -5,31 +5,15 @@
 //! the hands, [`worker`] for the loop.
 #![forbid(unsafe_code)]
 
-mod claim;
-mod clone_snapshot;
-mod cloning;
-mod convergence;
 mod course;
-mod faults;
-mod journal;
+mod crash;
 mod migrate;
-mod offline;
-mod owner;
-mod planned;
-mod preflight;
-mod procedure;
-mod record;
-mod recover;
-mod shared;
+mod ownership;
+mod parts;
+mod plan;
 mod snapshot;
 mod state;
-mod status;
-mod throttle;
-mod tracked;
 mod types;
-mod unnamed;
-mod window;
-mod worker;
 
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,10 +21,10 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-pub(crate) use recover::recover;
-pub use recover::{Recovered, Recovery, Settlement};
-pub(crate) use status::operations;
-pub use status::{DiskStatus, OperationStatus};
+pub(crate) use crash::recover::recover;
+pub use crash::recover::{Recovered, Recovery, Settlement};
+pub(crate) use crash::status::operations;
+pub use crash::status::{DiskStatus, OperationStatus};
 pub use types::{
     CloneCallback, CloneMethod, Consistency, Method, MigrateOptions, Phase, Progress, Quiesce, Report, SnapshotDisk,
     SnapshotOptions,
@@ -51,14 +35,15 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::guard;
 use crate::libvirt::xml::DomainXml;
 use crate::libvirt::{Quiet, State};
-use claim::Claim;
-use course::{Course, Run};
-use journal::Journal;
-use procedure::{Procedure, words};
-use record::{Kind, Record};
-use shared::{Outcome, Shared};
+use course::procedure::{Procedure, words};
+use course::run::{Course, Run};
+use course::shared::{Outcome, Shared};
+use course::worker::Worker;
+use crash::resume::resume;
+use ownership::claim::Claim;
+use ownership::journal::Journal;
+use ownership::record::Record;
 use state::Goal;
-use worker::Worker;
 
 /// An operation on a running guest. It goes on by itself; this handle watches and steers it, from any thread.
 ///
@@ -151,10 +136,10 @@ impl Draft {
 }
 
 /// The claim to the domain, if it is as it was when the plan was made: nobody else's operation, and the disks where they
-/// were. `migrated` as in [`preflight::must_be_free`].
+/// were. `migrated` as in [`plan::preflight::must_be_free`].
 fn claim<'a>(guest: &'a Guest, before: &DomainXml, targets: &[&str], migrated: Option<&str>) -> Result<Claim<'a>> {
     let claim = Claim::take(guest)?;
-    preflight::must_be_free(guest, migrated)?;
+    plan::preflight::must_be_free(guest, migrated)?;
     let now = guest.get_config(false)?;
     let chain = |config: &DomainXml, target| config.disk(target).map(|disk| disk.chain.clone());
     if targets
@@ -172,26 +157,6 @@ fn claim<'a>(guest: &'a Guest, before: &DomainXml, targets: &[&str], migrated: O
     ))
 }
 
-/// An operation as its record and the world show it.
-fn resume(guest: &Arc<Guest>, journal: Journal, shared: &Arc<Shared>) -> Result<Box<dyn Run>> {
-    fn course<P: Procedure + 'static>(
-        guest: &Arc<Guest>,
-        journal: Journal,
-        shared: &Arc<Shared>,
-    ) -> Result<Box<dyn Run>> {
-        let (procedure, seen) = P::resume(guest, journal, Arc::clone(shared))?;
-        Ok(Box::new(Course::new(procedure, seen)))
-    }
-    let record = journal.read();
-    match record.kind {
-        Kind::Snapshot if record.method == Method::Clone => {
-            course::<clone_snapshot::engine::Engine>(guest, journal, shared)
-        }
-        Kind::Snapshot => course::<snapshot::engine::Engine>(guest, journal, shared),
-        Kind::Migration => course::<migrate::engine::Engine>(guest, journal, shared),
-    }
-}
-
 fn deadline(timeout: Option<Duration>) -> Option<Instant> {
     // A time too far to be named is for ever.
     Instant::now().checked_add(timeout?)
@@ -204,7 +169,7 @@ impl Operation {
         let config = guest.get_config(false)?;
         let plan = snapshot::plan::Plan::new(&guest, options)?;
         if plan.method == Method::Clone {
-            return Self::begin::<clone_snapshot::engine::Engine>(plan, &config, None, options.dry_run);
+            return Self::begin::<snapshot::clone::engine::Engine>(plan, &config, None, options.dry_run);
         }
         Self::begin::<snapshot::engine::Engine>(plan, &config, None, options.dry_run)
     }
@@ -218,7 +183,7 @@ impl Operation {
         Self::begin::<migrate::engine::Engine>(plan, &config, migrated, options.dry_run)
     }
 
-    /// `before` is the definition that the plan was made from, `migrated` as in [`preflight::must_be_free`].
+    /// `before` is the definition that the plan was made from, `migrated` as in [`plan::preflight::must_be_free`].
     fn begin<P: Procedure + 'static>(
         plan: P::Plan,
         before: &DomainXml,
@@ -255,7 +220,7 @@ impl Operation {
             )
         })?;
         if !record.owner.is_dead() {
-            return Err(preflight::in_use(&guest, &record));
+            return Err(plan::preflight::in_use(&guest, &record));
         }
         if guest.get_power_state()? == State::Off {
             return Err(Error::new(
@@ -265,7 +230,7 @@ impl Operation {
         }
         guard::prepare(guest.host())?;
         let shared = Arc::new(Shared::new(record.started)?);
-        let apart = preflight::apart_if_in_use(&guest)?;
+        let apart = plan::preflight::apart_if_in_use(&guest)?;
         let journal = Journal::take_over(&apart, record, &claim)?;
         let mut course = resume(&apart, journal, &shared)?;
         course.look(Goal::Forward)?;

@@ -17,19 +17,19 @@ use crate::libvirt::xml::{
     Disk, Mirror, Target, copy_destination, external_snapshot, on_destination, overlay_destination,
 };
 use crate::libvirt::{BlockJobType, Copy, IoTune, State};
-use crate::operation::claim::Claim;
-use crate::operation::cloning;
-use crate::operation::journal::Journal;
-use crate::operation::offline;
-use crate::operation::preflight::{beside, is_at, libvirt_target, staging};
-use crate::operation::procedure::{Procedure, Ties, Turn};
-use crate::operation::record::{Kind, Record, RecordedDisk};
-use crate::operation::shared::Shared;
+use crate::operation::course::procedure::{Procedure, Ties, Turn};
+use crate::operation::course::shared::Shared;
+use crate::operation::ownership::claim::Claim;
+use crate::operation::ownership::journal::Journal;
+use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
+use crate::operation::parts::cloning;
+use crate::operation::parts::offline;
+use crate::operation::parts::throttle::Brake;
+use crate::operation::parts::tracked::{End, Tracked, does_not_catch_up, is_drained};
+use crate::operation::parts::unnamed::Unnamed;
+use crate::operation::plan::preflight::{beside, is_at, libvirt_target, staging};
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
-use crate::operation::throttle::Brake;
-use crate::operation::tracked::{End, Tracked, does_not_catch_up, is_drained};
 use crate::operation::types::{CloneMethod, Consistency, Method, Phase, Report};
-use crate::operation::unnamed::Unnamed;
 
 const RETURN_INTERVAL: Duration = Duration::from_millis(20);
 

@@ -17,9 +17,9 @@ pub(super) mod engine;
 pub(super) mod model;
 pub(super) mod plan;
 
-use super::procedure::Turn;
-use super::state::{Goal, Image, Job, Mark, Remedy};
-use super::types::{Method, Phase};
+use crate::operation::course::procedure::Turn;
+use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
+use crate::operation::types::{Method, Phase};
 
 /// The live disk chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -10,8 +10,8 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::image::{Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Device, Disk, Encryption, Source};
-use crate::operation::planned::Planned;
-use crate::operation::preflight::{
+use crate::operation::plan::planned::Planned;
+use crate::operation::plan::preflight::{
     apart_if_in_use, find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
 };
 use crate::operation::types::{CloneMethod, Method, MigrateOptions};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::{Backing, Destination, Place};
 use crate::libvirt::xml::Target;
-use crate::operation::preflight::libvirt_target;
+use crate::operation::plan::preflight::libvirt_target;
 
 /// One disk, with everything decided.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -15,16 +15,16 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Made, Output, Place};
 use crate::libvirt::xml::{BackupDisk, DomainXml, backup, copy_destination};
 use crate::libvirt::{BlockJobStatus, Copy, JobStats, State};
-use crate::operation::claim::Claim;
-use crate::operation::journal::Journal;
-use crate::operation::preflight::{is_at, staging};
-use crate::operation::procedure::{Procedure, Ties, Turn};
-use crate::operation::record::{Kind, Record, RecordedDisk};
-use crate::operation::shared::{Facts, Shared};
+use crate::operation::course::procedure::{Procedure, Ties, Turn};
+use crate::operation::course::shared::{Facts, Shared};
+use crate::operation::ownership::claim::Claim;
+use crate::operation::ownership::journal::Journal;
+use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
+use crate::operation::parts::tracked::{End, Tracked, is_drained};
+use crate::operation::parts::window::{Fixed, Window};
+use crate::operation::plan::preflight::{is_at, staging};
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
-use crate::operation::tracked::{End, Tracked, is_drained};
 use crate::operation::types::{Consistency, Method, Phase, Report};
-use crate::operation::window::{Fixed, Window};
 
 /// A file system with less room than this is full: QEMU writes up to a MiB at once.
 const FULL: u64 = 2 << 20;

@@ -4,15 +4,16 @@
 //! Starting, going on, cancelling and recovering are the same loop of observe, [`next`] and step, entered with another
 //! state or goal; nothing has clean-up code of its own.
 
+pub(super) mod clone;
 pub(super) mod describe;
 pub(super) mod disk;
 pub(super) mod engine;
 pub(super) mod model;
 pub(super) mod plan;
 
-use super::procedure::Turn;
-use super::state::{Goal, Image, Job, Mark, Remedy, position};
-use super::types::{Method, Phase};
+use crate::operation::course::procedure::Turn;
+use crate::operation::state::{Goal, Image, Job, Mark, Remedy, position};
+use crate::operation::types::{Method, Phase};
 
 /// What libvirt, the file system and the record say now.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

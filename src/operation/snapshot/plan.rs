@@ -14,11 +14,11 @@ use crate::guard;
 use crate::image::{Backing, Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Disk, DomainXml, Source};
-use crate::operation::clone_snapshot::plan::{Way, choose};
-use crate::operation::planned::Planned;
-use crate::operation::preflight::{
+use crate::operation::plan::planned::Planned;
+use crate::operation::plan::preflight::{
     find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
 };
+use crate::operation::snapshot::clone::plan::{Way, choose};
 use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
 
 const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);

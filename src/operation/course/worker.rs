@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::course::Run;
-use super::faults;
-use super::procedure::Turn;
-use super::shared::{Outcome, Shared};
-use super::state::{Goal, Mark};
-use super::types::{Phase, Report};
 use crate::error::{Error, ErrorCode, Result};
+use crate::operation::course::faults;
+use crate::operation::course::procedure::Turn;
+use crate::operation::course::run::Run;
+use crate::operation::course::shared::{Outcome, Shared};
+use crate::operation::state::{Goal, Mark};
+use crate::operation::types::{Phase, Report};
 
 /// With events they wake the loop; this is for the progress in between.
 const WITH_EVENTS: Duration = Duration::from_millis(250);
@@ -26,7 +26,7 @@ const BACK_AGAIN: Duration = Duration::from_millis(500);
 /// How long QEMU is given to end a job; a destination that hangs holds it.
 const BACK_PATIENCE: Duration = Duration::from_secs(120);
 
-pub(super) struct Worker {
+pub(in crate::operation) struct Worker {
     course: Box<dyn Run>,
     shared: Arc<Shared>,
     /// Why the goal is Back, unless it was the caller's wish.
@@ -39,7 +39,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(course: Box<dyn Run>, shared: Arc<Shared>) -> Self {
+    pub(in crate::operation) fn new(course: Box<dyn Run>, shared: Arc<Shared>) -> Self {
         let failure = course.journal().read().back.map(|why| {
             let name = course.guest().name();
             let message =
@@ -58,7 +58,7 @@ impl Worker {
     }
 
     /// Runs the operation to its end, or until it is detached.
-    pub(super) fn run(mut self) {
+    pub(in crate::operation) fn run(mut self) {
         loop {
             let requests = self.shared.requests();
             if requests.detach {

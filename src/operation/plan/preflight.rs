@@ -4,12 +4,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::record::{Kind, Record};
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{Destination, Identity, Server};
 use crate::libvirt::JobStats;
 use crate::libvirt::xml::{Device, Disk, DomainXml, NbdServer, Source, Target};
+use crate::operation::ownership::record::{Kind, Record};
 
 fn error(code: ErrorCode, message: impl Into<String>) -> Error {
     Error::new(code, message)
@@ -17,7 +17,7 @@ fn error(code: ErrorCode, message: impl Into<String>) -> Error {
 
 /// Asked for first, because the error codes of a busy domain say many things. `migrated` is the one disk that is wanted,
 /// by a migration: migrations of other disks are not in its way.
-pub(super) fn must_be_free(guest: &Guest, migrated: Option<&str>) -> Result<()> {
+pub(in crate::operation) fn must_be_free(guest: &Guest, migrated: Option<&str>) -> Result<()> {
     let name = guest.name();
     for record in Record::all(guest)? {
         let record = record.map_err(|failure| {
@@ -44,7 +44,7 @@ pub(super) fn must_be_free(guest: &Guest, migrated: Option<&str>) -> Result<()> 
 
 /// The guest over a connection of its own where another operation runs on it: libvirt takes our callbacks once a domain and
 /// connection.
-pub(super) fn apart_if_in_use(guest: &Arc<Guest>) -> Result<Arc<Guest>> {
+pub(in crate::operation) fn apart_if_in_use(guest: &Arc<Guest>) -> Result<Arc<Guest>> {
     let others = Record::all(guest)?.into_iter().flatten();
     if others.filter(|record| !record.owner.is_dead()).count() > 0 {
         return guest.apart().map(Arc::new);
@@ -52,20 +52,8 @@ pub(super) fn apart_if_in_use(guest: &Arc<Guest>) -> Result<Arc<Guest>> {
     Ok(Arc::clone(guest))
 }
 
-/// Whether a definition has a `<metadata>` that is not only there for operations that run.
-pub(super) fn has_own_metadata(config: &DomainXml) -> bool {
-    let is_own = |element: &xmltree::Element| {
-        let uri = element.namespace.as_deref();
-        !uri.is_some_and(|uri| uri.starts_with("urn:livedisk:"))
-    };
-    config
-        .metadata
-        .as_ref()
-        .is_some_and(|all| all.is_empty() || all.iter().any(is_own))
-}
-
 /// Who is in the way, and what to do about it.
-pub(super) fn in_use(guest: &Guest, record: &Record) -> Error {
+pub(in crate::operation) fn in_use(guest: &Guest, record: &Record) -> Error {
     let (name, kind, owner) = (guest.name(), record.kind.name(), &record.owner);
     let (state, advice) = if owner.is_dead() {
         ("was left behind by", "attach to it, or let recover settle it")
@@ -82,14 +70,14 @@ pub(super) fn in_use(guest: &Guest, record: &Record) -> Error {
 }
 
 /// The images that the guest itself uses, whole chains included: no destination may be one of them.
-pub(super) fn images_in_use(config: &DomainXml) -> Vec<Identity> {
+pub(in crate::operation) fn images_in_use(config: &DomainXml) -> Vec<Identity> {
     let layers = config.disks.iter().flat_map(|disk| &disk.chain);
     layers
         .filter_map(|layer| Identity::of_path(layer.source.path()?))
         .collect()
 }
 
-pub(super) fn find_disk<'a>(guest: &Guest, config: &'a DomainXml, target: &str) -> Result<&'a Disk> {
+pub(in crate::operation) fn find_disk<'a>(guest: &Guest, config: &'a DomainXml, target: &str) -> Result<&'a Disk> {
     let name = guest.name();
     config.disk(target).ok_or_else(|| {
         error(
@@ -102,7 +90,7 @@ pub(super) fn find_disk<'a>(guest: &Guest, config: &'a DomainXml, target: &str) 
     })
 }
 
-pub(super) fn must_be_known_format(format: String, what: &str) -> Result<String> {
+pub(in crate::operation) fn must_be_known_format(format: String, what: &str) -> Result<String> {
     if format == "qcow2" || format == "raw" {
         return Ok(format);
     }
@@ -115,7 +103,7 @@ pub(super) fn must_be_known_format(format: String, what: &str) -> Result<String>
     ))
 }
 
-pub(super) fn must_have_no_job(guest: &Guest, disk: &Disk, what: &str) -> Result<()> {
+pub(in crate::operation) fn must_have_no_job(guest: &Guest, disk: &Disk, what: &str) -> Result<()> {
     let (name, target) = (guest.name(), disk.target.as_str());
     if disk.mirror.is_none() && guest.get_block_device(target).get_job_info()?.is_none() {
         return Ok(());
@@ -126,7 +114,7 @@ pub(super) fn must_have_no_job(guest: &Guest, disk: &Disk, what: &str) -> Result
     ))
 }
 
-pub(super) fn must_be_copyable(disk: &Disk, what: &str) -> Result<()> {
+pub(in crate::operation) fn must_be_copyable(disk: &Disk, what: &str) -> Result<()> {
     let unsupported = |why: &str| Err(error(ErrorCode::Unsupported, format!("{what} {why}")));
     match disk.device {
         Device::Disk => {}
@@ -155,7 +143,7 @@ pub(super) fn must_be_copyable(disk: &Disk, what: &str) -> Result<()> {
 }
 
 /// A destination as libvirt is told of it.
-pub(super) fn libvirt_target(destination: &Destination, is_device: bool) -> Target {
+pub(in crate::operation) fn libvirt_target(destination: &Destination, is_device: bool) -> Target {
     match destination {
         Destination::Path(path) if is_device => Target::Block(path.clone()),
         Destination::Path(path) => Target::File(path.clone()),
@@ -173,7 +161,7 @@ pub(super) fn libvirt_target(destination: &Destination, is_device: bool) -> Targ
 }
 
 /// Whether a job that writes there writes to this destination.
-pub(super) fn is_at(destination: &Destination, source: &Source) -> bool {
+pub(in crate::operation) fn is_at(destination: &Destination, source: &Source) -> bool {
     match (destination, source) {
         (Destination::Path(path), source) => source.path() == Some(path),
         (
@@ -191,12 +179,12 @@ pub(super) fn is_at(destination: &Destination, source: &Source) -> bool {
 }
 
 /// What the image of a disk is called until the record knows it.
-pub(super) fn staging(destination: &Destination, id: &str, target: &str) -> String {
+pub(in crate::operation) fn staging(destination: &Destination, id: &str, target: &str) -> String {
     beside_as(destination.as_written(), &format!(".livedisk-{id}-{target}.part"))
 }
 
 /// A file name beside `path` that belongs to this operation.
-pub(super) fn beside(path: &str, id: &str, role: &str) -> String {
+pub(in crate::operation) fn beside(path: &str, id: &str, role: &str) -> String {
     beside_as(path, &format!(".livedisk-{id}-{role}.qcow2"))
 }
 

@@ -4,17 +4,17 @@
 
 use std::sync::Arc;
 
-use super::convergence::Rates;
 use crate::driver::Guest;
 use crate::error::{ErrorCode, Result};
 use crate::libvirt::IoTune;
+use crate::operation::parts::convergence::Rates;
 
 /// Below it there is nothing to gain: a job that this little is too much for hangs.
 const FLOOR: u64 = 64 << 10;
 
 /// Whether a disk is throttled, and whether it may be more.
 #[derive(Default)]
-pub(super) struct Brake {
+pub(in crate::operation) struct Brake {
     throttle: Option<Throttle>,
     /// libvirt would not throttle the disk.
     refused: bool,
@@ -22,7 +22,7 @@ pub(super) struct Brake {
 
 impl Brake {
     /// One that a process that died left, as tight as may be.
-    pub(super) fn found(guest: &Arc<Guest>, target: &str, before: IoTune) -> Self {
+    pub(in crate::operation) fn found(guest: &Arc<Guest>, target: &str, before: IoTune) -> Self {
         let throttle = Throttle {
             guest: Arc::clone(guest),
             target: target.to_owned(),
@@ -36,22 +36,22 @@ impl Brake {
         }
     }
 
-    pub(super) fn is_on(&self) -> bool {
+    pub(in crate::operation) fn is_on(&self) -> bool {
         self.throttle.is_some()
     }
 
-    pub(super) fn can_be_tightened(&self) -> bool {
+    pub(in crate::operation) fn can_be_tightened(&self) -> bool {
         !self.refused && self.throttle.as_ref().is_none_or(Throttle::can_be_tightened)
     }
 
     /// Bytes per second that the guest may write; 0: as always.
-    pub(super) fn limit(&self) -> u64 {
+    pub(in crate::operation) fn limit(&self) -> u64 {
         self.throttle.as_ref().map_or(0, |throttle| throttle.limit)
     }
 
     /// Throttles, or throttles more. `record` is told what the disk is to be given back before anything is set, because
     /// whoever takes the operation up from its record gives it back.
-    pub(super) fn tighten(
+    pub(in crate::operation) fn tighten(
         &mut self,
         guest: &Arc<Guest>,
         target: &str,
@@ -77,7 +77,7 @@ impl Brake {
     }
 
     /// Sets exactly what was set before.
-    pub(super) fn release(&mut self) -> Result<()> {
+    pub(in crate::operation) fn release(&mut self) -> Result<()> {
         if let Some(throttle) = &mut self.throttle {
             throttle.restore()?;
         }
@@ -86,7 +86,7 @@ impl Brake {
     }
 
     /// The guest that was throttled is gone, and its throttle with it.
-    pub(super) fn forget(&mut self) {
+    pub(in crate::operation) fn forget(&mut self) {
         if let Some(mut throttle) = self.throttle.take() {
             throttle.restored = true;
         }

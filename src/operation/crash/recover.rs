@@ -6,17 +6,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::claim::{self, Claim};
-use super::journal::Journal;
-use super::preflight::apart_if_in_use;
-use super::record::Record;
-use super::resume;
-use super::shared::{Outcome, Shared};
-use super::state::Goal;
-use super::types::Method;
-use super::worker::Worker;
+use super::resume::resume;
 use crate::driver::{Guest, Host};
 use crate::error::{Error, ErrorCode, Result};
+use crate::operation::course::shared::{Outcome, Shared};
+use crate::operation::course::worker::Worker;
+use crate::operation::ownership::claim::{self, Claim};
+use crate::operation::ownership::journal::Journal;
+use crate::operation::ownership::record::Record;
+use crate::operation::plan::preflight::apart_if_in_use;
+use crate::operation::state::Goal;
+use crate::operation::types::Method;
 
 /// What a recovery found and did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

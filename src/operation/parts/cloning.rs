@@ -3,13 +3,13 @@
 
 use std::fs::File;
 
-use super::shared::Shared;
-use super::types::{CloneCallback, CloneMethod};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Cloned, Made};
+use crate::operation::course::shared::Shared;
+use crate::operation::types::{CloneCallback, CloneMethod};
 
 /// Told how much was copied of how much; false ends the copy, because somebody wants it so.
-pub(super) fn watch<'a>(
+pub(in crate::operation) fn watch<'a>(
     shared: &'a Shared,
     before: (u64, u64),
     progress: &'a mut (u64, u64),
@@ -25,7 +25,7 @@ pub(super) fn watch<'a>(
 }
 
 /// Fills an empty file with what `source` holds: REFLINK, COPY, or AUTO, which is the cheaper of the two that works.
-pub(super) fn clone_into(
+pub(in crate::operation) fn clone_into(
     how: CloneMethod,
     source: &str,
     file: &File,
@@ -51,7 +51,7 @@ pub(super) fn clone_into(
 }
 
 /// A copy that its watch ended is a cancel.
-pub(super) fn finished(cloned: Cloned) -> Result<()> {
+pub(in crate::operation) fn finished(cloned: Cloned) -> Result<()> {
     match cloned {
         Cloned::Whole => Ok(()),
         Cloned::Cancelled => Err(Error::new(ErrorCode::Cancelled, "cancelled")),
@@ -60,7 +60,10 @@ pub(super) fn finished(cloned: Cloned) -> Result<()> {
 
 /// The caller's function, which ends with its process: then what stands at the destination is not touched, for nobody can
 /// tell whose it is.
-pub(super) fn of_caller<'a>(callback: Option<&'a CloneCallback>, destination: &str) -> Result<&'a CloneCallback> {
+pub(in crate::operation) fn of_caller<'a>(
+    callback: Option<&'a CloneCallback>,
+    destination: &str,
+) -> Result<&'a CloneCallback> {
     callback.ok_or_else(|| {
         Error::new(
             ErrorCode::JobFailed,
@@ -74,7 +77,7 @@ pub(super) fn of_caller<'a>(callback: Option<&'a CloneCallback>, destination: &s
 
 /// Has the caller's function clone `source` to `destination`, where there is nothing yet. Whatever it left is ours to
 /// take back, also after a failure, and so is put into `made`.
-pub(super) fn call_back(
+pub(in crate::operation) fn call_back(
     callback: Option<&CloneCallback>,
     source: &str,
     destination: &str,
@@ -89,7 +92,7 @@ pub(super) fn call_back(
 }
 
 /// The caller's function says that it succeeded, and what it left is as it should be.
-pub(super) fn must_have_cloned<T>(result: i32, destination: &str, left: Result<T>) -> Result<T> {
+pub(in crate::operation) fn must_have_cloned<T>(result: i32, destination: &str, left: Result<T>) -> Result<T> {
     let shown = destination.escape_debug();
     match (result, left) {
         (0, Ok(left)) => Ok(left),

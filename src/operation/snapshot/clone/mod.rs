@@ -12,14 +12,14 @@
 //! What the guest writes after the point in time lies in A', so the commit is the only way out of Overlay: forward,
 //! back, after a failure and after a cancel.
 
-pub(super) mod describe;
-pub(super) mod engine;
-pub(super) mod model;
-pub(super) mod plan;
+pub(in crate::operation) mod describe;
+pub(in crate::operation) mod engine;
+pub(in crate::operation) mod model;
+pub(in crate::operation) mod plan;
 
-use super::procedure::Turn;
-use super::state::{Goal, Image, Job, Mark, Remedy, position};
-use super::types::Phase;
+use crate::operation::course::procedure::Turn;
+use crate::operation::state::{Goal, Image, Job, Mark, Remedy, position};
+use crate::operation::types::Phase;
 
 /// The live chain of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

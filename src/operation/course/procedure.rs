@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What is a procedure's own: which steps there are, what comes when, how each is carried out. The loop around it is
-//! [`super::course`]'s.
+//! [`crate::operation::course::run`]'s.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::claim::Claim;
-use super::journal::Journal;
-use super::shared::Shared;
-use super::state::Goal;
-use super::types::{Method, Phase, Report};
 use crate::driver::Guest;
 use crate::error::{Error, Result};
 use crate::libvirt::Subscription;
+use crate::operation::course::shared::Shared;
+use crate::operation::ownership::claim::Claim;
+use crate::operation::ownership::journal::Journal;
+use crate::operation::state::Goal;
+use crate::operation::types::{Method, Phase, Report};
 
 /// What the loop does at a step.
-pub(super) enum Turn<Failure> {
+pub(in crate::operation) enum Turn<Failure> {
     /// Nothing: the goal is reached.
     Done,
     /// Turn back, for this reason.
@@ -29,15 +29,15 @@ pub(super) enum Turn<Failure> {
 }
 
 /// What ties an operation to its caller, to its domain and to libvirt's events.
-pub(super) struct Ties {
-    pub(super) shared: Arc<Shared>,
+pub(in crate::operation) struct Ties {
+    pub(in crate::operation) shared: Arc<Shared>,
     /// `None` without an event loop.
-    pub(super) subscription: Option<Subscription>,
-    pub(super) journal: Journal,
+    pub(in crate::operation) subscription: Option<Subscription>,
+    pub(in crate::operation) journal: Journal,
 }
 
 impl Ties {
-    pub(super) fn new(guest: &Guest, journal: Journal, shared: Arc<Shared>) -> Result<Self> {
+    pub(in crate::operation) fn new(guest: &Guest, journal: Journal, shared: Arc<Shared>) -> Result<Self> {
         let mut ties = Self {
             shared,
             subscription: None,
@@ -47,7 +47,7 @@ impl Ties {
         Ok(ties)
     }
 
-    pub(super) fn subscribe(&mut self, guest: &Guest) -> Result<()> {
+    pub(in crate::operation) fn subscribe(&mut self, guest: &Guest) -> Result<()> {
         // Dropped first: the callbacks of a dead connection must not outlive it.
         self.subscription = None;
         self.subscription = self.shared.subscribe(guest)?;
@@ -56,7 +56,7 @@ impl Ties {
 }
 
 /// A kind of operation: its plan, its model, and its hands.
-pub(super) trait Procedure: Send + Sized {
+pub(in crate::operation) trait Procedure: Send + Sized {
     type Plan;
     type Observed: Clone + Debug + Send;
     type Step: Copy + PartialEq + Debug + Send;
@@ -129,7 +129,7 @@ pub(super) trait Procedure: Send + Sized {
 }
 
 /// The steps in words.
-pub(super) fn words<P: Procedure>(plan: &P::Plan, seen: &P::Observed, goal: Goal) -> Vec<String> {
+pub(in crate::operation) fn words<P: Procedure>(plan: &P::Plan, seen: &P::Observed, goal: Goal) -> Vec<String> {
     let steps = P::steps(plan, seen, goal);
     steps.into_iter().map(|step| P::describe(plan, step)).collect()
 }

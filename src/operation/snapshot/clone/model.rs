@@ -74,7 +74,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::operation::clone_snapshot::{Failure, SeenDisk};
+    use crate::operation::snapshot::clone::{Failure, SeenDisk};
     use crate::operation::state::Remedy;
 
     fn start(disks: usize, by_callback: bool) -> Observed {

@@ -8,26 +8,26 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::types::{Phase, Progress, Report};
 use crate::driver::{Guest, is_backup_job};
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::{BackupEnd, BlockJobStatus, Event, Subscription};
+use crate::operation::types::{Phase, Progress, Report};
 
 /// What events have told, kept until the worker asks.
 #[derive(Debug, Default)]
-pub(super) struct Facts {
+pub(in crate::operation) struct Facts {
     /// QEMU's jobs that ended, by name, with the reason if they failed.
     qemu_ended: HashMap<String, Option<String>>,
     /// The last word of libvirt on each disk's job.
     block_jobs: HashMap<String, BlockJobStatus>,
-    pub(super) backup_end: Option<BackupEnd>,
+    pub(in crate::operation) backup_end: Option<BackupEnd>,
     /// The jobs that QEMU runs for a backup: once there are any, its point in time is fixed.
-    pub(super) backup_jobs: Vec<String>,
+    pub(in crate::operation) backup_jobs: Vec<String>,
 }
 
 impl Facts {
     /// How QEMU says that the disk's job of this kind (`copy`, `commit`) ended; `Some(Some(reason))` is a failure.
-    pub(super) fn qemu_end(&self, kind: &str, target: &str) -> Option<&Option<String>> {
+    pub(in crate::operation) fn qemu_end(&self, kind: &str, target: &str) -> Option<&Option<String>> {
         let prefix = format!("{kind}-{target}-");
         self.qemu_ended
             .iter()
@@ -35,16 +35,16 @@ impl Facts {
             .map(|(_, end)| end)
     }
 
-    pub(super) fn backup_failed(&self) -> bool {
+    pub(in crate::operation) fn backup_failed(&self) -> bool {
         self.backup_end.as_ref().is_some_and(|end| !end.success)
     }
 
-    pub(super) fn block_job(&self, target: &str) -> Option<BlockJobStatus> {
+    pub(in crate::operation) fn block_job(&self, target: &str) -> Option<BlockJobStatus> {
         self.block_jobs.get(target).copied()
     }
 
     /// A new job starts on the disk: what was said of the old one is void.
-    pub(super) fn forget(&mut self, target: &str) {
+    pub(in crate::operation) fn forget(&mut self, target: &str) {
         let of_disk = [format!("copy-{target}-"), format!("commit-{target}-")];
         self.qemu_ended
             .retain(|job, _| !of_disk.iter().any(|prefix| job.starts_with(prefix)));
@@ -54,20 +54,20 @@ impl Facts {
 
 /// What the caller wants.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Requests {
-    pub(super) finish: bool,
-    pub(super) cancel: bool,
-    pub(super) detach: bool,
+pub(in crate::operation) struct Requests {
+    pub(in crate::operation) finish: bool,
+    pub(in crate::operation) cancel: bool,
+    pub(in crate::operation) detach: bool,
 }
 
 /// How an operation ended.
 #[derive(Debug, Clone)]
-pub(super) struct Outcome {
-    pub(super) result: Result<Report>,
+pub(in crate::operation) struct Outcome {
+    pub(in crate::operation) result: Result<Report>,
     /// Nothing of it is left. A complete operation leaves its images.
-    pub(super) taken_back: bool,
+    pub(in crate::operation) taken_back: bool,
     /// File systems thawed that a dead process had left frozen.
-    pub(super) thawed: u32,
+    pub(in crate::operation) thawed: u32,
 }
 
 #[derive(Debug)]
@@ -84,7 +84,7 @@ struct State {
 }
 
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(in crate::operation) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     /// Readable while `shown < published`.
@@ -94,7 +94,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Of an operation that began when `started` was.
-    pub(super) fn new(started: SystemTime) -> Result<Self> {
+    pub(in crate::operation) fn new(started: SystemTime) -> Result<Self> {
         let now = Instant::now();
         let since = started.elapsed().unwrap_or_default();
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -151,23 +151,23 @@ impl Shared {
         state
     }
 
-    pub(super) fn began(&self) -> Instant {
+    pub(in crate::operation) fn began(&self) -> Instant {
         self.began
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(in crate::operation) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
     /// The guest's events come here as long as the subscription lives; `None` without an event loop.
-    pub(super) fn subscribe(self: &Arc<Self>, guest: &Guest) -> Result<Option<Subscription>> {
+    pub(in crate::operation) fn subscribe(self: &Arc<Self>, guest: &Guest) -> Result<Option<Subscription>> {
         let shared = Arc::clone(self);
         guest.subscribe(Arc::new(move |event| shared.deliver(event)))
     }
 
     // From the event loop and the caller.
 
-    pub(super) fn deliver(&self, event: Event) {
+    pub(in crate::operation) fn deliver(&self, event: Event) {
         let mut state = self.lock();
         match event {
             Event::BlockJob { target, status } => {
@@ -189,7 +189,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    pub(super) fn request(&self, set: impl FnOnce(&mut Requests)) {
+    pub(in crate::operation) fn request(&self, set: impl FnOnce(&mut Requests)) {
         let mut state = self.lock();
         set(&mut state.requests);
         state.news += 1;
@@ -197,7 +197,7 @@ impl Shared {
     }
 
     /// The progress, as soon as there is one that no poll has shown, at the latest at the deadline.
-    pub(super) fn poll(&self, deadline: Option<Instant>) -> Progress {
+    pub(in crate::operation) fn poll(&self, deadline: Option<Instant>) -> Progress {
         let state = self.lock();
         let mut state = self.wait(state, deadline, |state| {
             state.shown == state.published && !state.progress.phase.is_final()
@@ -213,7 +213,7 @@ impl Shared {
     }
 
     /// The outcome, or `None` when the deadline passes first.
-    pub(super) fn outcome(&self, deadline: Option<Instant>) -> Option<Outcome> {
+    pub(in crate::operation) fn outcome(&self, deadline: Option<Instant>) -> Option<Outcome> {
         let state = self.lock();
         self.wait(state, deadline, |state| state.outcome.is_none())
             .outcome
@@ -222,47 +222,47 @@ impl Shared {
 
     // From the worker.
 
-    pub(super) fn requests(&self) -> Requests {
+    pub(in crate::operation) fn requests(&self) -> Requests {
         self.lock().requests
     }
 
-    pub(super) fn facts<T>(&self, read: impl FnOnce(&mut Facts) -> T) -> T {
+    pub(in crate::operation) fn facts<T>(&self, read: impl FnOnce(&mut Facts) -> T) -> T {
         read(&mut self.lock().facts)
     }
 
     /// A number to pass to [`Shared::await_news`], taken before looking at the world.
-    pub(super) fn news(&self) -> u64 {
+    pub(in crate::operation) fn news(&self) -> u64 {
         self.lock().news
     }
 
     /// Waits for an event or a request that came after `known`.
-    pub(super) fn await_news(&self, known: u64, at_most: Duration) {
+    pub(in crate::operation) fn await_news(&self, known: u64, at_most: Duration) {
         let state = self.lock();
         drop(self.wait(state, Some(Instant::now() + at_most), |state| state.news == known));
     }
 
     /// Waits until `done` says so of the facts, whatever is requested; false when the deadline came first.
-    pub(super) fn await_window(&self, deadline: Instant, done: impl Fn(&Facts) -> bool) -> bool {
+    pub(in crate::operation) fn await_window(&self, deadline: Instant, done: impl Fn(&Facts) -> bool) -> bool {
         let state = self.lock();
         let state = self.wait(state, Some(deadline), |state| !done(&state.facts));
         done(&state.facts)
     }
 
     /// What somebody waits for has changed elsewhere.
-    pub(super) fn look_again(&self) {
+    pub(in crate::operation) fn look_again(&self) {
         drop(self.lock());
         self.changed.notify_all();
     }
 
     /// Waits until `done` says so of the facts, or a cancel, or the deadline.
-    pub(super) fn await_facts(&self, deadline: Instant, done: impl Fn(&Facts) -> bool) {
+    pub(in crate::operation) fn await_facts(&self, deadline: Instant, done: impl Fn(&Facts) -> bool) {
         let state = self.lock();
         drop(self.wait(state, Some(deadline), |state| {
             !done(&state.facts) && !state.requests.cancel
         }));
     }
 
-    pub(super) fn publish(&self, update: impl FnOnce(&mut Progress)) {
+    pub(in crate::operation) fn publish(&self, update: impl FnOnce(&mut Progress)) {
         let mut state = self.lock();
         let before = state.progress;
         update(&mut state.progress);
@@ -272,7 +272,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn conclude(&self, phase: Phase, outcome: Outcome) {
+    pub(in crate::operation) fn conclude(&self, phase: Phase, outcome: Outcome) {
         let mut state = self.lock();
         state.progress.phase = phase;
         if phase == Phase::Done {

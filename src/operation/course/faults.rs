@@ -6,7 +6,7 @@ use std::fmt::Debug;
 
 /// Names a point that is being passed: `when` and the step.
 #[inline]
-pub(super) fn point(when: &str, step: &dyn Debug) {
+pub(in crate::operation) fn point(when: &str, step: &dyn Debug) {
     #[cfg(feature = "faults")]
     hold::at(&format!("{when} {step:?}"));
     #[cfg(not(feature = "faults"))]
@@ -27,7 +27,7 @@ mod hold {
     const WANTED: &str = "LIVEDISK_STOP_AT";
     const LIST: &str = "list";
 
-    pub(super) fn at(point: &str) {
+    pub(in crate::operation) fn at(point: &str) {
         static PASSED: Mutex<Option<HashSet<String>>> = Mutex::new(None);
         let Ok(wanted) = std::env::var(WANTED) else { return };
         let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::record::Record;
-use super::types::Method;
 use crate::driver::Host;
 use crate::error::{ErrorCode, Result};
+use crate::operation::ownership::record::Record;
+use crate::operation::types::Method;
 
 /// An operation, as its record with the domain tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

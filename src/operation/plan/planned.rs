@@ -4,8 +4,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::types::CloneCallback;
 use crate::driver::Guest;
+use crate::operation::types::CloneCallback;
 
 pub(crate) struct Planned<Request> {
     pub(crate) guest: Arc<Guest>,
@@ -16,7 +16,7 @@ pub(crate) struct Planned<Request> {
 
 impl<Request> Planned<Request> {
     /// As a record has it, whose process is gone and its function with it.
-    pub(super) fn found(guest: &Arc<Guest>, request: Request) -> Self {
+    pub(in crate::operation) fn found(guest: &Arc<Guest>, request: Request) -> Self {
         Self {
             guest: Arc::clone(guest),
             clone_callback: None,

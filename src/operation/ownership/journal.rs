@@ -7,21 +7,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::claim::Claim;
-use super::owner::Owner;
-use super::preflight::has_own_metadata;
-use super::record::Record;
-use super::state::Mark;
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
+use crate::libvirt::xml::DomainXml;
 use crate::libvirt::{Quiet, State};
+use crate::operation::ownership::claim::Claim;
+use crate::operation::ownership::owner::Owner;
+use crate::operation::ownership::record::Record;
+use crate::operation::state::Mark;
 
 /// Between two signs of life, for agents on other hosts.
 const RENEW: Duration = Duration::from_secs(20);
 
 /// The record of an operation that this process owns. Dropped before it is removed, it is let go: whoever comes next may
 /// take the operation up.
-pub(super) struct Journal {
+pub(in crate::operation) struct Journal {
     pages: Arc<Pages>,
     /// `None` where the record is only looked at.
     renewal: Option<Renewal>,
@@ -44,11 +44,11 @@ struct Pages {
 }
 
 /// Nothing is written while it lives.
-pub(super) struct Held<'a>(#[allow(dead_code)] MutexGuard<'a, Record>);
+pub(in crate::operation) struct Held<'a>(#[allow(dead_code)] MutexGuard<'a, Record>);
 
 impl Journal {
     /// Writes the first record. Whoever holds the claim has seen that the domain is free.
-    pub(super) fn begin(guest: &Arc<Guest>, mut record: Record, _claim: &Claim<'_>) -> Result<Self> {
+    pub(in crate::operation) fn begin(guest: &Arc<Guest>, mut record: Record, _claim: &Claim<'_>) -> Result<Self> {
         record.had_metadata = has_own_metadata(&guest.get_config(true)?);
         record.live = true;
         write(guest, &record)?;
@@ -56,14 +56,14 @@ impl Journal {
     }
 
     /// Takes over the record of an owner that is dead.
-    pub(super) fn take_over(guest: &Arc<Guest>, mut record: Record, _claim: &Claim<'_>) -> Result<Self> {
+    pub(in crate::operation) fn take_over(guest: &Arc<Guest>, mut record: Record, _claim: &Claim<'_>) -> Result<Self> {
         record.owner = Owner::this();
         write(guest, &record)?;
         Self::keep(guest, record, true)
     }
 
     /// Of somebody else's record: nothing is written.
-    pub(super) fn look_at(guest: &Arc<Guest>, record: Record) -> Self {
+    pub(in crate::operation) fn look_at(guest: &Arc<Guest>, record: Record) -> Self {
         Self {
             pages: Arc::new(Pages {
                 guest: Arc::clone(guest),
@@ -100,17 +100,17 @@ impl Journal {
     }
 
     /// Not only looked at.
-    pub(super) fn is_owned(&self) -> bool {
+    pub(in crate::operation) fn is_owned(&self) -> bool {
         self.renewal.is_some()
     }
 
     /// Since the operation began: its process did, or was cut off.
-    pub(super) fn libvirtd_may_have_died(&self) -> bool {
+    pub(in crate::operation) fn libvirtd_may_have_died(&self) -> bool {
         self.pages.taken_over || self.pages.guest.was_cut_off()
     }
 
     /// The active commit of this disk's overlay is about to pivot.
-    pub(super) fn note_pivot(&self, disk: usize) -> Result<()> {
+    pub(in crate::operation) fn note_pivot(&self, disk: usize) -> Result<()> {
         self.write(|record| {
             if let Some(disk) = record.disks.get_mut(disk) {
                 disk.pivoting = true;
@@ -120,20 +120,20 @@ impl Journal {
     }
 
     /// The record as it was written last.
-    pub(super) fn read(&self) -> Record {
+    pub(in crate::operation) fn read(&self) -> Record {
         self.pages.lock().clone()
     }
 
-    pub(super) fn mark(&self) -> Mark {
+    pub(in crate::operation) fn mark(&self) -> Mark {
         self.pages.lock().mark
     }
 
-    pub(super) fn is_back(&self) -> bool {
+    pub(in crate::operation) fn is_back(&self) -> bool {
         self.pages.lock().back.is_some()
     }
 
     /// Fails where this process slept past its lease and another one has taken the operation over.
-    pub(super) fn must_be_ours(&self) -> Result<()> {
+    pub(in crate::operation) fn must_be_ours(&self) -> Result<()> {
         let record = self.pages.lock();
         if !self.is_owned() || record.mark == Mark::Absent {
             return Ok(());
@@ -146,7 +146,7 @@ impl Journal {
     }
 
     /// Changes the record, first with the domain.
-    pub(super) fn write(&self, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<()> {
+    pub(in crate::operation) fn write(&self, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<()> {
         let mut record = self.pages.lock();
         self.pages.must_be_ours(&record)?;
         let mut changed = record.clone();
@@ -158,7 +158,7 @@ impl Journal {
     }
 
     /// The operation is over. `images` are those that it had QEMU open, the upper ones first.
-    pub(super) fn remove(&self, images: &[&str]) -> Result<()> {
+    pub(in crate::operation) fn remove(&self, images: &[&str]) -> Result<()> {
         let mut record = self.pages.lock();
         let guest = &self.pages.guest;
         // Of a libvirtd that dies QEMU is left with what it was to close.
@@ -176,7 +176,7 @@ impl Journal {
     }
 
     /// For the freeze window: no lease is renewed in it.
-    pub(super) fn hold(&self) -> Held<'_> {
+    pub(in crate::operation) fn hold(&self) -> Held<'_> {
         Held(self.pages.lock())
     }
 }
@@ -275,4 +275,16 @@ fn write(guest: &Guest, record: &Record) -> Result<()> {
         guest.set_metadata(&uri, Some(&record.to_xml(same)?), true, false)?;
     }
     Ok(())
+}
+
+/// Whether a definition has a `<metadata>` that is not only there for operations that run.
+fn has_own_metadata(config: &DomainXml) -> bool {
+    let is_own = |element: &xmltree::Element| {
+        let uri = element.namespace.as_deref();
+        !uri.is_some_and(|uri| uri.starts_with("urn:livedisk:"))
+    };
+    config
+        .metadata
+        .as_ref()
+        .is_some_and(|all| all.is_empty() || all.iter().any(is_own))
 }

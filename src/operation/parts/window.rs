@@ -9,13 +9,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::faults;
-use super::shared::Shared;
-use super::types::Consistency;
 use crate::driver::{Guest, Stopped};
 use crate::error::{Error, ErrorCode, Result};
 use crate::guard;
 use crate::libvirt::{Quiet, State};
+use crate::operation::course::faults;
+use crate::operation::course::shared::Shared;
+use crate::operation::types::Consistency;
 
 /// Bytes per second of a backup's jobs while the window is open: QEMU starts up to 64 requests at once and goes on at
 /// full speed, and the thaw and the guest's first writes wait behind them.
@@ -38,32 +38,32 @@ struct Guards {
 }
 
 /// What the window is to do around the fixing call.
-pub(super) struct Window<'a> {
-    pub(super) guest: &'a Arc<Guest>,
-    pub(super) shared: &'a Arc<Shared>,
-    pub(super) freeze: bool,
-    pub(super) freeze_required: bool,
+pub(in crate::operation) struct Window<'a> {
+    pub(in crate::operation) guest: &'a Arc<Guest>,
+    pub(in crate::operation) shared: &'a Arc<Shared>,
+    pub(in crate::operation) freeze: bool,
+    pub(in crate::operation) freeze_required: bool,
     /// Several mirrors end one by one: if no file system is frozen around them, the vCPUs are paused instead.
-    pub(super) pause_unfrozen: bool,
+    pub(in crate::operation) pause_unfrozen: bool,
     /// The fixing call begins a backup. QEMU's jobs run some time before libvirt's call returns, and then the guest can
     /// be thawed.
-    pub(super) backup: bool,
-    pub(super) limit: Duration,
+    pub(in crate::operation) backup: bool,
+    pub(in crate::operation) limit: Duration,
 }
 
 /// A point in time.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Fixed {
-    pub(super) at: SystemTime,
-    pub(super) freeze: Duration,
-    pub(super) pause: Duration,
-    pub(super) frozen: u32,
-    pub(super) consistency: Consistency,
+pub(in crate::operation) struct Fixed {
+    pub(in crate::operation) at: SystemTime,
+    pub(in crate::operation) freeze: Duration,
+    pub(in crate::operation) pause: Duration,
+    pub(in crate::operation) frozen: u32,
+    pub(in crate::operation) consistency: Consistency,
 }
 
 impl Window<'_> {
     /// Opens the window, runs `fix` in it with the deadline, closes it.
-    pub(super) fn run(&self, fix: impl FnOnce(Instant) -> Result<()>) -> Result<Fixed> {
+    pub(in crate::operation) fn run(&self, fix: impl FnOnce(Instant) -> Result<()>) -> Result<Fixed> {
         let guards = self.guards()?;
         if self.freeze {
             let seconds = self.limit.as_millis().div_ceil(1000);

@@ -13,22 +13,22 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Made, Output, Place};
 use crate::libvirt::xml::{DomainXml, external_snapshot};
 use crate::libvirt::{IoTune, State};
-use crate::operation::claim::Claim;
-use crate::operation::cloning;
-use crate::operation::journal::Journal;
-use crate::operation::offline;
-use crate::operation::preflight::{beside, staging};
-use crate::operation::procedure::{Procedure, Ties, Turn};
-use crate::operation::record::{Kind, Record, RecordedDisk};
-use crate::operation::shared::Shared;
+use crate::operation::course::procedure::{Procedure, Ties, Turn};
+use crate::operation::course::shared::Shared;
+use crate::operation::ownership::claim::Claim;
+use crate::operation::ownership::journal::Journal;
+use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
+use crate::operation::parts::cloning;
+use crate::operation::parts::offline;
+use crate::operation::parts::throttle::Brake;
+use crate::operation::parts::tracked::{End, Tracked};
+use crate::operation::parts::unnamed::Unnamed;
+use crate::operation::parts::window::{Fixed, Window};
+use crate::operation::plan::preflight::{beside, staging};
 use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::{Plan, Request};
 use crate::operation::state::{Goal, Image, Job, Mark};
-use crate::operation::throttle::Brake;
-use crate::operation::tracked::{End, Tracked};
 use crate::operation::types::{Method, Phase, Report};
-use crate::operation::unnamed::Unnamed;
-use crate::operation::window::{Fixed, Window};
 
 /// What is known of one disk.
 #[derive(Default)]

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use super::record::RecordedDisk;
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Made};
+use crate::operation::ownership::record::RecordedDisk;
 
 /// How much later one of two images must have been written to for the order to be certain: more than a mirror that has
 /// caught up lags behind.
@@ -15,7 +15,7 @@ const LATER: Duration = Duration::from_secs(1);
 
 /// What the guest wrote to the overlay goes into `base` (path, format), which becomes the disk again, with the element that
 /// it had at `home`, or as much of it as the definition tells.
-pub(super) fn commit(
+pub(in crate::operation) fn commit(
     guest: &Guest,
     disk: &RecordedDisk,
     overlay: &str,
@@ -36,7 +36,7 @@ pub(super) fn commit(
 }
 
 /// What the guest wrote to the overlay goes into `base`.
-pub(super) fn merge(overlay: &str, base: &str) -> Result<()> {
+pub(in crate::operation) fn merge(overlay: &str, base: &str) -> Result<()> {
     let shown = overlay.escape_debug().to_string();
     let (_, file) = Made::adopt(overlay)?;
     log::info!("committing '{shown}' into '{}'", base.escape_debug());
@@ -45,7 +45,7 @@ pub(super) fn merge(overlay: &str, base: &str) -> Result<()> {
 
 /// A definition that names the overlay names its base from now on: a libvirtd that dies behind a pivot may have changed the
 /// running domain alone.
-pub(super) fn name_base(
+pub(in crate::operation) fn name_base(
     guest: &Guest,
     disk: &RecordedDisk,
     overlay: &str,
@@ -70,7 +70,7 @@ fn was_written_later(path: &str, than: &str) -> bool {
 /// Of an overlay that no definition names, and of a domain whose QEMU is gone: whether the guest's last writes are in it, and
 /// not in `base`, which the definition names. libvirtd may have died between taking the snapshot and saying so. `off`: no other
 /// QEMU of the domain runs.
-pub(super) fn holds_last_writes(overlay: &str, base: &str, off: bool, what: &str) -> Result<bool> {
+pub(in crate::operation) fn holds_last_writes(overlay: &str, base: &str, off: bool, what: &str) -> Result<bool> {
     let shown = overlay.escape_debug().to_string();
     let (_, file) = Made::adopt(overlay)?;
     // One that was begun is no image yet, and the guest never had it.
@@ -94,7 +94,7 @@ pub(super) fn holds_last_writes(overlay: &str, base: &str, off: bool, what: &str
 
 /// QEMU ended about to pivot a copy that had caught up, from `before` to `behind` (path, format), and nobody saw whether it
 /// did: whether the guest's last writes are behind. Where both show the same it does not matter.
-pub(super) fn has_pivoted(before: (&str, &str), behind: (&str, &str), what: &str) -> Result<bool> {
+pub(in crate::operation) fn has_pivoted(before: (&str, &str), behind: (&str, &str), what: &str) -> Result<bool> {
     let shown = before.0.escape_debug().to_string();
     let (_, other) = Made::adopt(behind.0)?;
     if was_written_later(behind.0, before.0) {

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::convergence::{Convergence, Rates, Sample};
-use super::state::{Job, Remedy};
 use crate::libvirt::BlockJobInfo;
+use crate::operation::parts::convergence::{Convergence, Rates, Sample};
+use crate::operation::state::{Job, Remedy};
 
 /// Since when libvirt has shown a job that there is not: one that died as the job ended has never heard of the end when it is
 /// back.
@@ -37,7 +37,7 @@ const LOST_DOMAIN: &str = "the domain was shut off, destroyed or restarted";
 
 /// What a job was asked to do at its end.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(in crate::operation) enum End {
     Abort,
     Pivot,
     /// To be started again, write-blocking.
@@ -62,21 +62,21 @@ enum State {
 
 /// One block job of ours.
 #[derive(Debug, Default)]
-pub(super) struct Tracked {
+pub(in crate::operation) struct Tracked {
     state: State,
     /// The guest's writes wait for the copy.
-    pub(super) write_blocking: bool,
+    pub(in crate::operation) write_blocking: bool,
     gone: Gone,
     convergence: Convergence,
     /// Where it does not catch up with its guest.
     rates: Option<Rates>,
-    pub(super) done: u64,
-    pub(super) total: u64,
+    pub(in crate::operation) done: u64,
+    pub(in crate::operation) total: u64,
 }
 
 impl Tracked {
     /// It was started anew, or, where the start failed, was not.
-    pub(super) fn begin(&mut self, started: bool) {
+    pub(in crate::operation) fn begin(&mut self, started: bool) {
         let write_blocking = self.write_blocking;
         *self = Self {
             write_blocking,
@@ -85,7 +85,7 @@ impl Tracked {
     }
 
     /// As libvirt shows it.
-    pub(super) fn found(runs: bool) -> Self {
+    pub(in crate::operation) fn found(runs: bool) -> Self {
         let state = if runs {
             State::Running { ready: false }
         } else {
@@ -97,41 +97,41 @@ impl Tracked {
         }
     }
 
-    pub(super) fn is_started(&self) -> bool {
+    pub(in crate::operation) fn is_started(&self) -> bool {
         self.state != State::NotStarted
     }
 
     /// It ended, well or not.
-    pub(super) fn is_over(&self) -> bool {
+    pub(in crate::operation) fn is_over(&self) -> bool {
         matches!(self.state, State::Completed | State::Failed(_))
     }
 
-    pub(super) fn is_restarting(&self) -> bool {
+    pub(in crate::operation) fn is_restarting(&self) -> bool {
         self.state == State::Asked(End::Restart)
     }
 
-    pub(super) fn is_aborting(&self) -> bool {
+    pub(in crate::operation) fn is_aborting(&self) -> bool {
         self.state == State::Asked(End::Abort)
     }
 
-    pub(super) fn failure(&self) -> Option<&str> {
+    pub(in crate::operation) fn failure(&self) -> Option<&str> {
         match &self.state {
             State::Failed(reason) => Some(reason),
             _ => None,
         }
     }
 
-    pub(super) fn rates(&self) -> Option<Rates> {
+    pub(in crate::operation) fn rates(&self) -> Option<Rates> {
         self.rates
     }
 
     /// Whether libvirt has shown the job, which is `gone`, for too long.
-    pub(super) fn is_dead(&mut self, gone: bool) -> bool {
+    pub(in crate::operation) fn is_dead(&mut self, gone: bool) -> bool {
         self.gone.look(gone)
     }
 
     /// It runs. `watched` says whether it should be catching up now.
-    pub(super) fn runs(
+    pub(in crate::operation) fn runs(
         &mut self,
         info: Option<BlockJobInfo>,
         is_ready: bool,
@@ -160,7 +160,7 @@ impl Tracked {
     }
 
     /// It is not there any more, and the chain does not show that it was pivoted to. `reason` is why, where somebody said so.
-    pub(super) fn vanished(&mut self, reason: Option<String>) {
+    pub(in crate::operation) fn vanished(&mut self, reason: Option<String>) {
         let state = std::mem::take(&mut self.state);
         self.state = match (state, reason) {
             (State::Failed(reason) | State::Asked(End::GiveUp(reason)), _) | (_, Some(reason)) => State::Failed(reason),
@@ -175,36 +175,36 @@ impl Tracked {
         };
     }
 
-    pub(super) fn complete(&mut self) {
+    pub(in crate::operation) fn complete(&mut self) {
         self.state = State::Completed;
     }
 
-    pub(super) fn fail(&mut self, reason: impl Into<String>) {
+    pub(in crate::operation) fn fail(&mut self, reason: impl Into<String>) {
         self.state = State::Failed(reason.into());
     }
 
     /// Its domain is gone, and so is it.
-    pub(super) fn lost_domain(&mut self) {
+    pub(in crate::operation) fn lost_domain(&mut self) {
         if self.is_started() && !self.is_over() {
             self.fail(LOST_DOMAIN);
         }
     }
 
     /// It was asked to end.
-    pub(super) fn ask(&mut self, end: End) {
+    pub(in crate::operation) fn ask(&mut self, end: End) {
         if !self.is_over() {
             self.state = State::Asked(end);
         }
     }
 
     /// It was asked to end, because as a `kind` it does not catch up.
-    pub(super) fn give_up(&mut self, kind: &str) {
+    pub(in crate::operation) fn give_up(&mut self, kind: &str) {
         let reason = self.rates.map(|rates| does_not_catch_up(kind, rates));
         self.ask(reason.map_or(End::Abort, End::GiveUp));
     }
 
     /// It was given better conditions.
-    pub(super) fn watch_anew(&mut self) {
+    pub(in crate::operation) fn watch_anew(&mut self) {
         self.convergence.restart();
         self.rates = None;
     }
@@ -239,12 +239,12 @@ impl Tracked {
     }
 
     /// As an active commit, which has no write-blocking mode.
-    pub(super) fn commit_job(&self, may_throttle: bool) -> Job {
+    pub(in crate::operation) fn commit_job(&self, may_throttle: bool) -> Job {
         self.job_or_stuck(Remedy::choose(false, false, may_throttle))
     }
 
     /// As a copy. One that is to be finished is ready only once it is drained.
-    pub(super) fn copy_job(&self, remedy: Remedy, finish: bool) -> Job {
+    pub(in crate::operation) fn copy_job(&self, remedy: Remedy, finish: bool) -> Job {
         match self.job_or_stuck(remedy) {
             Job::Ready if finish && !is_drained(self.remainder()) => Job::Running,
             job => job,
@@ -252,11 +252,11 @@ impl Tracked {
     }
 }
 
-pub(super) fn is_drained(remainder: u64) -> bool {
+pub(in crate::operation) fn is_drained(remainder: u64) -> bool {
     remainder <= DRAINED
 }
 
-pub(super) fn does_not_catch_up(job: &str, rates: Rates) -> String {
+pub(in crate::operation) fn does_not_catch_up(job: &str, rates: Rates) -> String {
     format!(
         "the {job} does not catch up: the guest dirties {} KiB/s and {} KiB/s are copied",
         rates.dirtied >> 10,

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use xmltree::{Element, XMLNode};
 
-use super::owner::Owner;
-use super::record::new_id;
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::xml::to_text;
+use crate::operation::ownership::owner::Owner;
+use crate::operation::ownership::record::new_id;
 
 const NAMESPACE: &str = "urn:livedisk:claim:";
 /// Longer than anybody holds a claim.
@@ -37,7 +37,7 @@ struct Note {
 }
 
 /// Takes away the claims of the dead where nobody comes who takes one.
-pub(super) fn sweep(guest: &Guest) -> Result<()> {
+pub(in crate::operation) fn sweep(guest: &Guest) -> Result<()> {
     let config = guest.get_config(!guest.is_active()?)?;
     if config.metadata.iter().flatten().any(|element| id_of(element).is_some()) {
         drop(Claim::take(guest)?);
@@ -46,14 +46,14 @@ pub(super) fn sweep(guest: &Guest) -> Result<()> {
 }
 
 /// While it lives, no other process begins, attaches to or recovers an operation of the domain.
-pub(super) struct Claim<'a> {
+pub(in crate::operation) struct Claim<'a> {
     guest: &'a Guest,
     id: String,
     live: bool,
 }
 
 impl<'a> Claim<'a> {
-    pub(super) fn take(guest: &'a Guest) -> Result<Self> {
+    pub(in crate::operation) fn take(guest: &'a Guest) -> Result<Self> {
         let claim = Self {
             guest,
             id: new_id()?,

@@ -4,14 +4,14 @@
 use std::fmt::Debug;
 use std::time::Instant;
 
-use super::journal::Journal;
-use super::procedure::{Procedure, Turn, words};
-use super::state::Goal;
-use super::types::{Phase, Report};
 use crate::driver::Guest;
 use crate::error::{Error, Result};
+use crate::operation::course::procedure::{Procedure, Turn, words};
+use crate::operation::ownership::journal::Journal;
+use crate::operation::state::Goal;
+use crate::operation::types::{Phase, Report};
 
-pub(super) struct Course<P: Procedure> {
+pub(in crate::operation) struct Course<P: Procedure> {
     procedure: P,
     seen: P::Observed,
     goal: Goal,
@@ -22,7 +22,7 @@ pub(super) struct Course<P: Procedure> {
 
 impl<P: Procedure> Course<P> {
     /// Of a procedure that was begun, or was resumed from what was `seen`.
-    pub(super) fn new(procedure: P, seen: P::Observed) -> Self {
+    pub(in crate::operation) fn new(procedure: P, seen: P::Observed) -> Self {
         Self {
             procedure,
             seen,
@@ -46,7 +46,7 @@ impl<P: Procedure> Course<P> {
 }
 
 /// A course as the loop sees it.
-pub(super) trait Run: Send {
+pub(in crate::operation) trait Run: Send {
     /// Observes the world and decides the next step towards the goal.
     fn look(&mut self, goal: Goal) -> Result<Turn<Error>>;
 

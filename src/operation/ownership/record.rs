@@ -8,13 +8,13 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use xmltree::{Element, XMLNode};
 
-use super::owner::Owner;
-use super::state::Mark;
-use super::types::Method;
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{Destination, Made};
 use crate::libvirt::xml::{DomainXml, attribute, to_text};
+use crate::operation::ownership::owner::Owner;
+use crate::operation::state::Mark;
+use crate::operation::types::Method;
 
 /// Every operation's namespace begins so and ends in the operation's id.
 const NAMESPACE: &str = "urn:livedisk:operation:";
@@ -187,7 +187,7 @@ impl Record {
 }
 
 /// A fresh id from the kernel.
-pub(super) fn new_id() -> Result<String> {
+pub(in crate::operation) fn new_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/uuid";
     std::fs::read_to_string(path)
         .map(|id| id.trim().to_owned())

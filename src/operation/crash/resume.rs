@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Which procedure a record is of.
+
+use std::sync::Arc;
+
+use crate::driver::Guest;
+use crate::error::Result;
+use crate::operation::course::procedure::Procedure;
+use crate::operation::course::run::{Course, Run};
+use crate::operation::course::shared::Shared;
+use crate::operation::migrate;
+use crate::operation::ownership::journal::Journal;
+use crate::operation::ownership::record::Kind;
+use crate::operation::snapshot::{self, clone};
+use crate::operation::types::Method;
+
+/// An operation as its record and the world show it.
+pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared: &Arc<Shared>) -> Result<Box<dyn Run>> {
+    fn course<P: Procedure + 'static>(
+        guest: &Arc<Guest>,
+        journal: Journal,
+        shared: &Arc<Shared>,
+    ) -> Result<Box<dyn Run>> {
+        let (procedure, seen) = P::resume(guest, journal, Arc::clone(shared))?;
+        Ok(Box::new(Course::new(procedure, seen)))
+    }
+    let record = journal.read();
+    match record.kind {
+        Kind::Snapshot if record.method == Method::Clone => course::<clone::engine::Engine>(guest, journal, shared),
+        Kind::Snapshot => course::<snapshot::engine::Engine>(guest, journal, shared),
+        Kind::Migration => course::<migrate::engine::Engine>(guest, journal, shared),
+    }
+}

@@ -66,8 +66,6 @@ pub(in crate::operation) struct Engine {
     commit: Tracked,
     limited: bool,
     brake: Brake,
-    /// What a throttled disk is given back.
-    unthrottled: Option<IoTune>,
     verified: bool,
     source_deleted: bool,
     moved_at: Option<SystemTime>,
@@ -131,7 +129,6 @@ impl Engine {
             destination_overlay_path: beside(plan.destination_path(), &id, "destination"),
             limited: plan.bandwidth > 0,
             brake: Brake::default(),
-            unthrottled: None,
             overlay: None,
             destination_overlay: None,
             stale: Stale::default(),
@@ -376,14 +373,10 @@ impl Engine {
 
     fn throttle(&mut self) -> Result<()> {
         let rates = self.copy.rates().or(self.commit.rates()).unwrap_or_default();
-        let mut brake = std::mem::take(&mut self.brake);
-        let guest = Arc::clone(&self.plan.guest);
-        let target = self.plan.target.clone();
-        let tightened = brake.tighten(&guest, &target, rates, |before| {
-            self.unthrottled = Some(before);
-            self.write_record(self.ties.journal.mark())
-        });
-        self.brake = brake;
+        if self.brake.look(&self.plan.guest.get_block_device(&self.plan.target))? {
+            self.write_record(self.ties.journal.mark())?;
+        }
+        let tightened = self.brake.tighten(&self.plan.guest, &self.plan.target, rates);
         self.tell_throttle();
         tightened?;
         self.copy.watch_anew();
@@ -394,7 +387,6 @@ impl Engine {
     fn unthrottle(&mut self) -> Result<()> {
         self.brake.release()?;
         self.tell_throttle();
-        self.unthrottled = None;
         self.write_record(self.ties.journal.mark())
     }
 
@@ -414,7 +406,7 @@ impl Engine {
             moved_at: self.moved_at.or((mark == Mark::Fixing).then(SystemTime::now)),
             cloned: self.clone_progress,
             copied: (self.copy.done, self.copy.total),
-            throttled: self.unthrottled.clone(),
+            throttled: self.brake.before().cloned(),
             nodes: self.nodes.clone(),
             home: self.home.clone(),
             handed_over: self.handed_over.clone(),
@@ -876,7 +868,6 @@ impl Procedure for Engine {
         engine.find_destination(recorded, record.mark)?;
         let chain = engine.find_jobs()?;
         if let (Some(before), true) = (details.throttled, record.live && engine.ties.journal.is_owned()) {
-            engine.unthrottled = Some(before.clone());
             engine.brake = Brake::found(guest, &engine.plan.target, before);
         }
         let is_before = record.mark == Mark::Begun && record.back.is_none();

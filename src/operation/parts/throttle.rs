@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::driver::Guest;
+use crate::driver::{BlockDevice, Guest};
 use crate::error::{ErrorCode, Result};
 use crate::libvirt::IoTune;
 use crate::operation::parts::convergence::Rates;
@@ -16,6 +16,8 @@ const FLOOR: u64 = 64 << 10;
 #[derive(Default)]
 pub(in crate::operation) struct Brake {
     throttle: Option<Throttle>,
+    /// What the disk is given back.
+    before: Option<IoTune>,
     /// libvirt would not throttle the disk.
     refused: bool,
 }
@@ -26,14 +28,20 @@ impl Brake {
         let throttle = Throttle {
             guest: Arc::clone(guest),
             target: target.to_owned(),
-            before,
+            before: before.clone(),
             limit: FLOOR,
             restored: false,
         };
         Self {
             throttle: Some(throttle),
+            before: Some(before),
             refused: false,
         }
+    }
+
+    /// For the record: the disk is throttled, or about to be, and these limits are its own.
+    pub(in crate::operation) fn before(&self) -> Option<&IoTune> {
+        self.before.as_ref()
     }
 
     pub(in crate::operation) fn is_on(&self) -> bool {
@@ -49,22 +57,24 @@ impl Brake {
         self.throttle.as_ref().map_or(0, |throttle| throttle.limit)
     }
 
-    /// Throttles, or throttles more. `record` is told what the disk is to be given back before anything is set, because
-    /// whoever takes the operation up from its record gives it back.
-    pub(in crate::operation) fn tighten(
-        &mut self,
-        guest: &Arc<Guest>,
-        target: &str,
-        rates: Rates,
-        record: impl FnOnce(IoTune) -> Result<()>,
-    ) -> Result<()> {
-        let tightened = match &mut self.throttle {
-            Some(throttle) => throttle.tighten(),
-            None => {
-                let before = guest.get_block_device(target).get_io_tune()?;
-                record(before.clone())?;
+    /// Reads what the disk is to be given back. True where that is new: it is recorded before anything is set, because whoever
+    /// resumes the operation from its record gives it back.
+    pub(in crate::operation) fn look(&mut self, device: &BlockDevice<'_>) -> Result<bool> {
+        if self.throttle.is_some() {
+            return Ok(false);
+        }
+        self.before = Some(device.get_io_tune()?);
+        Ok(true)
+    }
+
+    /// Throttles, or throttles more.
+    pub(in crate::operation) fn tighten(&mut self, guest: &Arc<Guest>, target: &str, rates: Rates) -> Result<()> {
+        let tightened = match (&mut self.throttle, self.before.clone()) {
+            (Some(throttle), _) => throttle.tighten(),
+            (None, Some(before)) => {
                 Throttle::start(guest, target, before, rates).map(|throttle| self.throttle = Some(throttle))
             }
+            (None, None) => Ok(()),
         };
         match tightened {
             Err(error) if error.code() != ErrorCode::NoConnection => {
@@ -81,7 +91,7 @@ impl Brake {
         if let Some(throttle) = &mut self.throttle {
             throttle.restore()?;
         }
-        self.throttle = None;
+        (self.throttle, self.before) = (None, None);
         Ok(())
     }
 

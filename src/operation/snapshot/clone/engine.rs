@@ -45,8 +45,6 @@ struct Cloning {
     progress: (u64, u64),
     commit: Tracked,
     brake: Brake,
-    /// What a throttled disk is given back.
-    unthrottled: Option<IoTune>,
 }
 
 /// What the record keeps for whoever takes the operation up.
@@ -115,7 +113,7 @@ impl Engine {
         };
         let is_there = made.is_some() || (planned.place != Place::Free && record.mark != Mark::Begun);
         let output = is_there.then(|| Output::reopen(&planned.destination, &planned.place, &planned.format, made));
-        let brake = match known.throttled.clone() {
+        let brake = match known.throttled {
             Some(before) if record.live && self.ties.journal.is_owned() => {
                 Brake::found(&self.plan.guest, &planned.target, before)
             }
@@ -125,7 +123,6 @@ impl Engine {
         disk.overlay = Made::find(&disk.overlay_path);
         disk.cloned = record.mark == Mark::Fixed;
         disk.progress = known.progress;
-        disk.unthrottled = known.throttled;
         (disk.output, disk.brake) = (output.flatten(), brake);
     }
 
@@ -250,7 +247,7 @@ impl Engine {
     fn write_record(&mut self, mark: Mark) -> Result<()> {
         let disks = self.disks.iter().map(|disk| DiskDetails {
             progress: disk.progress,
-            throttled: disk.unthrottled.clone(),
+            throttled: disk.brake.before().cloned(),
         });
         let details = Details {
             request: self.plan.request.clone(),
@@ -436,14 +433,12 @@ impl Engine {
 
     fn throttle(&mut self, index: usize) -> Result<()> {
         let rates = self.disks[index].commit.rates().unwrap_or_default();
-        let mut brake = std::mem::take(&mut self.disks[index].brake);
-        let guest = Arc::clone(&self.plan.guest);
-        let target = self.plan.disks[index].target.clone();
-        let tightened = brake.tighten(&guest, &target, rates, |before| {
-            self.disks[index].unthrottled = Some(before);
-            self.write_record(self.ties.journal.mark())
-        });
-        self.disks[index].brake = brake;
+        let device = self.plan.guest.get_block_device(&self.plan.disks[index].target);
+        if self.disks[index].brake.look(&device)? {
+            self.write_record(self.ties.journal.mark())?;
+        }
+        let (guest, target) = (&self.plan.guest, &self.plan.disks[index].target);
+        let tightened = self.disks[index].brake.tighten(guest, target, rates);
         self.tell_throttle();
         tightened?;
         self.disks[index].commit.watch_anew();
@@ -453,7 +448,6 @@ impl Engine {
     fn unthrottle(&mut self, index: usize) -> Result<()> {
         self.disks[index].brake.release()?;
         self.tell_throttle();
-        self.disks[index].unthrottled = None;
         self.write_record(self.ties.journal.mark())
     }
 

@@ -38,7 +38,7 @@ pub extern "C" fn livedisk_version() -> *const c_char {
 ///
 /// @param uri    libvirt URI; NULL is libvirt's own default
 /// @param flags  LIVEDISK_OPEN_RUN_EVENT_LOOP or LIVEDISK_OPEN_USE_EVENTS; with neither, livedisk polls libvirt at an
-///               adaptive interval, and the reason of a failed copy is told less well. qemu:///embed needs one of them.
+///               adaptive interval, and QEMU's reason for a failed copy may be missing. qemu:///embed needs one of them.
 /// @param out    receives the connection, owned by the caller: end it with livedisk_close()
 /// @param error  receives the error, owned by the caller; may be NULL
 /// @return LIVEDISK_OK, or
@@ -68,8 +68,8 @@ pub unsafe extern "C" fn livedisk_open(
     }
 }
 
-/// Opens a connection over one that the caller has. One reference of it is taken (virConnectRef), and given back by
-/// livedisk_close() and by the last operation that uses it.
+/// Opens a connection over one that the caller has. livedisk takes one reference (virConnectRef) and
+/// releases it in livedisk_close() or with the last operation that uses it, whichever is later.
 ///
 /// @param vir_connect  a virConnectPtr with write access
 /// @param flags        as for livedisk_open()
@@ -109,7 +109,7 @@ pub unsafe extern "C" fn livedisk_open_from(
     }
 }
 
-/// Ends the use of a connection. Operations that were started on it go on and keep what they need of it.
+/// Closes a connection. Operations that were started on it continue and keep what they need of it.
 ///
 /// @param connection  the connection; NULL is fine
 ///

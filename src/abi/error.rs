@@ -22,7 +22,7 @@ pub(super) unsafe fn deliver(failure: Error, error: *mut *mut livedisk_error) ->
     if !error.is_null() {
         let object = Box::new(livedisk_error {
             code,
-            // A NUL cannot come from libvirt or the file system; if it did, the text up to it would still be told.
+            // A NUL cannot come from libvirt or the file system; if it did, the text up to it would still be reported.
             message: CString::new(failure.message().replace('\0', " ")).unwrap_or_default(),
             libvirt_code: failure.libvirt_code(),
         });
@@ -63,10 +63,10 @@ pub unsafe extern "C" fn livedisk_error_message(error: *const livedisk_error) ->
     unsafe { error.as_ref() }.map_or(NOTHING.as_ptr(), |error| error.message.as_ptr())
 }
 
-/// libvirt's own virErrorNumber behind the error.
+/// libvirt's own virErrorNumber that caused the error.
 ///
 /// @param error  the error; NULL is no error
-/// @return the number, 0 where libvirt did not fail
+/// @return the number, 0 if libvirt did not fail
 ///
 /// Any thread.
 ///

@@ -11,7 +11,7 @@ use crate::error::Result;
 /// A struct of the header that callers fill in.
 ///
 /// # Safety
-/// All-zero bytes are a valid value, and `ENDS` are the offsets behind each field.
+/// All-zero bytes are a valid value, and `ENDS` are the offsets after each field.
 pub(super) unsafe trait Input: Copy {
     const NAME: &'static str;
     const ENDS: &'static [usize];
@@ -31,7 +31,7 @@ macro_rules! input {
 pub(super) use input;
 
 /// Copies a struct of `size` bytes, as openat2(2) does: a short one is extended with zeros, and what a longer one has
-/// behind the end must be zero.
+/// after the end must be zero.
 ///
 /// # Safety
 /// `pointer` is null or points to `size` readable bytes.

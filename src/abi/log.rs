@@ -57,10 +57,10 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Sets who is told what livedisk does, for the whole process; replaces the one before.
+/// Sets the callback that receives log lines, for the whole process. It replaces the previous one.
 ///
-/// When the call returns, the callback set before does not run any more and never will. Callbacks come one at a time,
-/// from any thread, also from livedisk's own. A callback must not block for long, and what livedisk would log because
+/// When the call returns, the previous callback is not running and never will again. Callbacks come one at a time, from any
+/// thread, including livedisk's own. A callback must not block for long, and what livedisk would log because
 /// of a call made within it is dropped.
 ///
 /// @param callback  the function, NULL for none

@@ -33,7 +33,7 @@ impl<T> Handle<T> {
         }
     }
 
-    /// Runs a call on the handle. After a panic it refuses, because nobody knows what state it is in.
+    /// Runs a call on the handle. After a panic it refuses, because its state is unknown.
     fn call<R>(&self, call: impl FnOnce(&T) -> Result<R>) -> Result<R> {
         if self.broken.load(Ordering::SeqCst) {
             return Err(internal(
@@ -55,7 +55,7 @@ fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorCode::InvalidArgument, message)
 }
 
-/// The frame of every call: no panic crosses it, and a failure is told by code and, where wanted, by object.
+/// The frame of every call: no panic crosses it, and a failure is reported by code and, where wanted, by object.
 ///
 /// # Safety
 /// `error` is null or writable.

@@ -11,7 +11,7 @@ use super::{Handle, frame, input, invalid};
 use crate::error::Result;
 use crate::operation::Operation;
 
-/// An operation on a running guest. It goes on by itself; the handle watches and steers it. Made by
+/// An operation on a running guest. It runs by itself; the handle watches and controls it. Made by
 /// livedisk_start_live_snapshot(), livedisk_migrate_disk() or livedisk_attach(), ended by livedisk_operation_free(). Any
 /// thread, several at once.
 pub struct livedisk_operation {
@@ -36,16 +36,16 @@ unsafe fn operation<'a>(operation: *const livedisk_operation) -> Result<&'a live
         .ok_or_else(|| invalid("operation is NULL; pass one from a start call or livedisk_attach()"))
 }
 
-/// Waits until the phase changes or there is progress that no poll has shown, and says what the operation last saw. No
-/// libvirt call is made on the caller's thread. In a final phase it returns at once; why an operation failed is told by
-/// livedisk_finish().
+/// Waits until the phase changes or there is progress that no poll has shown, and reports what the operation last saw. It
+/// makes no libvirt call on the caller's thread. In a final phase it returns at once; livedisk_finish() reports why an
+/// operation failed.
 ///
 /// @param operation      the operation
 /// @param timeout_ms     milliseconds to wait at most; 0: not at all; -1: for ever
 /// @param progress       is filled; NULL with size 0 if not wanted
 /// @param progress_size  sizeof(struct livedisk_progress)
 /// @param error          receives the error, owned by the caller; may be NULL
-/// @return LIVEDISK_OK, also when the time was over and nothing new came, or
+/// @return LIVEDISK_OK, also when the time passed without news, or
 ///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call), LIVEDISK_ERR_INTERNAL (free the handle)
 ///
 /// Any phase, any thread. livedisk_cancel() from another thread ends the wait.
@@ -91,7 +91,7 @@ pub unsafe extern "C" fn livedisk_operation_fd(operation: *const livedisk_operat
         .unwrap_or(-1)
 }
 
-/// Waits for READY if need be, completes the operation, and reports. Once DONE it reports the same again.
+/// Waits for READY if necessary, completes the operation, and reports. Once DONE it gives the same report again.
 ///
 /// @param operation    the operation
 /// @param timeout_ms   milliseconds to wait at most; 0: not at all, the operation completes by itself; -1: for ever
@@ -100,9 +100,9 @@ pub unsafe extern "C" fn livedisk_operation_fd(operation: *const livedisk_operat
 /// @param error        receives the error, owned by the caller; may be NULL
 /// @return LIVEDISK_OK, or
 ///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
-///         LIVEDISK_ERR_TIMEOUT (the operation goes on towards its end: call again, or cancel),
-///         LIVEDISK_ERR_CANCELLED (it was cancelled and taken back),
-///         or what made the operation fail, with everything taken back: LIVEDISK_ERR_DOMAIN_STATE, LIVEDISK_ERR_FREEZE,
+///         LIVEDISK_ERR_TIMEOUT (the operation continues to its end: call again, or cancel),
+///         LIVEDISK_ERR_CANCELLED (it was cancelled and rolled back),
+///         or what made the operation fail, after it was rolled back: LIVEDISK_ERR_DOMAIN_STATE, LIVEDISK_ERR_FREEZE,
 ///         LIVEDISK_ERR_DESTINATION, LIVEDISK_ERR_NO_SPACE, LIVEDISK_ERR_PERMISSION, LIVEDISK_ERR_JOB_FAILED,
 ///         LIVEDISK_ERR_VERIFY, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_IO, LIVEDISK_ERR_INTERNAL
 ///         (see the message for what to do, then start again)
@@ -132,16 +132,15 @@ pub unsafe extern "C" fn livedisk_finish(
     }
 }
 
-/// Takes everything back and waits until that is done: jobs ended, guest thawed, disk chain and definition as before,
-/// files that the operation made removed, nothing else touched. An operation that is cancelled or failed is taken back
-/// already.
+/// Rolls the operation back and waits until that is done: jobs ended, guest thawed, disk chain and definition as before, files
+/// that the operation made removed, nothing else touched. An operation that was cancelled or failed is rolled back already.
 ///
 /// @param operation  the operation
 /// @param error      receives the error, owned by the caller; may be NULL
 /// @return LIVEDISK_OK, or
 ///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
 ///         LIVEDISK_ERR_NO_OPERATION (it was complete: its images are yours to remove),
-///         or what could not be taken back (the message says what is left and where)
+///         or what could not be rolled back (the message says what is left and where)
 ///
 /// Any phase, any thread; it ends a livedisk_poll() or livedisk_finish() that waits.
 ///
@@ -158,10 +157,9 @@ pub unsafe extern "C" fn livedisk_cancel(operation: *mut livedisk_operation, err
     }
 }
 
-/// Lets go of an operation: nothing is pivoted and nothing aborted. What QEMU does goes on, and the operation's record
-/// stays with the domain: livedisk_attach() takes it up, livedisk_recover() settles it, and until then a start call on the
-/// domain says BUSY. If the operation is in the
-/// freeze window, the call returns behind the thaw.
+/// Frees an operation's handle: nothing is pivoted and nothing aborted. QEMU's jobs continue, and the operation's record stays
+/// with the domain: livedisk_attach() resumes it, livedisk_recover() cleans up, and until then a start call on the domain
+/// returns BUSY. If the operation is in the freeze window, the call returns after the thaw.
 ///
 /// @param operation  the operation; NULL is fine
 ///
@@ -177,9 +175,9 @@ pub unsafe extern "C" fn livedisk_operation_free(operation: *mut livedisk_operat
     }
 }
 
-/// Takes a running operation of a domain up again, after the process that ran it has ended, or after
-/// livedisk_operation_free(). Progress and finish go on as if nothing had happened; AUTO_FINISH and its like still hold. An
-/// operation that was being taken back goes on being taken back.
+/// Resumes a running operation of a domain after the process that ran it has ended, or after livedisk_operation_free().
+/// Progress and finish work as if nothing had happened; AUTO_FINISH and the other flags still hold. An operation that was being
+/// rolled back continues to be rolled back.
 ///
 /// @param connection  from livedisk_open() or livedisk_open_from()
 /// @param domain      name or UUID of a domain
@@ -191,7 +189,7 @@ pub unsafe extern "C" fn livedisk_operation_free(operation: *mut livedisk_operat
 ///         LIVEDISK_ERR_NO_DOMAIN,
 ///         LIVEDISK_ERR_NO_OPERATION (the disk has none),
 ///         LIVEDISK_ERR_BUSY (another process runs it; the message says which),
-///         LIVEDISK_ERR_DOMAIN_STATE (the domain is off: livedisk_recover() settles what is left),
+///         LIVEDISK_ERR_DOMAIN_STATE (the domain is off: livedisk_recover() cleans up),
 ///         LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
 ///
 /// Any thread.
@@ -220,16 +218,16 @@ pub unsafe extern "C" fn livedisk_attach(
     }
 }
 
-/// Settles what processes that have ended left on a domain, running or not: thaws what they froze, completes what is past
-/// its point of no return, takes back the rest. Operations that somebody runs are left alone, so it is safe at any time,
-/// and again. The log says what was found and done.
+/// Cleans up what processes that have ended left on a domain, running or not: thaws what they froze, completes what is past its
+/// point of no return, rolls back the rest. Operations whose process lives are left alone, so it is safe at any time, and
+/// repeatedly. The log says what was found and done.
 ///
 /// @param connection     from livedisk_open() or livedisk_open_from()
 /// @param domain         name or UUID; NULL: all domains
 /// @param recovery       is filled; NULL with size 0 if not wanted
 /// @param recovery_size  sizeof(struct livedisk_recovery)
 /// @param error          receives the error, owned by the caller; may be NULL
-/// @return LIVEDISK_OK, also where an operation could not be settled: see `failed`; or
+/// @return LIVEDISK_OK, also where an operation could not be resolved: see `failed`; or
 ///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
 ///         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
 ///

@@ -7,28 +7,28 @@ use super::invalid;
 use crate::error::Result;
 use crate::operation::{Progress, Recovery, Report};
 
-/// How far an operation is. Filled by livedisk_poll().
+/// The progress of an operation. Filled by livedisk_poll().
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct livedisk_progress {
-    /// One of LIVEDISK_PHASE_*; it never goes back.
+    /// One of LIVEDISK_PHASE_*; never an earlier one than before.
     pub phase: i32,
-    /// Steps that are behind.
+    /// Steps completed.
     pub step: i32,
-    /// Steps that there are.
+    /// Steps in total.
     pub step_count: i32,
     /// 0.
     pub reserved: i32,
     /// Bytes copied, over all disks.
     pub bytes_done: u64,
-    /// Bytes to copy as far as known now; a guest that writes makes it grow.
+    /// Bytes to copy as far as known now; it grows while the guest writes.
     pub bytes_total: u64,
-    /// The rate of late.
+    /// Current transfer rate, bytes per second.
     pub bytes_per_second: u64,
     /// Nanoseconds since the start.
     pub elapsed_ns: u64,
-    /// Bytes per second that the guest may write to the disk for as long as its job cannot keep up with it (migrations,
-    /// and snapshots by CLONE); 0: as always.
+    /// Bytes per second to which the guest's writes to the disk are throttled while its job cannot keep up (migrations, and
+    /// snapshots by CLONE); 0: not throttled.
     pub guest_write_limit: u64,
 }
 
@@ -36,7 +36,7 @@ pub struct livedisk_progress {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct livedisk_report {
-    /// The method taken, one of LIVEDISK_METHOD_*.
+    /// The method used, one of LIVEDISK_METHOD_*.
     pub method: i32,
     /// What the images can be relied on for, one of LIVEDISK_CONSISTENCY_*.
     pub consistency: i32,
@@ -44,12 +44,12 @@ pub struct livedisk_report {
     pub filesystems_frozen: u32,
     /// How many disks were copied.
     pub disk_count: u32,
-    /// The content is that of this moment, in nanoseconds of CLOCK_REALTIME: whatever the guest was told is written
-    /// before it is in the images. Without a freeze they may hold a little more. 0 for a dry run.
+    /// The images have the content of this moment, in nanoseconds of CLOCK_REALTIME: every write that was acknowledged to the
+    /// guest before it is in them. Without a freeze they may hold a little more. 0 for a dry run.
     pub point_in_time_ns: i64,
-    /// Nanoseconds from the freeze request sent to the thaw answered; 0: not frozen.
+    /// Nanoseconds from sending the freeze request to the answer to the thaw; 0: not frozen.
     pub freeze_ns: u64,
-    /// Nanoseconds for which the vCPUs were paused to give several mirrors one point in time; 0: not.
+    /// Nanoseconds for which the vCPUs were paused to give several mirrors one point in time; 0: not paused.
     pub pause_ns: u64,
     /// Bytes copied, over all disks.
     pub bytes_copied: u64,
@@ -61,15 +61,15 @@ pub struct livedisk_report {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct livedisk_recovery {
-    /// Domains that had something left to settle.
+    /// Domains on which something was left to clean up.
     pub domains: u32,
     /// Guests thawed.
     pub thawed: u32,
     /// Operations completed, because they had passed their point of no return.
     pub completed: u32,
-    /// Operations taken back.
+    /// Operations rolled back.
     pub taken_back: u32,
-    /// Operations that could not be settled; the log says why.
+    /// Operations that could not be resolved; the log says why.
     pub failed: u32,
     /// 0.
     pub reserved: u32,
@@ -105,7 +105,7 @@ impl Room {
         })
     }
 
-    /// Writes as much as there is room for, and zeros behind the end of what this livedisk knows.
+    /// Writes as much as there is room for, and zeros after the end of what this livedisk knows.
     ///
     /// # Safety
     /// The pointer and size that the room was made of are writable.

@@ -14,9 +14,9 @@ use super::{frame, invalid};
 use crate::error::Result;
 use crate::operation::{CloneCallback, CloneMethod, Method, MigrateOptions, Quiesce, SnapshotDisk, SnapshotOptions};
 
-/// Clones `source`, which nobody writes to meanwhile, to `destination`, where there is nothing yet unless it was to be
-/// reused; returns 0, or anything else for a failure. It may run for hours. For a snapshot without SHALLOW what it makes
-/// must be standalone, in the destination's format, and of exactly the disk's virtual size.
+/// Clones `source`, which does not change meanwhile, to `destination`, which does not exist unless it is to be reused.
+/// Returns 0, or anything else for a failure. It may run for hours. For a snapshot without SHALLOW its result must be
+/// standalone, in the destination's format, and of exactly the disk's virtual size.
 pub type livedisk_clone_callback =
     Option<unsafe extern "C" fn(source: *const c_char, destination: *const c_char, data: *mut c_void) -> i32>;
 
@@ -36,13 +36,13 @@ pub struct livedisk_snapshot_disk {
     pub reserved: [u64; 4],
 }
 
-/// What a live snapshot is asked for. Zero-initialise it, then set what you want.
+/// Options of a live snapshot. Zero-initialise it, then set what you want.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct livedisk_snapshot_options {
-    /// The disks, each once; all get one point in time.
+    /// The disks, each once. All get one point in time.
     pub disks: *const livedisk_snapshot_disk,
-    /// How many.
+    /// Number of disks.
     pub disk_count: usize,
     /// LIVEDISK_METHOD_*.
     pub method: i32,
@@ -58,24 +58,24 @@ pub struct livedisk_snapshot_options {
     pub checkpoint: *const c_char,
     /// BACKUP: only what changed since this checkpoint. Not supported yet: NULL.
     pub since: *const c_char,
-    /// CLONE: how, LIVEDISK_CLONE_*.
+    /// CLONE: how to clone, LIVEDISK_CLONE_*.
     pub clone: i32,
     /// Zero.
     pub reserved: u32,
-    /// CLONE with LIVEDISK_CLONE_CALLBACK: the function. It is called once a disk, from another thread, until the
-    /// operation is in a final phase.
+    /// CLONE with LIVEDISK_CLONE_CALLBACK: the function. It is called once for each disk, from another thread, until
+    /// the operation is in a final phase.
     pub clone_callback: livedisk_clone_callback,
-    /// Passed to it as it is.
+    /// Passed to it unchanged.
     pub clone_data: *mut c_void,
 }
 
-/// What a migration is asked for. Zero-initialise it, then set what you want.
+/// Options of a migration. Zero-initialise it, then set what you want.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct livedisk_migrate_options {
     /// The disk target, such as "vda".
     pub target: *const c_char,
-    /// Where the disk is to move: a path, or an nbd:// or nbd+unix:// URI.
+    /// Where the disk moves: a path, or an nbd:// or nbd+unix:// URI.
     pub destination: *const c_char,
     /// "qcow2" or "raw"; NULL: the disk's own.
     pub format: *const c_char,
@@ -91,7 +91,7 @@ pub struct livedisk_migrate_options {
     pub bandwidth: u64,
     /// With LIVEDISK_CLONE_CALLBACK: the function.
     pub clone_callback: livedisk_clone_callback,
-    /// Passed to it as it is.
+    /// Passed to it unchanged.
     pub clone_data: *mut c_void,
 }
 
@@ -104,30 +104,34 @@ input!(livedisk_migrate_options,
     target: *const c_char, destination: *const c_char, format: *const c_char, method: i32, clone: i32, flags: u32,
     reserved: u32, bandwidth: u64, clone_callback: livedisk_clone_callback, clone_data: *mut c_void);
 
-/// Starts a live snapshot of a running guest: its disks become standalone images, all of one point in time, with its
-/// file systems frozen only for the moment that fixes it. Returns as soon as the operation runs; it goes on whether or
-/// not it is polled. Whatever can be found out beforehand is, and then nothing was changed.
+/// Starts a live snapshot of a running guest. Its disks become standalone images of one point in time, and its file systems are
+/// frozen only while that point is fixed. Returns as soon as the operation runs; it runs whether or not it is polled. Whatever
+/// can be checked beforehand is checked, and a call that fails has changed nothing.
 ///
-/// With MIRROR (virDomainBlockCopy; the content is that of livedisk_finish()) a destination that fails or hangs never
-/// reaches the guest. BACKUP (virDomainBackupBegin; the content is that of the start) lets the guest's writes wait for the
-/// destination, and gives the guest I/O errors if it fails, or if the source cannot be read. CLONE (the content is that of
-/// the start) takes one external snapshot of all disks (virDomainSnapshotCreateXML, no metadata), clones the images, which
-/// are quiet then, out of band, and commits the overlays back (virDomainBlockCommit, active, with pivot): a bad destination never reaches the guest.
-/// Where images share their blocks with the clones its time does not depend on their size; meanwhile the overlays, beside
-/// the guest's images, take what it writes. A disk with a backing file is flattened in the same pass unless SHALLOW. AUTO
-/// takes CLONE where the destinations share a file system that clones with the images, and nothing is to be flattened
-/// or converted; else MIRROR.
+/// MIRROR (virDomainBlockCopy) has the content of livedisk_finish(). A destination that fails or hangs never reaches the guest.
 ///
-/// Freezing is Nova's order mended (see the thread on Nova's live snapshot: freeze behind the mirroring, not around it):
-/// the freeze, the one call that fixes the point in time, the thaw.
+/// BACKUP (virDomainBackupBegin) has the content of the start. The guest's writes wait for the destination, and the guest gets
+/// I/O errors if the destination fails or the source cannot be read.
 ///
-/// A guard process lets the guest go if this one dies or hangs meanwhile: the program livedisk-guard, at LIVEDISK_GUARD
-/// or in libexec beside the library. It starts with the first operation that needs it and ends with this process. Without
-/// it a warning is logged before the freeze; with LIVEDISK_GUARD_REQUIRED=1 in the environment the start fails.
+/// CLONE has the content of the start. It takes one external snapshot of all disks (virDomainSnapshotCreateXML, no metadata),
+/// clones the images outside QEMU while they do not change, and commits the overlays back (virDomainBlockCommit, active, with
+/// pivot). A bad destination never reaches the guest. Where images share blocks with their clones, the time does not depend
+/// on their size. Meanwhile the overlays, beside the guest's images, take its writes. A disk with a backing file is flattened
+/// in the same pass unless SHALLOW.
+///
+/// AUTO takes CLONE where the destinations share a file system that can clone with the images and nothing is to be flattened or
+/// converted; else MIRROR.
+///
+/// The order is freeze, the one call that fixes the point in time, thaw: never around the copy (docs/threads.md quotes qemu-devel,
+/// 20 January 2022, on Nova's live snapshot).
+///
+/// A guard process, livedisk-guard, thaws or resumes the guest if this process dies or hangs meanwhile. It is found at
+/// LIVEDISK_GUARD, or in libexec beside the library. It starts with the first operation that needs it and ends with this process.
+/// Without it a warning is logged before the freeze; with LIVEDISK_GUARD_REQUIRED=1 in the environment the start fails.
 ///
 /// @param connection    from livedisk_open() or livedisk_open_from()
 /// @param domain        name or UUID of a running domain
-/// @param options       what is wanted; copied before the call returns
+/// @param options       the options; copied before the call returns
 /// @param options_size  sizeof(struct livedisk_snapshot_options)
 /// @param out           receives the operation, owned by the caller: end it with livedisk_operation_free()
 /// @param error         receives the error, owned by the caller; may be NULL
@@ -139,7 +143,7 @@ input!(livedisk_migrate_options,
 ///         LIVEDISK_ERR_UNSUPPORTED (ask for another method, format or disk),
 ///         LIVEDISK_ERR_AGENT (REQUIRE, and no agent answers: start it in the guest),
 ///         LIVEDISK_ERR_FREEZE (a guard is required, and none can run: the message says why),
-///         LIVEDISK_ERR_DESTINATION, LIVEDISK_ERR_PERMISSION (name another destination, or mend this one),
+///         LIVEDISK_ERR_DESTINATION, LIVEDISK_ERR_PERMISSION (name another destination, or fix this one),
 ///         LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_IO, LIVEDISK_ERR_INTERNAL (see the message)
 ///
 /// Any thread.
@@ -171,18 +175,18 @@ pub unsafe extern "C" fn livedisk_start_live_snapshot(
 
 /// Moves a running guest's disk to other storage, without downtime. Returns as soon as the operation runs.
 ///
-/// CLONE is the five-step procedure of the seed thread on non-shared storage migration with active block commit: external
-/// snapshot (virDomainSnapshotCreateXML, no metadata), clone of the now quiet base out of band, overlay on the clone,
-/// shallow block copy with pivot (virDomainBlockCopy), active commit with pivot (virDomainBlockCommit). MIRROR is one full
-/// block copy with pivot, for block devices, NBD exports and another format. AUTO takes CLONE where the destination is a
-/// file that a clone can make, else MIRROR.
+/// CLONE takes five steps: external snapshot (virDomainSnapshotCreateXML, no metadata), clone of the base outside QEMU while it
+/// does not change, overlay on the clone, shallow block copy with pivot (virDomainBlockCopy), active commit with pivot
+/// (virDomainBlockCommit). docs/threads.md quotes their source, libvir-list, 7 October 2014. MIRROR is one full block copy with
+/// pivot, for block devices, NBD exports and other formats. AUTO takes CLONE where the destination is a file that a clone can
+/// make, else MIRROR.
 ///
-/// READY is the moment before the pivot to the destination. Until livedisk_finish() everything can be taken back; behind
-/// the pivot forward is the only way: livedisk_cancel() then completes the migration and says NO_OPERATION.
+/// READY is the moment before the pivot to the destination. Until livedisk_finish() everything can be rolled back. After the pivot
+/// the migration cannot be undone: livedisk_cancel() then completes it and returns NO_OPERATION.
 ///
 /// @param connection    from livedisk_open() or livedisk_open_from()
 /// @param domain        name or UUID of a running domain
-/// @param options       what is wanted; copied before the call returns. clone_callback and clone_data are used, from another
+/// @param options       the options; copied before the call returns. clone_callback and clone_data are used, from another
 ///                      thread, until the operation is in a final phase
 /// @param options_size  sizeof(struct livedisk_migrate_options)
 /// @param out           receives the operation, owned by the caller: end it with livedisk_operation_free()

@@ -7,8 +7,7 @@
 /// Success.
 pub const LIVEDISK_OK: i32 = 0;
 
-/// An argument is wrong in itself: a null pointer, an unknown flag or value, text that is not UTF-8, no disks.
-/// Correct the call.
+/// An argument is invalid: a null pointer, an unknown flag or value, text that is not UTF-8, no disks. Correct the call.
 pub const LIVEDISK_ERR_INVALID_ARGUMENT: i32 = -1;
 /// libvirt cannot be reached. Check the URI and the daemon, then open again.
 pub const LIVEDISK_ERR_NO_CONNECTION: i32 = -2;
@@ -24,83 +23,83 @@ pub const LIVEDISK_ERR_BUSY: i32 = -6;
 pub const LIVEDISK_ERR_UNSUPPORTED: i32 = -7;
 /// Quiescing is required and no guest agent answers. Start the agent in the guest, or ask for less.
 pub const LIVEDISK_ERR_AGENT: i32 = -8;
-/// Freeze or thaw failed, or the freeze limit was passed. Everything was taken back. Try again, perhaps with a higher limit.
+/// Freeze or thaw failed, or the freeze limit was passed. The operation was rolled back. Try again, perhaps with a higher limit.
 pub const LIVEDISK_ERR_FREEZE: i32 = -9;
-/// The destination exists, has the wrong size or format, or cannot be reached. Name another one, or mend it.
+/// The destination exists, has the wrong size or format, or cannot be reached. Name another one, or fix this one.
 pub const LIVEDISK_ERR_DESTINATION: i32 = -10;
 /// The destination's file system is full. Make room, or name another destination.
 pub const LIVEDISK_ERR_NO_SPACE: i32 = -11;
-/// livedisk or QEMU may not read or write a path. Mend its owner, mode or security label.
+/// livedisk or QEMU may not read or write a path. Fix its owner, mode or security label.
 pub const LIVEDISK_ERR_PERMISSION: i32 = -12;
-/// A block job failed in QEMU, for the reason in the message. Everything was taken back.
+/// A block job failed in QEMU, for the reason in the message. The operation was rolled back.
 pub const LIVEDISK_ERR_JOB_FAILED: i32 = -13;
-/// The operation was cancelled and taken back.
+/// The operation was cancelled and rolled back.
 pub const LIVEDISK_ERR_CANCELLED: i32 = -14;
-/// The wait is over and the operation goes on. Wait again, or cancel.
+/// The wait ended and the operation continues. Wait again, or cancel.
 pub const LIVEDISK_ERR_TIMEOUT: i32 = -15;
 /// There is no such operation, or it is over. Nothing is left to do.
 pub const LIVEDISK_ERR_NO_OPERATION: i32 = -16;
-/// The copy does not pass its check, or differs from the source. It was removed.
+/// The copy failed its check, or differs from the source. It was removed.
 pub const LIVEDISK_ERR_VERIFY: i32 = -17;
 /// Any other libvirt error; livedisk_error_libvirt_code() has its number.
 pub const LIVEDISK_ERR_LIBVIRT: i32 = -18;
 /// A file could not be read or written.
 pub const LIVEDISK_ERR_IO: i32 = -19;
-/// A fault of livedisk itself. Please report it.
+/// A bug in livedisk. Please report it.
 pub const LIVEDISK_ERR_INTERNAL: i32 = -20;
 
 /// Let livedisk choose the cheapest method that cannot hurt the guest; the report says which one it was.
 pub const LIVEDISK_METHOD_AUTO: i32 = 0;
-/// virDomainBackupBegin: content as of the start. A destination that fails gives the guest I/O errors, one that hangs stalls it.
+/// virDomainBackupBegin: content as of the start. A destination that fails gives the guest I/O errors; one that hangs stalls it.
 pub const LIVEDISK_METHOD_BACKUP: i32 = 1;
 /// virDomainBlockCopy: content as of the finish. A destination that fails or hangs never reaches the guest.
 pub const LIVEDISK_METHOD_MIRROR: i32 = 2;
-/// As MIRROR by virDomainBlockRebase, for old hosts. Not supported yet.
+/// Like MIRROR, by virDomainBlockRebase, for old hosts. Not supported yet.
 pub const LIVEDISK_METHOD_REBASE: i32 = 3;
-/// External snapshot, clone of the quiet base out of band, active commit: content as of the start. A destination that
-/// fails or hangs never reaches the guest. In a migration the five-step procedure.
+/// External snapshot, clone of the base outside QEMU, active commit: content as of the start. A destination that fails or
+/// hangs never reaches the guest. In a migration: the five steps of livedisk_migrate_disk().
 pub const LIVEDISK_METHOD_CLONE: i32 = 4;
 
-/// Freeze if a guest agent answers, else be crash-consistent and say so in the report.
+/// Freeze if a guest agent answers; else the images are crash-consistent, and the report says so.
 pub const LIVEDISK_QUIESCE_PREFER: i32 = 0;
-/// Freeze, or fail before anything was started.
+/// Freeze, or fail before anything is started.
 pub const LIVEDISK_QUIESCE_REQUIRE: i32 = 1;
 /// Do not freeze.
 pub const LIVEDISK_QUIESCE_NONE: i32 = 2;
 
-/// The cheapest way to clone that works.
+/// The cheapest way that works.
 pub const LIVEDISK_CLONE_AUTO: i32 = 0;
-/// FICLONE, or fail.
+/// Share blocks (FICLONE), or fail.
 pub const LIVEDISK_CLONE_REFLINK: i32 = 1;
-/// Copy, with holes kept. A snapshot that is to be flattened or converted, or whose destination exists, is written in one
-/// pass from what the disk's backing chain shows; so it is with LIVEDISK_CLONE_AUTO.
+/// Copy, keeping holes. A snapshot that is to be flattened or converted, or whose destination exists, is written in one pass
+/// from what the disk's backing chain shows; LIVEDISK_CLONE_AUTO does the same there.
 pub const LIVEDISK_CLONE_COPY: i32 = 2;
-/// libvirt storage volumes, cloned by the daemon: source and destination lie in directories of active storage pools. For
-/// migrations; what AUTO takes on a remote connection.
+/// libvirt storage volumes, cloned by the daemon: source and destination are in directories of active storage pools. For
+/// migrations; AUTO takes it on a remote connection.
 pub const LIVEDISK_CLONE_VOLUME: i32 = 3;
 /// The caller's own function.
 pub const LIVEDISK_CLONE_CALLBACK: i32 = 4;
 
-/// Destinations are made.
+/// Destinations are being created.
 pub const LIVEDISK_PHASE_PREPARING: i32 = 0;
-/// Content is copied.
+/// Content is being copied.
 pub const LIVEDISK_PHASE_COPYING: i32 = 1;
-/// Everything is copied and livedisk_finish() will not wait long.
+/// Everything is copied; livedisk_finish() will not wait long.
 pub const LIVEDISK_PHASE_READY: i32 = 2;
-/// The point in time is fixed and the result checked, or everything is taken back.
+/// The point in time is being fixed and the result checked, or the operation is being rolled back.
 pub const LIVEDISK_PHASE_FINISHING: i32 = 3;
 /// The images are complete. Final.
 pub const LIVEDISK_PHASE_DONE: i32 = 4;
-/// Cancelled, and everything taken back. Final.
+/// Cancelled and rolled back. Final.
 pub const LIVEDISK_PHASE_CANCELLED: i32 = 5;
-/// Failed, and everything taken back; livedisk_finish() says why. Final.
+/// Failed and rolled back; livedisk_finish() reports why. Final.
 pub const LIVEDISK_PHASE_FAILED: i32 = 6;
 
 /// Something failed.
 pub const LIVEDISK_LOG_LEVEL_ERROR: i32 = 0;
-/// Something is not as wished, and the operation goes on.
+/// Something is not as requested, and the operation continues.
 pub const LIVEDISK_LOG_LEVEL_WARN: i32 = 1;
-/// What is done; the plan of a dry run too.
+/// What livedisk does, and the plan of a dry run.
 pub const LIVEDISK_LOG_LEVEL_INFO: i32 = 2;
 /// Each step and what led to it.
 pub const LIVEDISK_LOG_LEVEL_DEBUG: i32 = 3;
@@ -109,10 +108,10 @@ pub const LIVEDISK_LOG_LEVEL_TRACE: i32 = 4;
 
 /// As after a power failure: file systems replay their journals.
 pub const LIVEDISK_CONSISTENCY_CRASH: i32 = 0;
-/// Frozen by the guest agent over the whole point in time, and still frozen when thawed.
+/// Frozen by the guest agent across the whole point in time, and still frozen when thawed.
 pub const LIVEDISK_CONSISTENCY_FILESYSTEM: i32 = 1;
 
-/// livedisk runs libvirt's default event loop in a thread of its own, for as long as the process lives.
+/// livedisk runs libvirt's default event loop in its own thread for as long as the process lives.
 pub const LIVEDISK_OPEN_RUN_EVENT_LOOP: u32 = 1;
 /// The caller runs libvirt's event loop, registered before this connection was opened.
 pub const LIVEDISK_OPEN_USE_EVENTS: u32 = 2;
@@ -121,14 +120,14 @@ pub const LIVEDISK_OPEN_USE_EVENTS: u32 = 2;
 pub const LIVEDISK_SNAPSHOT_SHALLOW: u32 = 1;
 /// Finish as soon as READY, without waiting for livedisk_finish().
 pub const LIVEDISK_SNAPSHOT_AUTO_FINISH: u32 = 2;
-/// Check everything, tell the plan to the log callback (INFO), change nothing, and be DONE.
+/// Check everything, report the plan to the log callback (INFO), change nothing, and be DONE.
 pub const LIVEDISK_SNAPSHOT_DRY_RUN: u32 = 4;
-/// Check the images when complete, and their content where the guest wrote nothing meanwhile.
+/// Check the images when they are complete, and their content where the guest wrote nothing meanwhile.
 pub const LIVEDISK_SNAPSHOT_VERIFY: u32 = 8;
 /// The guest's writes may wait for the mirror, so that it always converges.
 pub const LIVEDISK_SNAPSHOT_WRITE_BLOCKING: u32 = 16;
 
-/// The destination holds an image of the format and of exactly the disk's virtual size; it is overwritten, and never removed.
+/// The destination holds an image of this format and of exactly the disk's virtual size. It is overwritten and never removed.
 pub const LIVEDISK_DISK_REUSE_EXISTING: u32 = 1;
 /// An encrypted disk may be written to a plain destination.
 pub const LIVEDISK_DISK_ALLOW_PLAINTEXT: u32 = 2;
@@ -137,15 +136,15 @@ pub const LIVEDISK_DISK_ALLOW_PLAINTEXT: u32 = 2;
 pub const LIVEDISK_MIGRATE_AUTO_FINISH: u32 = 1;
 /// As LIVEDISK_SNAPSHOT_DRY_RUN.
 pub const LIVEDISK_MIGRATE_DRY_RUN: u32 = 2;
-/// Compare base and clone before the pivot. With LIVEDISK_METHOD_CLONE only: a guest that runs writes to both sides of a
-/// mirror, which is refused with LIVEDISK_ERR_UNSUPPORTED.
+/// Compare base and clone before the pivot. With LIVEDISK_METHOD_CLONE only; MIRROR is refused with
+/// LIVEDISK_ERR_UNSUPPORTED, because the guest writes to both sides of a mirror.
 pub const LIVEDISK_MIGRATE_VERIFY: u32 = 4;
 /// Remove the source when the disk has moved.
 pub const LIVEDISK_MIGRATE_DELETE_SOURCE: u32 = 8;
 /// As LIVEDISK_SNAPSHOT_WRITE_BLOCKING.
 pub const LIVEDISK_MIGRATE_WRITE_BLOCKING: u32 = 16;
-/// An encrypted disk becomes a plain one. Without this a LUKS disk moves, by LIVEDISK_METHOD_MIRROR, to a new file only,
-/// which libvirt encrypts with the same secret.
+/// An encrypted disk becomes a plain one. Without this flag a LUKS disk moves, by LIVEDISK_METHOD_MIRROR, only to a new file
+/// that libvirt encrypts with the same secret.
 pub const LIVEDISK_MIGRATE_ALLOW_PLAINTEXT: u32 = 32;
 
 /// The numbers stand twice, for C and for Rust, and cannot part.

@@ -43,6 +43,21 @@ pub(crate) fn remove_source(path: &str) -> crate::error::Result<()> {
     std::fs::remove_file(path).map_err(|error| failure::cannot(path, "remove", error))
 }
 
+/// The name of the file itself that `path` leads to, or `path` where that cannot be told.
+pub(crate) fn without_links(path: &str) -> String {
+    let found = std::fs::canonicalize(path).ok();
+    let found = found.and_then(|found| found.into_os_string().into_string().ok());
+    found.unwrap_or_else(|| path.to_owned())
+}
+
+/// Opens what an operation wrote to, for reading: a file by its own name, a block device also by a link.
+pub(crate) fn open_destination(path: &str) -> crate::error::Result<std::fs::File> {
+    match Identity::of_path(path) {
+        Some(Identity::Device { .. }) => open_source(path),
+        _ => Made::adopt(path).map(|(_, file)| file),
+    }
+}
+
 /// Opens a quiet image for reading.
 pub(crate) fn open_source(path: &str) -> crate::error::Result<std::fs::File> {
     std::fs::File::open(path).map_err(|error| failure::cannot(path, "read", error))

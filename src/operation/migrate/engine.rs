@@ -571,10 +571,15 @@ impl Engine {
     }
 
     fn look_at_owners(&self) -> Vec<(String, u32, u32)> {
-        let paths = [self.plan.destination_path(), &self.destination_overlay_path];
+        let mut destination = self.plan.destination_path().to_owned();
+        if self.plan.place.is_device() {
+            // libvirt hands over the device, and not a link to it.
+            destination = image::without_links(&destination);
+        }
+        let paths = [destination, self.destination_overlay_path.clone()];
         let found = paths.into_iter().filter(|path| !path.is_empty()).filter_map(|path| {
-            let metadata = std::fs::symlink_metadata(path).ok()?;
-            Some((path.to_owned(), metadata.uid(), metadata.gid()))
+            let metadata = std::fs::symlink_metadata(&path).ok()?;
+            Some((path, metadata.uid(), metadata.gid()))
         });
         found.collect()
     }
@@ -773,7 +778,7 @@ fn remove(plan: &Plan, made: &mut Option<Made>) -> Result<()> {
 }
 
 fn target_of(plan: &Plan) -> Target {
-    libvirt_target(&plan.destination, plan.place == Place::Device)
+    libvirt_target(&plan.destination, plan.place.is_device())
 }
 
 impl Procedure for Engine {

@@ -108,7 +108,7 @@ impl Plan {
         let format = match (&options.format, &place) {
             (Some(format), _) => format.clone(),
             (None, Place::Free | Place::File) => source.1.clone(),
-            (None, Place::Device | Place::Export) => "raw".to_owned(),
+            (None, Place::Device | Place::LinkedDevice { .. } | Place::Export) => "raw".to_owned(),
         };
         let format = must_be_known_format(format, &what)?;
         let method = choose_method(options, volumes, disk, &place, &format, &what)?;

@@ -294,7 +294,7 @@ impl Engine {
             return false;
         };
         let directory = std::path::Path::new(path).parent().unwrap_or(std::path::Path::new("/"));
-        disk.place != image::Place::Device
+        !disk.place.is_device()
             && rustix::fs::statvfs(directory).is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) < FULL)
     }
 

@@ -275,7 +275,7 @@ fn plan_disk(
 fn choose_format(wanted: &SnapshotDisk, disk: &Disk, place: &Place, what: &str) -> Result<String> {
     let format = match (&wanted.format, place) {
         (Some(format), _) => format.clone(),
-        (None, Place::Device | Place::Export) => "raw".to_owned(),
+        (None, Place::Device | Place::LinkedDevice { .. } | Place::Export) => "raw".to_owned(),
         (None, Place::Free | Place::File) => disk.active().format.clone().ok_or_else(|| {
             error(
                 ErrorCode::InvalidArgument,
@@ -312,7 +312,7 @@ fn must_differ(disks: &[PlannedDisk]) -> Result<()> {
     for (index, disk) in disks.iter().enumerate() {
         let twin = disks[..index]
             .iter()
-            .find(|other| other.destination == disk.destination);
+            .find(|other| other.destination == disk.destination || is_one_file(other, disk));
         if let Some(twin) = twin {
             return Err(error(
                 ErrorCode::InvalidArgument,
@@ -326,6 +326,17 @@ fn must_differ(disks: &[PlannedDisk]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Under two names, or by a link.
+fn is_one_file(a: &PlannedDisk, b: &PlannedDisk) -> bool {
+    match (&a.destination, &b.destination) {
+        (Destination::Path(a), Destination::Path(b)) => {
+            let found = Identity::of_path(a);
+            found.is_some() && found == Identity::of_path(b)
+        }
+        _ => false,
+    }
 }
 
 /// Whether the window freezes. REQUIRE that cannot be met fails here, before anything was started.

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Where people keep their images: behind links, in files of odd sizes, owned by somebody, on a guest that stands still.
+
+mod moving;
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use livedisk::{ErrorCode, EventLoop, Method, MigrateOptions, SnapshotOptions};
+use moving::{home, shown, to};
+use support::bed::{Bed, Turn, is_root, run};
+use support::image::create;
+use support::{PATIENCE, disk, must_tell, snapshot};
+
+fn bed() -> Turn {
+    support::bed::turn(EventLoop::Own, &["name=a,disks=qcow2-backed:64M+raw:32M,data=8M"])
+}
+
+/// A loop device on a file of that size; detached at the end.
+struct LoopDevice(String);
+
+impl LoopDevice {
+    fn on(file: &Path, size: &str) -> Self {
+        create(file, "raw", size);
+        Self(run("losetup", &["--find", "--show", shown(file)]).trim().to_owned())
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup")
+            .args(["--detach", &self.0])
+            .status();
+    }
+}
+
+/// Migrates and expects success.
+fn moves(bed: &Bed, options: &MigrateOptions) {
+    let before = home(bed, "a", &options.target);
+    let acknowledged = before.acknowledged();
+    let operation = bed.connection.migrate_disk("a", options).unwrap();
+    println!("{:?}", operation.finish(Some(PATIENCE)).unwrap());
+    before.must_have_moved(options, &[], acknowledged);
+}
+
+/// Its records are whole and in order, up to this one at least.
+fn must_hold(bed: &Bed, image: &Path, format: &str, at_least: u64) {
+    let found = run(bed.value("RECORDS"), &[shown(image), "--format", format, "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    for fault in ["torn", "missing", "out_of_order"] {
+        assert_eq!(found[fault], 0, "{}: {found}", shown(image));
+    }
+    let last = found["last"].as_u64().unwrap();
+    assert!(
+        last >= at_least,
+        "{}: {found}, and {at_least} was acknowledged",
+        shown(image)
+    );
+}
+
+/// Each method's snapshot of vdb holds what was written.
+fn snapshots(bed: &Bed, methods: &[Method], destination: &Path) {
+    for &method in methods {
+        let before = home(bed, "a", "vdb");
+        let acknowledged = before.acknowledged();
+        let options = SnapshotOptions {
+            method,
+            ..snapshot(vec![disk("vdb", destination, "raw")])
+        };
+        let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
+        let report = operation.finish(Some(PATIENCE)).unwrap();
+        println!("{report:?}");
+        must_hold(bed, destination, "raw", acknowledged);
+        if !destination.is_symlink() {
+            fs::remove_file(destination).unwrap();
+        }
+        before.must_be_as_before();
+    }
+}
+
+#[test]
+fn a_link_to_a_block_device_is_a_place() {
+    if !is_root() {
+        println!("skipped: a loop device takes root");
+        return;
+    }
+    let bed = bed();
+    let (file, link) = (bed.path("volume.raw"), bed.path("lv"));
+    let device = LoopDevice::on(&file, "32M");
+    symlink(&device.0, &link).unwrap();
+    snapshots(&bed, &[Method::Mirror, Method::Backup, Method::Clone], &link);
+    let original = home(&bed, "a", "vdb").chain[0].clone();
+
+    println!("the disk moves to it, and is copied from there");
+    moves(&bed, &to("vdb", &link));
+    let out = bed.path("from-volume");
+    snapshots(&bed, &[Method::Mirror, Method::Backup, Method::Auto], &out);
+    println!("the guest's own device, by another link");
+    let other = bed.path("other");
+    symlink(&device.0, &other).unwrap();
+    let error = bed.connection.migrate_disk("a", &to("vdb", &other)).err().unwrap();
+    must_tell(&error, ErrorCode::Destination, &[shown(&other), "this very guest"]);
+    fs::remove_file(&other).unwrap();
+
+    println!("and back");
+    fs::remove_file(&original).unwrap();
+    moves(&bed, &to("vdb", &original));
+
+    println!("one device under two names");
+    symlink(&device.0, &other).unwrap();
+    let options = snapshot(vec![disk("vda", &link, "raw"), disk("vdb", &other, "raw")]);
+    let error = bed.connection.start_live_snapshot("a", &options).err().unwrap();
+    must_tell(&error, ErrorCode::InvalidArgument, &["same destination"]);
+
+    println!("a link to a file stays refused");
+    fs::remove_file(&other).unwrap();
+    symlink(&file, &other).unwrap();
+    let error = bed.connection.migrate_disk("a", &to("vdb", &other)).err().unwrap();
+    must_tell(&error, ErrorCode::Destination, &[shown(&other), "symbolic link"]);
+    drop(device);
+    for path in [file, link, other] {
+        fs::remove_file(path).unwrap();
+    }
+}

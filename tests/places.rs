@@ -10,7 +10,7 @@ use std::path::Path;
 
 use livedisk::{ErrorCode, EventLoop, Method, MigrateOptions, SnapshotOptions};
 use moving::{home, shown, to};
-use support::bed::{Bed, Turn, is_root, run};
+use support::bed::{Bare, Bed, Turn, fill, is_root, run};
 use support::image::create;
 use support::{PATIENCE, disk, must_tell, snapshot};
 
@@ -123,4 +123,64 @@ fn a_link_to_a_block_device_is_a_place() {
     for path in [file, link, other] {
         fs::remove_file(path).unwrap();
     }
+}
+
+/// Not of 512 bytes times anything.
+const ODD: Bare = Bare {
+    make: |path| fill(path, 8_388_708),
+    ..Bare::RAW
+};
+
+/// The image shows what the disk's own does, whatever their sizes are on the file system.
+fn must_show(format: &str, image: &Path, raw: &Path) {
+    let (image, raw) = (shown(image), shown(raw));
+    run(
+        "qemu-img",
+        &["compare", "-q", "-U", "-f", format, "-F", "raw", image, raw],
+    );
+}
+
+#[test]
+fn a_raw_image_may_end_anywhere() {
+    let bed = bed();
+    let bare = bed.bare("odd", &[ODD]);
+    let original = bed.path("original");
+    fs::copy(&bare.files[0], &original).unwrap();
+    let image = bed.path("image");
+    for method in [Method::Auto, Method::Mirror, Method::Backup, Method::Clone] {
+        for format in ["raw", "qcow2"] {
+            let options = SnapshotOptions {
+                method,
+                verify: true,
+                ..snapshot(vec![disk("vda", &image, format)])
+            };
+            let operation = bed.connection.start_live_snapshot("odd", &options).unwrap();
+            println!("{method:?} {format}: {:?}", operation.finish(Some(PATIENCE)).unwrap());
+            must_show(format, &image, &original);
+            fs::remove_file(&image).unwrap();
+        }
+    }
+    for (number, (method, format)) in [
+        (Method::Clone, "raw"),
+        (Method::Mirror, "raw"),
+        (Method::Mirror, "qcow2"),
+        (Method::Clone, "qcow2"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let destination = bed.path(&format!("odd-{number}"));
+        let options = MigrateOptions {
+            method,
+            format: Some(format.into()),
+            verify: method == Method::Clone,
+            delete_source: true,
+            ..to("vda", &destination)
+        };
+        let operation = bed.connection.migrate_disk("odd", &options).unwrap();
+        println!("{method:?} {format}: {:?}", operation.finish(Some(PATIENCE)).unwrap());
+        must_show(format, &destination, &original);
+    }
+    fs::remove_file(bed.path("odd-3")).unwrap();
+    fs::remove_file(original).unwrap();
 }

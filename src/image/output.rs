@@ -18,6 +18,9 @@ use super::write_out::Watch;
 use super::{qemu_img, write_out};
 use crate::error::{Error, ErrorCode, Result};
 
+/// The least that QEMU gives a disk more or less of.
+const SECTOR: u64 = 512;
+
 /// The image that a shallow copy rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Backing {
@@ -293,7 +296,8 @@ impl Output {
     pub(crate) fn must_have_size(&self, size: u64) -> Result<()> {
         let shown = self.destination.shown();
         let found = match self.target() {
-            Target::File(file) if self.format == "raw" => file_size(file, &shown)?,
+            // QEMU counts in sectors: what is behind the end of a raw image reads as zeroes.
+            Target::File(file) if self.format == "raw" => file_size(file, &shown)?.next_multiple_of(SECTOR),
             Target::File(file) => qemu_img::info(file, &self.format, &shown)?.virtual_size,
             Target::Uri(uri) => qemu_img::info_nbd(uri, &self.format)?.virtual_size,
         };

@@ -184,3 +184,40 @@ fn a_raw_image_may_end_anywhere() {
     fs::remove_file(bed.path("odd-3")).unwrap();
     fs::remove_file(original).unwrap();
 }
+
+#[test]
+fn an_image_and_the_link_to_it_are_deleted() {
+    const LINKED: Bare = Bare {
+        make: |path| {
+            fill(&path.with_extension("real"), 4 << 20);
+            symlink(path.with_extension("real"), path).unwrap();
+        },
+        ..Bare::RAW
+    };
+    let bed = bed();
+    for (method, format) in [(Method::Clone, "raw"), (Method::Mirror, "qcow2")] {
+        let bare = bed.bare("linked", &[LINKED]);
+        let (link, destination) = (&bare.files[0], bed.path("moved"));
+        let image = link.with_extension("real");
+        let bystander = bed.path("bystander");
+        fs::write(&bystander, "somebody else's").unwrap();
+        let options = MigrateOptions {
+            method,
+            format: Some(format.into()),
+            delete_source: true,
+            ..to("vda", &destination)
+        };
+        let operation = bed.connection.migrate_disk("linked", &options).unwrap();
+        operation.finish(Some(PATIENCE)).unwrap();
+        assert!(!image.exists(), "{method:?}: the image is still there");
+        assert!(!link.is_symlink(), "{method:?}: the link is still there");
+        assert!(
+            home(&bed, "linked", "vda")
+                .chain
+                .contains(&shown(&destination).to_owned())
+        );
+        for path in [destination, bystander] {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}

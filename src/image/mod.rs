@@ -38,9 +38,20 @@ pub(crate) fn make_overlay(
     qemu_img::create_qcow2(&file, size, Some(backing), &path.escape_debug().to_string())
 }
 
-/// Removes a disk's old image.
+/// Removes a disk's old image, and where the disk named it by a symbolic link that link too, which leads nowhere then.
 pub(crate) fn remove_source(path: &str) -> crate::error::Result<()> {
-    std::fs::remove_file(path).map_err(|error| failure::cannot(path, "remove", error))
+    let image = without_links(path);
+    let remove = |path: &str| std::fs::remove_file(path).map_err(|error| failure::cannot(path, "remove", error));
+    remove(&image)?;
+    if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+        log::info!(
+            "'{}' was a symbolic link to '{}'; both are removed",
+            path.escape_debug(),
+            image.escape_debug()
+        );
+        remove(path)?;
+    }
+    Ok(())
 }
 
 /// The name of the file itself that `path` leads to, or `path` where that cannot be told.

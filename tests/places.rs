@@ -5,8 +5,8 @@ mod moving;
 mod support;
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
 
 use livedisk::{ErrorCode, EventLoop, Method, MigrateOptions, SnapshotOptions};
 use moving::{home, shown, to};
@@ -220,4 +220,84 @@ fn an_image_and_the_link_to_it_are_deleted() {
             fs::remove_file(path).unwrap();
         }
     }
+}
+
+/// The driver's configuration changed; as before at the end.
+struct Configured<'a> {
+    bed: &'a Bed,
+    path: PathBuf,
+    before: String,
+}
+
+impl<'a> Configured<'a> {
+    fn with(bed: &'a Bed, from: &str, to: &str) -> Self {
+        let path = run("find", &[shown(&bed.dir), "-name", "qemu.conf"]);
+        let path = PathBuf::from(path.lines().next().unwrap());
+        let before = fs::read_to_string(&path).unwrap();
+        assert!(before.contains(from), "{before}");
+        fs::write(&path, before.replace(from, to)).unwrap();
+        bed.restart_daemon(false);
+        Self { bed, path, before }
+    }
+}
+
+impl Drop for Configured<'_> {
+    fn drop(&mut self) {
+        fs::write(&self.path, &self.before).unwrap();
+        self.bed.restart_daemon(false);
+    }
+}
+
+#[test]
+fn where_libvirt_gives_nothing_away_we_do() {
+    const OWNED: Bare = Bare {
+        make: |path| {
+            fill(path, 4 << 20);
+            fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
+            chown(path, Some(65534), Some(65534)).unwrap();
+        },
+        ..Bare::RAW
+    };
+    if !is_root() {
+        println!("skipped: QEMU is another user for root alone");
+        return;
+    }
+    let bed = bed();
+    let configured = Configured::with(&bed, "dynamic_ownership = 1", "dynamic_ownership = 0");
+    let bare = bed.bare("owned", &[OWNED]);
+    let must_be_given = |path: &Path| {
+        let found = fs::metadata(path).unwrap();
+        let owner = (found.uid(), found.gid(), found.mode() & 0o7777);
+        assert_eq!(owner, (65534, 65534, 0o640), "{}", shown(path));
+    };
+    let image = bed.path("image");
+    for method in [Method::Mirror, Method::Backup, Method::Clone] {
+        for format in ["raw", "qcow2"] {
+            let options = SnapshotOptions {
+                method,
+                ..snapshot(vec![disk("vda", &image, format)])
+            };
+            let operation = bed.connection.start_live_snapshot("owned", &options).unwrap();
+            println!("{method:?}: {:?}", operation.finish(Some(PATIENCE)).unwrap());
+            must_be_given(&image);
+            must_show(format, &image, &bare.files[0]);
+            fs::remove_file(&image).unwrap();
+        }
+    }
+    for (number, method) in [Method::Clone, Method::Mirror].into_iter().enumerate() {
+        let destination = bed.path(&format!("owned-{number}"));
+        let options = MigrateOptions {
+            method,
+            delete_source: number > 0,
+            ..to("vda", &destination)
+        };
+        let operation = bed.connection.migrate_disk("owned", &options).unwrap();
+        println!("{method:?}: {:?}", operation.finish(Some(PATIENCE)).unwrap());
+        must_be_given(&destination);
+        must_show("raw", &destination, &bare.files[0]);
+    }
+    let now = bed.path("owned-1");
+    drop(bare);
+    fs::remove_file(now).unwrap();
+    drop(configured);
 }

@@ -9,6 +9,7 @@ mod identity;
 mod made;
 mod nbd;
 mod output;
+mod owner;
 mod qemu_img;
 mod write_out;
 
@@ -18,6 +19,7 @@ pub(crate) use identity::Identity;
 pub(crate) use made::Made;
 pub(crate) use nbd::Server;
 pub(crate) use output::{Backing, Output};
+pub(crate) use owner::give_as;
 pub(crate) use qemu_img::{are_equal, check, commit, compare_with_live, has_content, has_data_file, rebase_relative};
 pub(crate) use write_out::Watch;
 
@@ -35,6 +37,7 @@ pub(crate) fn make_overlay(
 ) -> crate::error::Result<()> {
     let (overlay, file) = Made::create(path)?;
     *made = Some(overlay);
+    give_as(backing.0, &file);
     qemu_img::create_qcow2(&file, size, Some(backing), &path.escape_debug().to_string())
 }
 

@@ -240,6 +240,13 @@ impl Output {
         self.made.as_ref()
     }
 
+    /// One that was made is given to whoever has the disk's image, where libvirt does not see to it.
+    pub(crate) fn give_as(&self, image: &str) {
+        if let (Some(_), Some(file)) = (&self.made, &self.file) {
+            super::give_as(image, file);
+        }
+    }
+
     pub(crate) fn file(&self) -> Option<&File> {
         self.file.as_ref()
     }

@@ -499,6 +499,7 @@ impl Engine {
         } else {
             let (made, file) = Made::stage(&path, &self.staging())?;
             self.clone = Some(made);
+            image::give_as(source, &file);
             let mut watch = cloning::watch(&self.ties.shared, (0, 0), &mut self.clone_progress);
             cloning::clone_into(how, source, &file, &shown, self.plan.bandwidth, &mut watch)?;
             file
@@ -559,6 +560,7 @@ impl Engine {
             Some(_) => Output::open(destination, place, format, &staging)?,
             None => Output::prepare(destination, place, format, plan.size, None, false, &staging)?,
         };
+        output.give_as(&plan.source.0);
         self.output = Some(output);
         self.write_record(Mark::Begun)?;
         self.output.as_mut().map_or(Ok(()), Output::publish)
@@ -981,7 +983,9 @@ impl Procedure for Engine {
                 self.stale.destination_overlay = false;
                 if !self.plan.volumes {
                     // libvirt makes it an overlay.
-                    self.destination_overlay = Some(Made::create(&self.destination_overlay_path)?.0);
+                    let (made, file) = Made::create(&self.destination_overlay_path)?;
+                    self.destination_overlay = Some(made);
+                    image::give_as(&self.plan.source.0, &file);
                     return Ok(());
                 }
                 let (plan, path) = (&self.plan, &self.destination_overlay_path);

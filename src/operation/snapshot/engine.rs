@@ -346,6 +346,9 @@ impl Engine {
             disk.reuse,
             &self.staging(index),
         )?;
+        if let Some((source, _)) = &disk.source {
+            output.give_as(source);
+        }
         let made = output.made().is_some();
         self.outputs[index] = Some(output);
         if made {

@@ -7,12 +7,13 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use livedisk::{ErrorCode, EventLoop, Method, MigrateOptions, SnapshotOptions};
+use livedisk::{ErrorCode, EventLoop, Method, MigrateOptions, Phase, SnapshotOptions};
 use moving::{home, shown, to};
 use support::bed::{Bare, Bed, Turn, fill, is_root, run};
 use support::image::create;
-use support::{PATIENCE, disk, must_tell, snapshot};
+use support::{PATIENCE, await_phase, disk, must_tell, snapshot};
 
 fn bed() -> Turn {
     support::bed::turn(EventLoop::Own, &["name=a,disks=qcow2-backed:64M+raw:32M,data=8M"])
@@ -296,8 +297,67 @@ fn where_libvirt_gives_nothing_away_we_do() {
         must_be_given(&destination);
         must_show("raw", &destination, &bare.files[0]);
     }
+    println!("an image that libvirt would not hand over for the commit");
     let now = bed.path("owned-1");
+    chown(&now, Some(0), Some(0)).unwrap();
+    let clone = SnapshotOptions {
+        method: Method::Clone,
+        ..snapshot(vec![disk("vda", &image, "raw")])
+    };
+    let error = bed.connection.start_live_snapshot("owned", &clone).err().unwrap();
+    must_tell(&error, ErrorCode::Permission, &[shown(&now), "chown 65534:65534"]);
     drop(bare);
     fs::remove_file(now).unwrap();
     drop(configured);
+}
+
+#[test]
+fn an_image_that_qemu_may_not_open_again() {
+    if !is_root() {
+        println!("skipped: QEMU is another user for root alone");
+        return;
+    }
+    let bed = bed();
+    let before = home(&bed, "a", "vdb");
+    let image = Path::new(&before.chain[0]);
+    let owner = fs::metadata(image).unwrap();
+    let out = bed.path("out");
+    println!("its owner was changed before");
+    chown(image, Some(0), Some(0)).unwrap();
+    for method in [Method::Mirror, Method::Auto, Method::Clone] {
+        let options = SnapshotOptions {
+            method,
+            ..snapshot(vec![disk("vdb", &out, "raw")])
+        };
+        let error = bed.connection.start_live_snapshot("a", &options).err().unwrap();
+        println!("{error}");
+        must_tell(
+            &error,
+            ErrorCode::Permission,
+            &["'vdb'", shown(image), "chown", "BACKUP"],
+        );
+    }
+    for method in [Method::Mirror, Method::Clone] {
+        let options = MigrateOptions {
+            method,
+            ..to("vdb", &out)
+        };
+        let error = bed.connection.migrate_disk("a", &options).err().unwrap();
+        must_tell(&error, ErrorCode::Permission, &["'vdb'", shown(image), "chown"]);
+    }
+    chown(image, Some(owner.uid()), Some(owner.gid())).unwrap();
+    before.must_be_as_before();
+
+    println!("while the mirror runs: QEMU aborts in the window");
+    let bare = bed.bare("dies", &[Bare::RAW]);
+    let options = snapshot(vec![disk("vda", &out, "raw")]);
+    let operation = bed.connection.start_live_snapshot("dies", &options).unwrap();
+    await_phase(&operation, Phase::Ready);
+    chown(&bare.files[0], Some(0), Some(0)).unwrap();
+    let began = Instant::now();
+    let error = operation.finish(Some(PATIENCE)).unwrap_err();
+    println!("{error} after {:?}", began.elapsed());
+    must_tell(&error, ErrorCode::DomainState, &["'dies'"]);
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(!out.exists());
 }

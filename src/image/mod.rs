@@ -2,6 +2,7 @@
 //! Image files: where they may lie, how they are made, how they are checked. No libvirt here.
 #![forbid(unsafe_code)]
 
+mod access;
 mod clone;
 mod destination;
 mod failure;
@@ -13,6 +14,7 @@ mod owner;
 mod qemu_img;
 mod write_out;
 
+pub(crate) use access::is_closed_to;
 pub(crate) use clone::{Cloned, can_share_blocks, copy, reflink};
 pub(crate) use destination::{Destination, Place};
 pub(crate) use identity::Identity;

@@ -15,7 +15,7 @@ use super::identity::Identity;
 use super::made::Made;
 use super::qemu_img::Target;
 use super::write_out::Watch;
-use super::{qemu_img, write_out};
+use super::{owner, qemu_img, write_out};
 use crate::error::{Error, ErrorCode, Result};
 
 /// The least that QEMU gives a disk more or less of.
@@ -243,7 +243,7 @@ impl Output {
     /// One that was made is given to whoever has the disk's image, where libvirt does not see to it.
     pub(crate) fn give_as(&self, image: &str) {
         if let (Some(_), Some(file)) = (&self.made, &self.file) {
-            super::give_as(image, file);
+            owner::give_as(image, file);
         }
     }
 

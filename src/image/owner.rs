@@ -12,20 +12,20 @@ const REMEMBERED: &str = "trusted.libvirt.security.ref_dac";
 
 /// Owner, group and mode of a disk's image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Owner {
+struct Owner {
     user: u32,
     group: u32,
     mode: u32,
 }
 
 /// libvirt handed the image over to QEMU, and so it will those that it is told of.
-pub(crate) fn is_handed_over(image: &str) -> bool {
+fn is_handed_over(image: &str) -> bool {
     getxattr(image, REMEMBERED, &mut [0u8; 32]).is_ok()
 }
 
 impl Owner {
     /// What a file beside the image is to be given; `None` where libvirt sees to it, or we may not.
-    pub(crate) fn of(image: &str) -> Option<Self> {
+    fn of(image: &str) -> Option<Self> {
         if !geteuid().is_root() || is_handed_over(image) {
             return None;
         }
@@ -38,7 +38,7 @@ impl Owner {
     }
 
     /// On a file system that lets nobody do so the file stays ours, and QEMU may have it open all the same.
-    pub(crate) fn give(self, file: &File) {
+    fn give(self, file: &File) {
         let Self { user, group, mode } = self;
         let given = fchown(file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))
             .and_then(|()| fchmod(file, Mode::from_raw_mode(mode)));

@@ -13,6 +13,7 @@ use crate::libvirt::xml::{Device, Disk, Encryption, Source};
 use crate::operation::plan::planned::Planned;
 use crate::operation::plan::preflight::{
     apart_if_in_use, find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
+    must_stay_writable,
 };
 use crate::operation::types::{CloneMethod, Method, MigrateOptions};
 
@@ -112,6 +113,7 @@ impl Plan {
         };
         let format = must_be_known_format(format, &what)?;
         let method = choose_method(options, volumes, disk, &place, &format, &what)?;
+        must_stay_writable(&guest, disk, method, "", &what)?;
         if options.verify && method == Method::Mirror {
             return Err(error(
                 ErrorCode::Unsupported,

@@ -495,11 +495,15 @@ impl Engine {
                 || facts.block_job(&disk.target) == Some(BlockJobStatus::Canceled)
         };
         if self.ties.subscription.is_some() {
-            self.ties
-                .shared
-                .await_facts(deadline, |facts| self.plan.disks.iter().all(|disk| ended(facts, disk)));
+            self.ties.shared.await_facts(deadline, |facts| {
+                facts.gone || self.plan.disks.iter().all(|disk| ended(facts, disk))
+            });
         } else {
             self.wait_without_events(deadline)?;
+        }
+        // Its thaw would be waited for in vain.
+        if self.ties.shared.facts(|facts| facts.gone) {
+            return Err(self.explain(Failure::DomainGone));
         }
         if self.ties.shared.requests().cancel {
             return Err(Error::new(ErrorCode::Cancelled, "cancelled"));

@@ -17,6 +17,7 @@ use crate::libvirt::xml::{Disk, DomainXml, Source};
 use crate::operation::plan::planned::Planned;
 use crate::operation::plan::preflight::{
     find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
+    must_stay_writable,
 };
 use crate::operation::snapshot::clone::plan::{Way, choose};
 use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
@@ -95,7 +96,17 @@ impl Plan {
             .collect::<Result<Vec<_>>>()?;
         must_differ(&disks)?;
         let (method, ways) = choose(guest, &config, options, &disks)?;
-        let freeze = decide_freeze(guest, &config, options.quiesce)?;
+        for planned in &disks {
+            let what = format!("disk '{}' of domain '{name}'", planned.target);
+            must_stay_writable(
+                guest,
+                find_disk(guest, &config, &planned.target)?,
+                method,
+                ", or use BACKUP",
+                &what,
+            )?;
+        }
+        let freeze = !paused && decide_freeze(guest, &config, options.quiesce)?;
         if freeze || (method == Method::Mirror && disks.len() > 1 && !paused) {
             guard::prepare(guest.host())?;
         }

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use livedisk::{ErrorCode, EventLoop, Method, MigrateOptions, Phase, SnapshotOptions};
+use livedisk::{Consistency, ErrorCode, EventLoop, Method, MigrateOptions, Phase, Quiesce, SnapshotOptions};
 use moving::{home, shown, to};
 use support::bed::{Bare, Bed, Turn, fill, is_root, run};
 use support::image::create;
@@ -360,4 +360,34 @@ fn an_image_that_qemu_may_not_open_again() {
     must_tell(&error, ErrorCode::DomainState, &["'dies'"]);
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     assert!(!out.exists());
+}
+
+#[test]
+fn a_paused_guest_is_as_still_as_it_gets() {
+    let bed = bed();
+    bed.virsh(&["suspend", "a"]);
+    let image = bed.path("image");
+    let before = home(&bed, "a", "vdb");
+    for method in [Method::Mirror, Method::Backup, Method::Clone] {
+        let mut options = SnapshotOptions {
+            method,
+            quiesce: Quiesce::Require,
+            verify: true,
+            ..snapshot(vec![disk("vdb", &image, "raw")])
+        };
+        let error = bed.connection.start_live_snapshot("a", &options).err().unwrap();
+        must_tell(&error, ErrorCode::DomainState, &["paused", "PREFER"]);
+        options.quiesce = Quiesce::Prefer;
+        let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
+        let report = operation.finish(Some(PATIENCE)).unwrap();
+        assert_eq!(
+            (report.consistency, report.freeze),
+            (Consistency::Crash, Duration::ZERO)
+        );
+        assert_eq!(bed.virsh(&["domstate", "a"]).trim(), "paused");
+        must_show("raw", &image, Path::new(&before.chain[0]));
+        fs::remove_file(&image).unwrap();
+    }
+    bed.virsh(&["resume", "a"]);
+    bed.must_write("a");
 }

@@ -63,13 +63,14 @@ impl Plan {
         check_disk_list(&options.disks)?;
         let paused = match guest.get_power_state()? {
             State::Running => false,
-            State::Paused if options.quiesce == Quiesce::None => true,
+            // Its disks stand as still as they get.
+            State::Paused if options.quiesce != Quiesce::Require => true,
             State::Paused => {
                 return Err(error(
                     ErrorCode::DomainState,
                     format!(
                         "domain '{name}' is paused, so its file systems cannot be frozen; \
-                         resume it, or ask for quiesce NONE"
+                         resume it, or ask for quiesce PREFER or NONE"
                     ),
                 ));
             }

@@ -5,7 +5,7 @@ mod moving;
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -390,4 +390,47 @@ fn a_paused_guest_is_as_still_as_it_gets() {
     }
     bed.virsh(&["resume", "a"]);
     bed.must_write("a");
+}
+
+#[test]
+fn a_large_disk_with_little_in_it() {
+    const SIZE: u64 = 8 << 40;
+    const AT: u64 = 5 << 40;
+    const LARGE: Bare = Bare {
+        make: |path| {
+            fill(path, 1 << 20);
+            let file = fs::File::options().read(true).write(true).open(path).unwrap();
+            file.set_len(SIZE).unwrap();
+            let mut data = vec![0; 1 << 20];
+            file.read_exact_at(&mut data, 0).unwrap();
+            file.write_all_at(&data, AT).unwrap();
+        },
+        ..Bare::RAW
+    };
+    let bed = bed();
+    let bare = bed.bare("large", &[LARGE]);
+    let image = bed.path("image");
+    for format in ["raw", "qcow2"] {
+        let operation = bed
+            .connection
+            .start_live_snapshot("large", &snapshot(vec![disk("vda", &image, format)]))
+            .unwrap();
+        let report = operation.finish(Some(PATIENCE)).unwrap();
+        println!("{format}: {report:?}");
+        assert_eq!(report.method, Method::Clone);
+        let metadata = fs::metadata(&image).unwrap();
+        assert!(metadata.blocks() * 512 < 64 << 20, "{format}: holes were filled");
+        if format == "raw" {
+            assert_eq!(metadata.len(), SIZE);
+            let read = |path: &Path, at| {
+                let mut data = vec![0; 2 << 20];
+                fs::File::open(path).unwrap().read_exact_at(&mut data, at).unwrap();
+                data
+            };
+            for at in [0, AT] {
+                assert!(read(&image, at) == read(&bare.files[0], at), "at {at}");
+            }
+        }
+        fs::remove_file(&image).unwrap();
+    }
 }

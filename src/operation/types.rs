@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 #[repr(i32)]
 pub enum Method {
-    /// Let livedisk choose: [`Method::Clone`] where the image's file can share its blocks with the destination, else
-    /// [`Method::Mirror`].
+    /// Let livedisk choose: [`Method::Clone`] where the image's file can share its blocks with the destination, and where
+    /// hundreds of GiB of the disk are holes, which a mirror would fill; else [`Method::Mirror`].
     #[default]
     Auto = 0,
     /// virDomainBackupBegin, push mode: content as of the start. While it copies, a write of the guest to a block that

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::failure::one_line;
 use super::host::Host;
 use crate::error::{Error, ErrorCode, Result};
-use crate::libvirt::xml::{DomainXml, disk_on, with_disk, without_metadata, without_overlay};
+use crate::libvirt::xml::{DomainXml, disk_on, qemu_user, with_disk, without_metadata, without_overlay};
 use crate::libvirt::{self, Domain, Event, JobStats, State, Subscription};
 
 /// How long the agent is given for a plain question, in seconds.
@@ -232,6 +232,13 @@ impl Guest {
                 format!("the definition of domain '{}' cannot be read: {reason}", self.name),
             )
         })
+    }
+
+    /// User and group that QEMU runs as, by number or name; `None` where libvirt does not say.
+    pub(crate) fn get_qemu_user(&self) -> Result<Option<(String, String)>> {
+        let what = self.what("cannot read the definition of");
+        let text = self.call(&what, |domain| domain.xml(false))?;
+        qemu_user(&text).map_err(|reason| Error::new(ErrorCode::Internal, format!("{what}: {reason}")))
     }
 
     /// Pauses the vCPUs.

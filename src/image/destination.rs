@@ -27,8 +27,17 @@ pub(crate) enum Place {
     File,
     /// A block device.
     Device,
+    /// A symbolic link to the block device of this number, as udev names logical volumes: /dev/VG/LV, /dev/disk/by-id/...
+    LinkedDevice { number: u64 },
     /// An NBD export.
     Export,
+}
+
+impl Place {
+    /// A block device, by whatever name.
+    pub(crate) fn is_device(&self) -> bool {
+        matches!(self, Self::Device | Self::LinkedDevice { .. })
+    }
 }
 
 impl Destination {
@@ -96,15 +105,25 @@ impl Destination {
             }
             Err(error) => return Err(refused(&error.to_string())),
         };
-        if in_use.contains(&Identity::of(&stat)) {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let device = match kind {
+            FileType::Symlink => linked_device(path),
+            _ => None,
+        };
+        if in_use.contains(&device.unwrap_or(Identity::of(&stat))) {
             return Err(refused("it is an image of this very guest; name another file"));
         }
-        match FileType::from_raw_mode(stat.st_mode) {
+        if let Some(Identity::Device { number }) = device {
+            return Ok(Place::LinkedDevice { number });
+        }
+        match kind {
             FileType::RegularFile if reuse => Ok(Place::File),
             FileType::RegularFile => Err(refused("it exists; remove it or name another file")),
             FileType::BlockDevice => Ok(Place::Device),
             FileType::Directory => Err(refused("it is a directory; name a file in it")),
-            FileType::Symlink => Err(refused("it is a symbolic link; name the file itself")),
+            FileType::Symlink => Err(refused(
+                "it is a symbolic link, and not to a block device; name the file itself",
+            )),
             FileType::Fifo => Err(refused("it is a FIFO; name a file")),
             _ => Err(refused("it is neither a file nor a block device; name one")),
         }
@@ -125,6 +144,12 @@ impl Destination {
             Self::Nbd { uri, .. } => uri.clone(),
         }
     }
+}
+
+/// The block device that a symbolic link leads to. Links to anything else are not followed: who may change one could
+/// have any file overwritten.
+fn linked_device(path: &str) -> Option<Identity> {
+    Identity::of_path(path).filter(|identity| matches!(identity, Identity::Device { .. }))
 }
 
 #[cfg(test)]
@@ -167,5 +192,45 @@ mod tests {
         assert!(error.message().contains("this very guest"));
         let long = format!("/tmp/{}", "x".repeat(4096));
         assert_eq!(look(&long, false).unwrap_err().code(), ErrorCode::Destination);
+    }
+
+    #[test]
+    fn a_link_is_followed_to_a_block_device_alone() {
+        let directory = std::env::temp_dir().join(format!("livedisk-links-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let link = directory.join("link");
+        let look = |to: &str, in_use: &[Identity]| {
+            let _ = std::fs::remove_file(&link);
+            std::os::unix::fs::symlink(to, &link).unwrap();
+            Destination::parse(link.to_str().unwrap()).unwrap().look(false, in_use)
+        };
+        for to in [
+            "/etc/passwd",
+            "/dev/null",
+            "/tmp",
+            "/no such file",
+            link.to_str().unwrap(),
+        ] {
+            let error = look(to, &[]).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::Destination);
+            assert!(error.message().contains("symbolic link"), "{to}: {error}");
+        }
+        // Every machine that runs these has one; what is on it does not matter.
+        let devices = std::fs::read_dir("/dev").unwrap().flatten();
+        let device = devices.map(|entry| entry.path()).find(|path| {
+            let found = std::fs::symlink_metadata(path);
+            found.is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_block_device(&found.file_type()))
+        });
+        if let Some(device) = device {
+            let device = device.to_str().unwrap();
+            let itself = Identity::of_path(device).unwrap();
+            let Identity::Device { number } = itself else {
+                panic!("{device}: {itself:?}")
+            };
+            assert_eq!(look(device, &[]).unwrap(), Place::LinkedDevice { number });
+            let error = look(device, &[itself]).unwrap_err();
+            assert!(error.message().contains("this very guest"), "{error}");
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -2,6 +2,7 @@
 //! Image files: where they may lie, how they are made, how they are checked. No libvirt here.
 #![forbid(unsafe_code)]
 
+mod access;
 mod clone;
 mod destination;
 mod failure;
@@ -9,15 +10,18 @@ mod identity;
 mod made;
 mod nbd;
 mod output;
+mod owner;
 mod qemu_img;
 mod write_out;
 
+pub(crate) use access::is_closed_to;
 pub(crate) use clone::{Cloned, can_share_blocks, copy, reflink};
 pub(crate) use destination::{Destination, Place};
 pub(crate) use identity::Identity;
 pub(crate) use made::Made;
 pub(crate) use nbd::Server;
 pub(crate) use output::{Backing, Output};
+pub(crate) use owner::give_as;
 pub(crate) use qemu_img::{are_equal, check, commit, compare_with_live, has_content, has_data_file, rebase_relative};
 pub(crate) use write_out::Watch;
 
@@ -35,12 +39,39 @@ pub(crate) fn make_overlay(
 ) -> crate::error::Result<()> {
     let (overlay, file) = Made::create(path)?;
     *made = Some(overlay);
+    give_as(backing.0, &file);
     qemu_img::create_qcow2(&file, size, Some(backing), &path.escape_debug().to_string())
 }
 
-/// Removes a disk's old image.
+/// Removes a disk's old image, and where the disk named it by a symbolic link that link too, which leads nowhere then.
 pub(crate) fn remove_source(path: &str) -> crate::error::Result<()> {
-    std::fs::remove_file(path).map_err(|error| failure::cannot(path, "remove", error))
+    let image = without_links(path);
+    let remove = |path: &str| std::fs::remove_file(path).map_err(|error| failure::cannot(path, "remove", error));
+    remove(&image)?;
+    if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+        log::info!(
+            "'{}' was a symbolic link to '{}'; both are removed",
+            path.escape_debug(),
+            image.escape_debug()
+        );
+        remove(path)?;
+    }
+    Ok(())
+}
+
+/// The name of the file itself that `path` leads to, or `path` where that cannot be told.
+pub(crate) fn without_links(path: &str) -> String {
+    let found = std::fs::canonicalize(path).ok();
+    let found = found.and_then(|found| found.into_os_string().into_string().ok());
+    found.unwrap_or_else(|| path.to_owned())
+}
+
+/// Opens what an operation wrote to, for reading: a file by its own name, a block device also by a link.
+pub(crate) fn open_destination(path: &str) -> crate::error::Result<std::fs::File> {
+    match Identity::of_path(path) {
+        Some(Identity::Device { .. }) => open_source(path),
+        _ => Made::adopt(path).map(|(_, file)| file),
+    }
 }
 
 /// Opens a quiet image for reading.

@@ -2,6 +2,7 @@
 //! The image that a copy is written to: made or taken, watched by descriptor, and removed if it was made.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat};
@@ -14,8 +15,11 @@ use super::identity::Identity;
 use super::made::Made;
 use super::qemu_img::Target;
 use super::write_out::Watch;
-use super::{qemu_img, write_out};
+use super::{owner, qemu_img, write_out};
 use crate::error::{Error, ErrorCode, Result};
+
+/// The least that QEMU gives a disk more or less of.
+const SECTOR: u64 = 512;
 
 /// The image that a shallow copy rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,10 +77,10 @@ impl Output {
                 output.made = Some(made);
                 file
             }
-            Place::Device => {
+            Place::Device | Place::LinkedDevice { .. } => {
                 // Exclusive: not while it is mounted or claimed. That claim would keep QEMU away from it, too.
-                drop(open(path, OFlags::EXCL)?);
-                open(path, OFlags::empty())?
+                drop(open_at(place, path, OFlags::EXCL)?);
+                open_at(place, path, OFlags::empty())?
             }
             Place::File | Place::Export => open(path, OFlags::empty())?,
         });
@@ -97,7 +101,7 @@ impl Output {
     pub(crate) fn adopt(destination: &Destination, place: &Place, format: &str) -> Result<Self> {
         let mut output = Self::closed(destination, format);
         if let Destination::Path(path) = destination {
-            let file = open(path, OFlags::empty())?;
+            let file = open_at(place, path, OFlags::empty())?;
             if *place == Place::Free {
                 output.made = Some(Made::of(path, &file)?);
             }
@@ -116,7 +120,7 @@ impl Output {
                 (None, Place::Free) => return None,
                 (None, _) => path,
             };
-            output.file = Some(open(path, OFlags::empty()).ok()?);
+            output.file = Some(open_at(place, path, OFlags::empty()).ok()?);
         }
         Some(output)
     }
@@ -144,7 +148,7 @@ impl Output {
             qemu_img::create_qcow2(file, size, named, &shown)?;
             return Ok(backing.is_none());
         }
-        if *place == Place::Device {
+        if place.is_device() {
             return must_fit(&shown, file_size(file, &shown)?, size).map(|()| false);
         }
         file.set_len(size).map_err(|error| cannot(&shown, "size", error))?;
@@ -236,6 +240,13 @@ impl Output {
         self.made.as_ref()
     }
 
+    /// One that was made is given to whoever has the disk's image, where libvirt does not see to it.
+    pub(crate) fn give_as(&self, image: &str) {
+        if let (Some(_), Some(file)) = (&self.made, &self.file) {
+            owner::give_as(image, file);
+        }
+    }
+
     pub(crate) fn file(&self) -> Option<&File> {
         self.file.as_ref()
     }
@@ -251,7 +262,12 @@ impl Output {
         };
         let shown = self.destination.shown();
         let held = fstat(file).map_err(|error| cannot(&shown, "look at", error))?;
-        match statat(CWD, path.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+        let flags = match Identity::of(&held) {
+            // It may be named by a link.
+            Identity::Device { .. } => AtFlags::empty(),
+            Identity::File { .. } => AtFlags::SYMLINK_NOFOLLOW,
+        };
+        match statat(CWD, path.as_str(), flags) {
             Ok(named) if Identity::of(&named) == Identity::of(&held) => Ok(()),
             Ok(_) => Err(refused(
                 &shown,
@@ -287,7 +303,8 @@ impl Output {
     pub(crate) fn must_have_size(&self, size: u64) -> Result<()> {
         let shown = self.destination.shown();
         let found = match self.target() {
-            Target::File(file) if self.format == "raw" => file_size(file, &shown)?,
+            // QEMU counts in sectors: what is behind the end of a raw image reads as zeroes.
+            Target::File(file) if self.format == "raw" => file_size(file, &shown)?.next_multiple_of(SECTOR),
             Target::File(file) => qemu_img::info(file, &self.format, &shown)?.virtual_size,
             Target::Uri(uri) => qemu_img::info_nbd(uri, &self.format)?.virtual_size,
         };
@@ -310,10 +327,33 @@ impl Output {
 }
 
 fn open(path: &str, more: OFlags) -> Result<File> {
-    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | more;
-    openat(CWD, path, flags, Mode::empty())
+    open_as(path, OFlags::NOFOLLOW | more, &path.escape_debug().to_string())
+}
+
+/// What was found at a place. A link is followed to that one device alone: it may have been changed since.
+fn open_at(place: &Place, path: &str, more: OFlags) -> Result<File> {
+    let Place::LinkedDevice { number } = *place else {
+        return open(path, more);
+    };
+    let shown = path.escape_debug().to_string();
+    // Looked at before it is opened, which has effects of its own on some devices.
+    let found = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let found = found.map_err(|error| cannot(&shown, "open", error))?;
+    let stat = fstat(&found).map_err(|error| cannot(&shown, "look at", error))?;
+    if Identity::of(&stat) != (Identity::Device { number }) {
+        return Err(refused(
+            &shown,
+            "the symbolic link leads to something else by now; name the device again",
+        ));
+    }
+    open_as(&format!("/proc/self/fd/{}", found.as_raw_fd()), more, &shown)
+}
+
+fn open_as(name: &str, more: OFlags, shown: &str) -> Result<File> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | more;
+    openat(CWD, name, flags, Mode::empty())
         .map(File::from)
-        .map_err(|error| cannot(&path.escape_debug().to_string(), "open", error))
+        .map_err(|error| cannot(shown, "open", error))
 }
 
 fn must_fit(shown: &str, found: u64, wanted: u64) -> Result<()> {
@@ -341,4 +381,22 @@ fn absolute(name: &str, image: &Destination) -> Option<String> {
     };
     let directory = Path::new(path).parent()?;
     directory.join(name).to_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_was_changed_is_not_followed() {
+        let link = std::env::temp_dir().join(format!("livedisk-changed-{}", std::process::id()));
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        let path = link.to_str().unwrap();
+        let error = open_at(&Place::LinkedDevice { number: 1 }, path, OFlags::empty()).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Destination);
+        assert!(error.message().contains("something else"), "{error}");
+        // By its own name no link is followed at all.
+        assert!(open_at(&Place::Device, path, OFlags::empty()).is_err());
+        std::fs::remove_file(link).unwrap();
+    }
 }

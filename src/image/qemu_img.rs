@@ -18,6 +18,10 @@ use super::identity::Identity;
 use super::write_out::Watch;
 use crate::error::{Error, ErrorCode, Result};
 
+const QEMU_IMG: &str = "qemu-img";
+/// Ends qemu-img with us.
+const SETPRIV: &str = "setpriv";
+
 /// The image that is standard input.
 const STDIN: &str = "/proc/self/fd/0";
 
@@ -45,13 +49,17 @@ fn failed(what: &str, why: &str) -> Error {
     Error::new(code, format!("qemu-img cannot {what}: {why}"))
 }
 
-fn not_started(what: &str, error: &io::Error) -> Error {
+fn not_started(what: &str, program: &str, error: &io::Error) -> Error {
+    let package = match program {
+        SETPRIV => "util-linux",
+        _ => "with QEMU's tools (qemu-utils, qemu-img)",
+    };
     match error.kind() {
         io::ErrorKind::NotFound => Error::new(
             ErrorCode::Unsupported,
-            "qemu-img is not installed; install the package with QEMU's tools (qemu-utils, qemu-img)",
+            format!("cannot {what}: {program} is not installed, or not in PATH; install the package {package}"),
         ),
-        _ => failed(what, &error.to_string()),
+        _ => failed(what, &format!("{program}: {error}")),
     }
 }
 
@@ -61,13 +69,13 @@ fn run(
     stdin: Option<OwnedFd>,
     limit: Option<Duration>,
 ) -> Result<(i32, String, String)> {
-    let mut command = Command::new("qemu-img");
+    let mut command = Command::new(QEMU_IMG);
     command
         .args(arguments)
         .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| not_started(what, &error))?;
+    let mut child = command.spawn().map_err(|error| not_started(what, QEMU_IMG, &error))?;
     if let Some(limit) = limit {
         let deadline = Instant::now() + limit;
         while child
@@ -270,8 +278,8 @@ pub(super) fn convert(
     }
     arguments.extend([source.as_str(), name]);
     // It may run for hours, and holds the source's lock: it ends when we do.
-    let mut child = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "qemu-img"])
+    let mut child = Command::new(SETPRIV)
+        .args(["--pdeathsig", "KILL", QEMU_IMG])
         .args(&arguments)
         .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::piped())
@@ -279,7 +287,7 @@ pub(super) fn convert(
         // A terminal's Ctrl-C is for the caller, who takes back what is to be taken back.
         .process_group(0)
         .spawn()
-        .map_err(|error| not_started(&what, &error))?;
+        .map_err(|error| not_started(&what, SETPRIV, &error))?;
     let mut progress = child.stdout.take().map(Percent::new);
     let mut wanted = true;
     while let Some(reader) = &mut progress {
@@ -411,6 +419,21 @@ pub(crate) fn are_equal(one: (&str, &str), other: (&File, &str), shown: &str) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_program_that_is_missing_is_the_one_that_is_named() {
+        let missing = io::Error::from(io::ErrorKind::NotFound);
+        for (program, other, package) in [(SETPRIV, QEMU_IMG, "util-linux"), (QEMU_IMG, SETPRIV, "qemu-utils")] {
+            let error = not_started("write the disk", program, &missing);
+            assert_eq!(error.code(), ErrorCode::Unsupported);
+            let message = error.message();
+            assert!(
+                message.contains(&format!("{program} is not installed")) && message.contains(package),
+                "{message}"
+            );
+            assert!(!message.contains(&format!("{other} is not installed")), "{message}");
+        }
+    }
 
     #[test]
     fn the_last_percentage_counts() {

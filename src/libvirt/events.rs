@@ -35,8 +35,8 @@ pub(crate) enum Event {
     QemuJobRunning { job: String },
     /// VIR_DOMAIN_EVENT_ID_JOB_COMPLETED of a backup.
     BackupEnded(BackupEnd),
-    /// VIR_DOMAIN_EVENT_ID_LIFECYCLE: look at the domain's state again.
-    Lifecycle,
+    /// VIR_DOMAIN_EVENT_ID_LIFECYCLE: look at the domain's state again. `ended`: its QEMU is gone.
+    Lifecycle { ended: bool },
 }
 
 type Sink = Arc<dyn Fn(Event) + Send + Sync>;
@@ -215,12 +215,13 @@ unsafe extern "C" fn job_completed(
 unsafe extern "C" fn lifecycle(
     _connect: sys::virConnectPtr,
     _domain: sys::virDomainPtr,
-    _event: c_int,
+    event: c_int,
     _detail: c_int,
     data: *mut c_void,
 ) {
+    let ended = [sys::VIR_DOMAIN_EVENT_STOPPED, sys::VIR_DOMAIN_EVENT_CRASHED].contains(&event.unsigned_abs());
     // SAFETY: our data.
-    unsafe { deliver(data, Event::Lifecycle) }
+    unsafe { deliver(data, Event::Lifecycle { ended }) }
 }
 
 unsafe extern "C" fn qemu_event(

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 #[repr(i32)]
 pub enum Method {
-    /// Let livedisk choose: [`Method::Clone`] where the image's file can share its blocks with the destination, else
-    /// [`Method::Mirror`].
+    /// Let livedisk choose: [`Method::Clone`] where the image's file can share its blocks with the destination, and where
+    /// hundreds of GiB of the disk are holes, which a mirror would fill; else [`Method::Mirror`].
     #[default]
     Auto = 0,
     /// virDomainBackupBegin, push mode: content as of the start. While it copies, a write of the guest to a block that
@@ -213,7 +213,7 @@ pub struct MigrateOptions {
     /// Compare base and clone before the pivot. With `Clone` only: a guest that runs writes to both sides of a mirror, which
     /// is refused.
     pub verify: bool,
-    /// Remove the source when the disk has moved.
+    /// Remove the source when the disk has moved: the image, and the symbolic link where the disk named it by one.
     pub delete_source: bool,
     /// The guest's writes may wait for the copy, so that it always converges.
     pub write_blocking: bool,

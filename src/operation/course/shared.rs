@@ -23,6 +23,8 @@ pub(in crate::operation) struct Facts {
     pub(in crate::operation) backup_end: Option<BackupEnd>,
     /// The jobs that QEMU runs for a backup: once there are any, its point in time is fixed.
     pub(in crate::operation) backup_jobs: Vec<String>,
+    /// The guest's QEMU ended.
+    pub(in crate::operation) gone: bool,
 }
 
 impl Facts {
@@ -183,7 +185,7 @@ impl Shared {
                 }
             }
             Event::BackupEnded(end) => state.facts.backup_end = Some(end),
-            Event::Lifecycle => {}
+            Event::Lifecycle { ended } => state.facts.gone |= ended,
         }
         state.news += 1;
         self.changed.notify_all();

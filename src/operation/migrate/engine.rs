@@ -499,6 +499,7 @@ impl Engine {
         } else {
             let (made, file) = Made::stage(&path, &self.staging())?;
             self.clone = Some(made);
+            image::give_as(source, &file);
             let mut watch = cloning::watch(&self.ties.shared, (0, 0), &mut self.clone_progress);
             cloning::clone_into(how, source, &file, &shown, self.plan.bandwidth, &mut watch)?;
             file
@@ -559,6 +560,7 @@ impl Engine {
             Some(_) => Output::open(destination, place, format, &staging)?,
             None => Output::prepare(destination, place, format, plan.size, None, false, &staging)?,
         };
+        output.give_as(&plan.source.0);
         self.output = Some(output);
         self.write_record(Mark::Begun)?;
         self.output.as_mut().map_or(Ok(()), Output::publish)
@@ -571,10 +573,15 @@ impl Engine {
     }
 
     fn look_at_owners(&self) -> Vec<(String, u32, u32)> {
-        let paths = [self.plan.destination_path(), &self.destination_overlay_path];
+        let mut destination = self.plan.destination_path().to_owned();
+        if self.plan.place.is_device() {
+            // libvirt hands over the device, and not a link to it.
+            destination = image::without_links(&destination);
+        }
+        let paths = [destination, self.destination_overlay_path.clone()];
         let found = paths.into_iter().filter(|path| !path.is_empty()).filter_map(|path| {
-            let metadata = std::fs::symlink_metadata(path).ok()?;
-            Some((path.to_owned(), metadata.uid(), metadata.gid()))
+            let metadata = std::fs::symlink_metadata(&path).ok()?;
+            Some((path, metadata.uid(), metadata.gid()))
         });
         found.collect()
     }
@@ -773,7 +780,7 @@ fn remove(plan: &Plan, made: &mut Option<Made>) -> Result<()> {
 }
 
 fn target_of(plan: &Plan) -> Target {
-    libvirt_target(&plan.destination, plan.place == Place::Device)
+    libvirt_target(&plan.destination, plan.place.is_device())
 }
 
 impl Procedure for Engine {
@@ -976,7 +983,9 @@ impl Procedure for Engine {
                 self.stale.destination_overlay = false;
                 if !self.plan.volumes {
                     // libvirt makes it an overlay.
-                    self.destination_overlay = Some(Made::create(&self.destination_overlay_path)?.0);
+                    let (made, file) = Made::create(&self.destination_overlay_path)?;
+                    self.destination_overlay = Some(made);
+                    image::give_as(&self.plan.source.0, &file);
                     return Ok(());
                 }
                 let (plan, path) = (&self.plan, &self.destination_overlay_path);

@@ -13,6 +13,7 @@ use crate::libvirt::xml::{Device, Disk, Encryption, Source};
 use crate::operation::plan::planned::Planned;
 use crate::operation::plan::preflight::{
     apart_if_in_use, find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
+    must_stay_writable,
 };
 use crate::operation::types::{CloneMethod, Method, MigrateOptions};
 
@@ -108,10 +109,11 @@ impl Plan {
         let format = match (&options.format, &place) {
             (Some(format), _) => format.clone(),
             (None, Place::Free | Place::File) => source.1.clone(),
-            (None, Place::Device | Place::Export) => "raw".to_owned(),
+            (None, Place::Device | Place::LinkedDevice { .. } | Place::Export) => "raw".to_owned(),
         };
         let format = must_be_known_format(format, &what)?;
         let method = choose_method(options, volumes, disk, &place, &format, &what)?;
+        must_stay_writable(&guest, disk, method, "", &what)?;
         if options.verify && method == Method::Mirror {
             return Err(error(
                 ErrorCode::Unsupported,

@@ -96,7 +96,7 @@ pub(in crate::operation) fn holds_last_writes(overlay: &str, base: &str, off: bo
 /// did: whether the guest's last writes are behind. Where both show the same it does not matter.
 pub(in crate::operation) fn has_pivoted(before: (&str, &str), behind: (&str, &str), what: &str) -> Result<bool> {
     let shown = before.0.escape_debug().to_string();
-    let (_, other) = Made::adopt(behind.0)?;
+    let other = image::open_destination(behind.0)?;
     if was_written_later(behind.0, before.0) {
         return Ok(true);
     }

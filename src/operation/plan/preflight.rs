@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{Destination, Identity, Server};
+use crate::image::{self, Destination, Identity, Server};
 use crate::libvirt::JobStats;
 use crate::libvirt::xml::{Device, Disk, DomainXml, NbdServer, Source, Target};
 use crate::operation::ownership::record::{Kind, Record};
+use crate::operation::types::Method;
 
 fn error(code: ErrorCode, message: impl Into<String>) -> Error {
     Error::new(code, message)
@@ -140,6 +141,41 @@ pub(in crate::operation) fn must_be_copyable(disk: &Disk, what: &str) -> Result<
         return unsupported("is shareable; other guests may write to it, so a copy has no point in time");
     }
     Ok(())
+}
+
+/// QEMU opens a raw image by its name once more when a mirror ends, and aborts, guest and all, where it may not. With
+/// CLONE it opens any image again for the commit, and only where libvirt hands that over first does it get there.
+pub(in crate::operation) fn must_stay_writable(
+    guest: &Guest,
+    disk: &Disk,
+    method: Method,
+    advice: &str,
+    what: &str,
+) -> Result<()> {
+    let layer = disk.active();
+    // The device that QEMU has may be another node than the host's, in a /dev of QEMU's own.
+    let (Source::File(path), false, true) = (&layer.source, disk.readonly, guest.host().is_local()) else {
+        return Ok(());
+    };
+    let danger = match method {
+        Method::Mirror if layer.format.as_deref() == Some("raw") => "abort at the end of the mirror",
+        Method::Clone => "have no way back from the overlay",
+        _ => return Ok(()),
+    };
+    let Some((user, group)) = guest.get_qemu_user()? else {
+        return Ok(());
+    };
+    if !image::is_closed_to(&user, &group, path) {
+        return Ok(());
+    }
+    let path = path.escape_debug();
+    Err(error(
+        ErrorCode::Permission,
+        format!(
+            "{what}: its image '{path}' has an owner or mode by now that does not let QEMU's user {user} open it for \
+             writing again, and so QEMU would {danger}; give it back (chown {user}:{group} '{path}'){advice}"
+        ),
+    ))
 }
 
 /// A destination as libvirt is told of it.

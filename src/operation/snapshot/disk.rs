@@ -26,6 +26,6 @@ pub(crate) struct PlannedDisk {
 impl PlannedDisk {
     /// The destination as libvirt is told of it.
     pub(crate) fn libvirt_target(&self) -> Target {
-        libvirt_target(&self.destination, self.place == Place::Device)
+        libvirt_target(&self.destination, self.place.is_device())
     }
 }

@@ -294,7 +294,7 @@ impl Engine {
             return false;
         };
         let directory = std::path::Path::new(path).parent().unwrap_or(std::path::Path::new("/"));
-        disk.place != image::Place::Device
+        !disk.place.is_device()
             && rustix::fs::statvfs(directory).is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) < FULL)
     }
 
@@ -346,6 +346,9 @@ impl Engine {
             disk.reuse,
             &self.staging(index),
         )?;
+        if let Some((source, _)) = &disk.source {
+            output.give_as(source);
+        }
         let made = output.made().is_some();
         self.outputs[index] = Some(output);
         if made {
@@ -492,11 +495,15 @@ impl Engine {
                 || facts.block_job(&disk.target) == Some(BlockJobStatus::Canceled)
         };
         if self.ties.subscription.is_some() {
-            self.ties
-                .shared
-                .await_facts(deadline, |facts| self.plan.disks.iter().all(|disk| ended(facts, disk)));
+            self.ties.shared.await_facts(deadline, |facts| {
+                facts.gone || self.plan.disks.iter().all(|disk| ended(facts, disk))
+            });
         } else {
             self.wait_without_events(deadline)?;
+        }
+        // Its thaw would be waited for in vain.
+        if self.ties.shared.facts(|facts| facts.gone) {
+            return Err(self.explain(Failure::DomainGone));
         }
         if self.ties.shared.requests().cancel {
             return Err(Error::new(ErrorCode::Cancelled, "cancelled"));

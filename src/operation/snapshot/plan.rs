@@ -17,6 +17,7 @@ use crate::libvirt::xml::{Disk, DomainXml, Source};
 use crate::operation::plan::planned::Planned;
 use crate::operation::plan::preflight::{
     find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
+    must_stay_writable,
 };
 use crate::operation::snapshot::clone::plan::{Way, choose};
 use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
@@ -62,13 +63,14 @@ impl Plan {
         check_disk_list(&options.disks)?;
         let paused = match guest.get_power_state()? {
             State::Running => false,
-            State::Paused if options.quiesce == Quiesce::None => true,
+            // Its disks stand as still as they get.
+            State::Paused if options.quiesce != Quiesce::Require => true,
             State::Paused => {
                 return Err(error(
                     ErrorCode::DomainState,
                     format!(
                         "domain '{name}' is paused, so its file systems cannot be frozen; \
-                         resume it, or ask for quiesce NONE"
+                         resume it, or ask for quiesce PREFER or NONE"
                     ),
                 ));
             }
@@ -95,7 +97,17 @@ impl Plan {
             .collect::<Result<Vec<_>>>()?;
         must_differ(&disks)?;
         let (method, ways) = choose(guest, &config, options, &disks)?;
-        let freeze = decide_freeze(guest, &config, options.quiesce)?;
+        for planned in &disks {
+            let what = format!("disk '{}' of domain '{name}'", planned.target);
+            must_stay_writable(
+                guest,
+                find_disk(guest, &config, &planned.target)?,
+                method,
+                ", or use BACKUP",
+                &what,
+            )?;
+        }
+        let freeze = !paused && decide_freeze(guest, &config, options.quiesce)?;
         if freeze || (method == Method::Mirror && disks.len() > 1 && !paused) {
             guard::prepare(guest.host())?;
         }
@@ -275,7 +287,7 @@ fn plan_disk(
 fn choose_format(wanted: &SnapshotDisk, disk: &Disk, place: &Place, what: &str) -> Result<String> {
     let format = match (&wanted.format, place) {
         (Some(format), _) => format.clone(),
-        (None, Place::Device | Place::Export) => "raw".to_owned(),
+        (None, Place::Device | Place::LinkedDevice { .. } | Place::Export) => "raw".to_owned(),
         (None, Place::Free | Place::File) => disk.active().format.clone().ok_or_else(|| {
             error(
                 ErrorCode::InvalidArgument,
@@ -312,7 +324,7 @@ fn must_differ(disks: &[PlannedDisk]) -> Result<()> {
     for (index, disk) in disks.iter().enumerate() {
         let twin = disks[..index]
             .iter()
-            .find(|other| other.destination == disk.destination);
+            .find(|other| other.destination == disk.destination || is_one_file(other, disk));
         if let Some(twin) = twin {
             return Err(error(
                 ErrorCode::InvalidArgument,
@@ -326,6 +338,17 @@ fn must_differ(disks: &[PlannedDisk]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Under two names, or by a link.
+fn is_one_file(a: &PlannedDisk, b: &PlannedDisk) -> bool {
+    match (&a.destination, &b.destination) {
+        (Destination::Path(a), Destination::Path(b)) => {
+            let found = Identity::of_path(a);
+            found.is_some() && found == Identity::of_path(b)
+        }
+        _ => false,
+    }
 }
 
 /// Whether the window freezes. REQUIRE that cannot be met fails here, before anything was started.

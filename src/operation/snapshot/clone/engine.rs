@@ -293,7 +293,7 @@ impl Engine {
     fn make_image(&mut self, index: usize) -> Result<()> {
         self.remove_image(index)?;
         let (disk, staging) = (&self.plan.disks[index], self.staging(index));
-        self.disks[index].output = Some(match self.plan.ways[index] {
+        let output = match self.plan.ways[index] {
             Way::File => Output::open(&disk.destination, &disk.place, &disk.format, &staging)?,
             Way::Content | Way::Callback => Output::prepare(
                 &disk.destination,
@@ -304,7 +304,9 @@ impl Engine {
                 disk.reuse,
                 &staging,
             )?,
-        });
+        };
+        output.give_as(source(disk).0);
+        self.disks[index].output = Some(output);
         // Known by its inode before it has its name.
         self.write_record(Mark::Begun)?;
         self.disks[index].output.as_mut().map_or(Ok(()), Output::publish)

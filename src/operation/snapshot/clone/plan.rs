@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Whether and how disks can be cloned: what CLONE asks before it begins, and AUTO before it takes it.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,9 @@ use crate::image::{self, Destination, Place};
 use crate::libvirt::xml::{Device, Disk, DomainXml, Layer, Source};
 use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::types::{CloneMethod, Method, SnapshotOptions};
+
+/// A mirror takes more than about three seconds for such a hole.
+const MANY_ZEROES: u64 = 256 << 30;
 
 /// How the quiet image gets to its destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +49,10 @@ pub(crate) fn choose(
         ));
     }
     let mirror = (Method::Mirror, Vec::new());
-    // AUTO takes it where it is quick.
-    if options.method == Method::Auto && (options.clone == CloneMethod::Copy || !disks.iter().all(shares_blocks)) {
+    // AUTO takes it where it is quick, and where a mirror is not.
+    let shares = options.clone != CloneMethod::Copy && disks.iter().all(shares_blocks);
+    let mostly_holes = options.clone != CloneMethod::Reflink && is_slow_to_mirror(disks);
+    if options.method == Method::Auto && !shares && !mostly_holes {
         return Ok(mirror);
     }
     let mut ways = Vec::new();
@@ -70,7 +76,7 @@ pub(crate) fn choose(
             }
         }
     }
-    if options.method == Method::Auto && ways.iter().any(|way| *way != Way::File) {
+    if options.method == Method::Auto && !mostly_holes && ways.iter().any(|way| *way != Way::File) {
         return Ok(mirror);
     }
     Ok((Method::Clone, ways))
@@ -134,6 +140,18 @@ fn way_of_file(
         ),
         _ => Ok(Way::Content),
     }
+}
+
+/// QEMU writes zeroes over the whole size of a mirror's destination before it copies, of a new file that reads as zeroes
+/// too, and libvirt has no way to tell it: a clone goes by the data alone.
+fn is_slow_to_mirror(disks: &[PlannedDisk]) -> bool {
+    let data = |path: &str| std::fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
+    let holes = |disk: &PlannedDisk| {
+        let data: u64 = disk.layers.iter().map(|(path, _)| data(path)).sum();
+        disk.size.saturating_sub(data)
+    };
+    // What stands there already may hold anything, and a clone writes zeroes over it, too.
+    disks.iter().all(|disk| disk.place == Place::Free) && disks.iter().any(|disk| holes(disk) >= MANY_ZEROES)
 }
 
 /// The destination's file system clones, and is the image's own.

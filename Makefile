@@ -36,7 +36,7 @@ test: setup
 faults: setup
 	cargo build --package livedisk --bin livedisk-guard
 	LIVEDISK_FAULTS_HANG=$${LIVEDISK_FAULTS_HANG:-60} LIVEDISK_FAULTS_PAGE=$(CURDIR)/docs/faults.md \
-	cargo test --package livedisk-cli --test faults -- --ignored --nocapture
+	exec tests/stoppable cargo test --package livedisk-cli --test faults -- --ignored --nocapture
 
 clean:
 	rm -rf target build

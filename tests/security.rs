@@ -3,16 +3,16 @@
 //!
 //! | rule | test |
 //! |---|---|
-//! | odd names reach exactly the file meant | `results.rs` odd_names_reach_exactly_the_file_meant, `migrate.rs` odd_names |
-//! | control characters in names are refused | `errors.rs` names_that_are_none |
+//! | odd names reach exactly the file meant | `results.rs` odd_names_reach_exactly_the_file_meant, `migrate/clones.rs` odd_names |
+//! | control characters in names are refused | `errors/destinations.rs` names_that_are_none |
 //! | odd domain names and targets are only names | `ctests/errors-names.c`; here: a_domain_is_only_a_name |
 //! | the format is stated, never probed | `results.rs` a_raw_disk_that_looks_like_qcow2_is_raw |
 //! | a prepared image's backing file is the one wanted, by inode | here: a_prepared_overlay_has_the_backing_file_that_is_wanted |
 //! | data files and `json:` backing are refused | here: a_prepared_image_is_one_file |
-//! | symlink, FIFO, directory, the source and hard links to it are refused | `errors.rs` what_stands_at_the_destination, `migrate.rs` refused_destinations_and_disks |
+//! | symlink, FIFO, directory, the source and hard links to it are refused | `errors/destinations.rs` what_stands_at_the_destination, `migrate/refused.rs` refused_destinations_and_disks |
 //! | made without a race, held by descriptor | `results.rs` an_image_replaced_or_removed_meanwhile_is_no_success; here: what_appears_at_the_destination_is_not_written_to |
 //! | results have mode 0600 | `results.rs` the_image_is_private |
-//! | an encrypted disk stays encrypted unless asked | `errors.rs`, `migrate.rs` encrypted_disk |
+//! | an encrypted disk stays encrypted unless asked | `errors/disks.rs`, `migrate/encrypted.rs` encrypted_disk |
 //! | no secrets in the log or in messages | here: no_secret_is_told |
 //! | what the agent answers is not trusted | here: an_agent_that_lies |
 

@@ -1,22 +1,25 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The agent dies or hangs inside the freeze window, at moments chosen at random (LIVEDISK_TEST_SEED repeats them), and
-//! the guest writes on. The agent is a process of its own: this program again, as [`agent`].
+//! the guest writes on.
 
+mod agent;
+mod embedded;
+#[path = "../support/mod.rs"]
 mod support;
+mod window;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use livedisk::{Connection, EventLoop, Method, Operation, Phase, Quiesce, SnapshotOptions};
-use support::bed::{Bed, Server, Turn, run};
-use support::{PATIENCE, disk, snapshot, until};
+use livedisk::EventLoop;
+
+use crate::agent::{Agent, guards_of};
+use crate::support::bed::{Bed, Turn, run};
+use crate::support::until;
+use crate::window::{Export, longest_silence};
 
 /// What is promised of a guest whose agent was killed.
 const LET_GO_WITHIN: Duration = Duration::from_secs(1);
@@ -26,283 +29,6 @@ fn bed() -> Turn {
         EventLoop::Own,
         &["name=a,disks=raw:16M+raw:16M,data=2M", "name=b,disks=raw:16M,data=2M"],
     )
-}
-
-// The agent.
-
-/// Obeys a line at a time: `start DOMAIN METHOD QUIESCE LIMIT_MS DESTINATION...` (answered at READY), `finish`, `opening`
-/// (how many milliseconds the connection took).
-#[test]
-#[ignore = "the other tests start it"]
-fn agent() {
-    let uri = std::env::var("LIVEDISK_TEST_AGENT").unwrap();
-    log::set_boxed_logger(Box::new(Warnings)).unwrap();
-    log::set_max_level(log::LevelFilter::Warn);
-    let began = Instant::now();
-    let connection = Connection::open(Some(&uri), EventLoop::Own).unwrap();
-    let opening = began.elapsed();
-    let mut operations = Vec::new();
-    for line in std::io::stdin().lines() {
-        let line = line.unwrap();
-        let words: Vec<&str> = line.split(' ').collect();
-        let answer = match words[..] {
-            ["start", domain, method, quiesce, limit, ref destinations @ ..] => {
-                start(&connection, domain, method, quiesce, limit, destinations).map(|operation| {
-                    operations.push(operation);
-                    "ready".to_owned()
-                })
-            }
-            ["finish"] => {
-                // All at once.
-                let reports: Result<Vec<_>, _> = thread::scope(|scope| {
-                    let finish = |operation: Operation| scope.spawn(move || operation.finish(None));
-                    let finishing: Vec<_> = operations.drain(..).map(finish).collect();
-                    finishing
-                        .into_iter()
-                        .map(|finishing| finishing.join().unwrap())
-                        .collect()
-                });
-                reports.map(|reports| format!("done {reports:?}"))
-            }
-            ["opening"] => Ok(opening.as_millis().to_string()),
-            _ => panic!("{line}"),
-        };
-        println!(
-            "agent: {}",
-            answer.unwrap_or_else(|error| format!("error {:?} {error}", error.code()))
-        );
-    }
-}
-
-fn start(
-    connection: &Connection,
-    domain: &str,
-    method: &str,
-    quiesce: &str,
-    limit: &str,
-    destinations: &[&str],
-) -> livedisk::Result<Operation> {
-    let disks = ["vda", "vdb"]
-        .iter()
-        .zip(destinations)
-        .map(|(target, destination)| disk(target, destination, "raw"));
-    let options = SnapshotOptions {
-        method: if method == "backup" {
-            Method::Backup
-        } else {
-            Method::Mirror
-        },
-        quiesce: if quiesce == "require" {
-            Quiesce::Require
-        } else {
-            Quiesce::None
-        },
-        freeze_limit: Duration::from_millis(limit.parse().unwrap()),
-        ..snapshot(disks.collect())
-    };
-    let operation = connection.start_live_snapshot(domain, &options)?;
-    while !matches!(operation.poll(None).phase, Phase::Ready | Phase::Done | Phase::Failed) {}
-    Ok(operation)
-}
-
-struct Warnings;
-
-impl log::Log for Warnings {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.target().starts_with("livedisk")
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            println!("agent: log {}", record.args());
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-/// That process, from outside.
-struct Agent {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    answers: Receiver<String>,
-    logged: Vec<String>,
-}
-
-impl Agent {
-    fn new(bed: &Bed, environment: &[(&str, &str)]) -> Self {
-        Self::through(Command::new(std::env::current_exe().unwrap()), &bed.uri, environment)
-    }
-
-    fn through(mut command: Command, uri: &str, environment: &[(&str, &str)]) -> Self {
-        let mut child = command
-            .args(["--exact", "agent", "--ignored", "--nocapture"])
-            .env("LIVEDISK_TEST_AGENT", uri)
-            .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        let (sender, answers) = channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if let Some((_, answer)) = line.split_once("agent: ") {
-                    // Nobody may listen any more.
-                    let _ = sender.send(answer.to_owned());
-                }
-            }
-        });
-        Self {
-            stdin: child.stdin.take(),
-            child,
-            answers,
-            logged: Vec::new(),
-        }
-    }
-
-    fn tell(&mut self, line: &str) {
-        writeln!(self.stdin.as_ref().unwrap(), "{line}").unwrap();
-    }
-
-    /// The answer to what was told; what was logged meanwhile is kept.
-    fn answer(&mut self) -> String {
-        loop {
-            let line = self.answers.recv_timeout(PATIENCE).unwrap();
-            match line.strip_prefix("log ") {
-                Some(logged) => self.logged.push(logged.to_owned()),
-                None => return line,
-            }
-        }
-    }
-
-    fn ask(&mut self, line: &str) -> String {
-        self.tell(line);
-        self.answer()
-    }
-
-    /// A whole snapshot.
-    fn snapshot(&mut self, domain: &str, image: &Path) -> String {
-        let image = image.to_str().unwrap();
-        assert_eq!(
-            self.ask(&format!("start {domain} mirror require 10000 {image}")),
-            "ready"
-        );
-        self.ask("finish")
-    }
-
-    fn signal(&self, signal: &str) {
-        run("bash", &["-c", &format!("kill -{signal} {}", self.child.id())]);
-    }
-
-    fn kill(&mut self) -> Instant {
-        self.child.kill().unwrap();
-        let killed = Instant::now();
-        self.child.wait().unwrap();
-        killed
-    }
-
-    fn guards(&self) -> Vec<u32> {
-        guards_of(self.child.id())
-    }
-
-    fn guard(&self) -> u32 {
-        let guards = self.guards();
-        assert_eq!(guards.len(), 1, "{guards:?}");
-        guards[0]
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The processes whose command line says that they guard this one.
-fn guards_of(agent: u32) -> Vec<u32> {
-    let is_guard = |pid: &u32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line);
-        let words: Vec<&str> = line.split('\0').collect();
-        words[0].ends_with("livedisk-guard") && words.get(1..3) == Some(&[agent.to_string().as_str(), "detached"])
-    };
-    fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
-        .filter(is_guard)
-        .collect()
-}
-
-// The window, held open.
-
-/// An export that can be paused: a mirror to it then does not end, and the window stays open.
-struct Export {
-    _server: Server,
-    uri: String,
-    control: PathBuf,
-    image: PathBuf,
-}
-
-impl Export {
-    fn new(directory: &Path, name: &str) -> Self {
-        let path = |kind: &str| directory.join(format!("{name}.{kind}"));
-        let (socket, control, image) = (path("nbd"), path("pause"), path("raw"));
-        fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
-        let shown = |path: &Path| path.to_str().unwrap().to_owned();
-        let pause = format!("pause-control={}", shown(&control));
-        let server = Server::nbdkit(&socket, &["--filter=pause", "file", &shown(&image), &pause]);
-        until("the export can be paused", || control.exists());
-        Self {
-            _server: server,
-            uri: format!("nbd+unix:///?socket={}", shown(&socket)),
-            control,
-            image,
-        }
-    }
-
-    /// `p` or `r`, answered by the upper-case letter.
-    fn control(&self, command: u8) {
-        let mut control = UnixStream::connect(&self.control).unwrap();
-        let mut answer = [0];
-        control.write_all(&[command]).unwrap();
-        control.read_exact(&mut answer).unwrap();
-        assert_eq!(answer[0], command.to_ascii_uppercase());
-    }
-
-    fn pause(&self) {
-        self.control(b'p');
-    }
-
-    fn resume(&self) {
-        self.control(b'r');
-    }
-}
-
-impl Drop for Export {
-    fn drop(&mut self) {
-        for path in [&self.image, &self.control, &self.control.with_extension("nbd")] {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-/// From `since` on, for a while: the longest time that nothing came from the guest's writer.
-fn longest_silence(log: &str, since: Instant) -> Duration {
-    let (mut last, mut longest, mut length) = (since, Duration::ZERO, 0);
-    // A while, but at least until something came.
-    while since.elapsed() < Duration::from_millis(1500) || (last == since && since.elapsed() < PATIENCE) {
-        let now = fs::metadata(log).unwrap().len();
-        longest = longest.max(last.elapsed());
-        if now != length && length != 0 {
-            last = Instant::now();
-        }
-        length = now;
-        thread::sleep(Duration::from_millis(1));
-    }
-    longest
 }
 
 /// Ends what a killed agent left running on the domain, and gives it its old definition back.
@@ -622,51 +348,4 @@ fn where_no_guard_can_run() {
     }
     fs::remove_file(no_program).unwrap();
     before.must_be_as_before(&[]);
-}
-
-/// Its guests outlive the process that had it open, and only when that is gone can another open it.
-#[test]
-fn killed_with_the_embedded_driver() {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/embedded");
-    let own = std::env::current_exe().unwrap();
-    let own = own.to_str().unwrap();
-    print!(
-        "{}",
-        run(
-            script,
-            &[own, "--exact", "on_the_embedded_driver", "--ignored", "--nocapture"]
-        )
-    );
-}
-
-#[test]
-#[ignore = "the one above starts it"]
-fn on_the_embedded_driver() {
-    let value = |name: &str| std::env::var(format!("LIVEDISK_TEST_{name}")).unwrap();
-    let (uri, domain, log) = (value("URI"), value("DOMAIN_1"), value("WRITER_1"));
-    let export = Export::new(Path::new(&value("DIR")), "one");
-    let mut agent = Agent::through(Command::new(std::env::current_exe().unwrap()), &uri, &[]);
-    let opening = Duration::from_millis(agent.ask("opening").parse().unwrap());
-    // The driver that was just opened does not know the guest's agent at once.
-    until("the guest's agent is known", || {
-        let answer = agent.ask(&format!("start {domain} mirror require 60000 {}", export.uri));
-        assert!(answer == "ready" || answer.starts_with("error Agent"), "{answer}");
-        answer == "ready"
-    });
-    export.pause();
-    agent.tell("finish");
-    until("it is frozen", || {
-        let written = fs::metadata(&log).unwrap().modified().unwrap();
-        written.elapsed().is_ok_and(|silence| silence > LET_GO_WITHIN)
-    });
-    let silence = longest_silence(&log, agent.kill());
-    println!("silent for {silence:?} from the kill on; to open the driver took the agent {opening:?}");
-    // The guard has to open it first. That is quick, but where the machine is busy it takes its time.
-    assert!(silence < LET_GO_WITHIN + opening);
-    export.resume();
-    until("the guard has ended", || agent.guards().is_empty());
-    assert!(
-        longest_silence(&log, Instant::now()) < LET_GO_WITHIN,
-        "it lives on without the guard"
-    );
 }

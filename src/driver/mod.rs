@@ -5,10 +5,12 @@
 
 mod backup;
 mod block_device;
+mod chain;
 mod failure;
 mod guest;
 mod host;
 mod monitor;
+mod open_files;
 mod overlay;
 mod pivot;
 mod stopped;
@@ -16,6 +18,7 @@ mod volume;
 
 pub(crate) use backup::is_backup_job;
 pub(crate) use block_device::BlockDevice;
+pub(crate) use chain::{Hindrance, Job, why_not_pivoted};
 pub(crate) use failure::code_of_reason;
 pub(crate) use guest::{AgentStatus, Guest};
 pub(crate) use host::Host;

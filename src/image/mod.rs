@@ -6,6 +6,7 @@ mod access;
 mod clone;
 mod destination;
 mod failure;
+mod header;
 mod identity;
 mod made;
 mod nbd;
@@ -17,12 +18,13 @@ mod write_out;
 pub(crate) use access::is_closed_to;
 pub(crate) use clone::{Cloned, can_share_blocks, copy, reflink};
 pub(crate) use destination::{Destination, Place};
+pub(crate) use header::{name_backing, rests_on};
 pub(crate) use identity::Identity;
 pub(crate) use made::Made;
 pub(crate) use nbd::Server;
 pub(crate) use output::{Backing, Output};
 pub(crate) use owner::give_as;
-pub(crate) use qemu_img::{are_equal, check, commit, compare_with_live, has_content, has_data_file, rebase_relative};
+pub(crate) use qemu_img::{are_equal, check, commit, compare_with_live, has_content};
 pub(crate) use write_out::Watch;
 
 /// A clone that failed, and why.

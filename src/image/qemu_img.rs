@@ -7,14 +7,12 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::clone::Cloned;
-use super::identity::Identity;
 use super::write_out::Watch;
 use crate::error::{Error, ErrorCode, Result};
 
@@ -30,6 +28,7 @@ const STDIN: &str = "/proc/self/fd/0";
 pub(super) struct Info {
     pub(super) virtual_size: u64,
     pub(super) backing: Option<String>,
+    pub(super) backing_format: Option<String>,
     pub(super) encrypted: bool,
     pub(super) data_file: bool,
 }
@@ -140,6 +139,7 @@ fn parse_info(what: &str, text: &str) -> Result<Info> {
             .as_u64()
             .ok_or_else(|| failed(what, "its answer has no virtual-size"))?,
         backing: value["backing-filename"].as_str().map(str::to_owned),
+        backing_format: value["backing-filename-format"].as_str().map(str::to_owned),
         encrypted: value["encrypted"].as_bool().unwrap_or(false),
         data_file: !value["format-specific"]["data"]["data-file"].is_null(),
     })
@@ -183,10 +183,11 @@ pub(crate) fn check(file: &File, format: &str, shown: &str) -> Result<()> {
     ))
 }
 
-/// `qemu-img compare` of an image in use by QEMU (read with its lock ignored) with ours; whether they are equal.
-pub(crate) fn compare_with_live(live: (&str, &str), file: &File, format: &str, shown: &str) -> Result<bool> {
-    let what = format!("compare '{shown}' with '{}'", live.0);
-    let arguments = ["compare", "-U", "-f", live.1, "-F", format, live.0, STDIN];
+/// `qemu-img compare` of a chain (path and format of each layer, the active one first) in use by QEMU, read with its lock
+/// ignored, with an image of ours; whether they are equal.
+pub(crate) fn compare_with_live(layers: &[(String, String)], file: &File, format: &str, shown: &str) -> Result<bool> {
+    let what = format!("compare '{shown}' with the disk");
+    let arguments = ["compare", "-U", "-F", format, &chain(layers), STDIN];
     compared(&what, &arguments, Some(clone_of(file, &what)?))
 }
 
@@ -356,29 +357,23 @@ fn last_percent(text: &str) -> Option<u64> {
     Some((percent * 100.0).clamp(0.0, 10_000.0) as u64)
 }
 
-/// Whether a qcow2 image in use by QEMU keeps its content in another file.
-pub(crate) fn has_data_file(path: &str) -> Result<bool> {
-    let what = format!("read '{path}' as qcow2");
+/// The header of a qcow2 image that QEMU has open.
+pub(super) fn info_live(path: &str) -> Result<Info> {
+    let what = format!("read '{}' as qcow2", path.escape_debug());
     let arguments = ["info", "-U", "--output=json", "-f", "qcow2", path];
     let text = must_succeed(&what, run(&what, &arguments, None, None)?)?;
-    Ok(parse_info(&what, &text)?.data_file)
+    parse_info(&what, &text)
 }
 
-/// A clone at `path` keeps its relative backing name where that leads to `backing` from there too. Elsewhere it is given
-/// the absolute one.
-pub(crate) fn rebase_relative(file: &File, backing: (&str, &str), path: &str) -> Result<()> {
-    let shown = &path.escape_debug().to_string();
-    let name = match info(file, "qcow2", shown)?.backing {
-        Some(name) if !name.starts_with('/') => name,
-        _ => return Ok(()),
-    };
-    let from_there = Path::new(path).with_file_name(name);
-    let found = from_there.to_str().and_then(Identity::of_path);
-    if found.is_some() && found == Identity::of_path(backing.0) {
-        return Ok(());
-    }
+/// Writes the backing file's name (path, format) into a qcow2 header, or takes it out, and looks at no content.
+pub(super) fn rebase_unsafe(file: &File, backing: Option<(&str, &str)>, shown: &str) -> Result<()> {
     let what = format!("write the backing file's name into '{shown}'");
-    let arguments = ["rebase", "-u", "-f", "qcow2", "-b", backing.0, "-F", backing.1, STDIN];
+    let mut arguments = vec!["rebase", "-u", "-f", "qcow2"];
+    match backing {
+        Some((path, format)) => arguments.extend(["-b", path, "-F", format]),
+        None => arguments.extend(["-b", ""]),
+    }
+    arguments.push(STDIN);
     must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
 }
 

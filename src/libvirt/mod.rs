@@ -7,6 +7,7 @@
 mod connection;
 mod domain;
 mod events;
+mod image_lock;
 mod io_tune;
 mod params;
 mod process;
@@ -18,6 +19,7 @@ pub(crate) mod xml;
 pub(crate) use connection::{Connection, EventLoop};
 pub(crate) use domain::{BlockJobInfo, BlockJobType, Copy, Domain, State};
 pub(crate) use events::{BlockJobStatus, Event, Subscription};
+pub(crate) use image_lock::is_locked_as_image;
 pub(crate) use io_tune::IoTune;
 pub(crate) use process::{ignore_requests_to_end, keep_descriptors};
 pub(crate) use quiet::Quiet;

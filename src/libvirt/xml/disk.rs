@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use xmltree::Element;
 
+use super::understood::not_understood;
 use super::{attribute, children, parse, to_text};
 
 /// The `device` of a disk.
@@ -95,6 +96,18 @@ pub(crate) struct Disk {
     pub(crate) shareable: bool,
     pub(crate) transient: bool,
     pub(crate) mirror: Option<Mirror>,
+    /// What of it and its images livedisk does not understand, such as `its <source> has <slices>`: a layer is then more than
+    /// its path and format say.
+    pub(crate) not_understood: Option<String>,
+    /// What libvirt has QEMU put between the device and the image: copy_on_read, throttlefilters.
+    pub(crate) filter: Option<Filter>,
+}
+
+/// A node of libvirt's above a disk's images. After a pivot libvirt goes on with it, and the device does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filter {
+    CopyOnRead,
+    Throttle,
 }
 
 /// What the domain capabilities are asked for with.
@@ -185,6 +198,8 @@ impl Disk {
             readonly: element.get_child("readonly").is_some(),
             shareable: element.get_child("shareable").is_some(),
             transient: element.get_child("transient").is_some(),
+            not_understood: not_understood(element),
+            filter: Filter::of(element),
             mirror: element.get_child("mirror").map(|mirror| Mirror {
                 job: attribute(mirror, "job").unwrap_or("copy").to_owned(),
                 ready: attribute(mirror, "ready") == Some("yes"),
@@ -212,6 +227,24 @@ impl Disk {
     /// What the active layer rests on.
     pub(crate) fn backing(&self) -> Option<&Layer> {
         self.chain.get(1)
+    }
+}
+
+impl Filter {
+    fn of(disk: &Element) -> Option<Self> {
+        if disk.get_child("throttlefilters").is_some() {
+            return Some(Self::Throttle);
+        }
+        let driver = disk.get_child("driver")?;
+        (attribute(driver, "copy_on_read") == Some("on")).then_some(Self::CopyOnRead)
+    }
+
+    /// As the definition has it.
+    pub(crate) fn shown(self) -> &'static str {
+        match self {
+            Self::CopyOnRead => "copy_on_read='on'",
+            Self::Throttle => "<throttlefilters>",
+        }
     }
 }
 

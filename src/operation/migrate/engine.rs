@@ -504,8 +504,10 @@ impl Engine {
             cloning::clone_into(how, source, &file, &shown, self.plan.bandwidth, &mut watch)?;
             file
         };
-        if let (Some((backing, format)), "qcow2") = (self.plan.below.first(), self.plan.format.as_str()) {
-            image::rebase_relative(&file, (backing, format), &path)?;
+        if self.plan.format == "qcow2" {
+            let backing = self.plan.below.first();
+            let backing = backing.map(|(path, format)| (path.as_str(), format.as_str()));
+            image::name_backing(&file, backing, &path)?;
         }
         // Known by its inode before it has its name.
         self.write_record(Mark::Begun)?;
@@ -538,7 +540,9 @@ impl Engine {
         let shown = self.plan.destination.shown();
         let (_, file) = Made::adopt(self.plan.destination_path())?;
         let (source, format) = (&self.plan.source.0, self.plan.format.as_str());
-        if !image::compare_with_live((source, format), &file, format, &shown)? {
+        let mut layers = vec![(source.clone(), format.to_owned())];
+        layers.extend(self.plan.below.iter().cloned());
+        if !image::compare_with_live(&layers, &file, format, &shown)? {
             return Err(Error::new(
                 ErrorCode::Verify,
                 format!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::driver::Guest;
+use crate::driver::{Guest, Hindrance, Job};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{Destination, Identity, Place};
 use crate::libvirt::State;
@@ -78,6 +78,8 @@ impl Plan {
             ));
         }
         must_have_no_job(&guest, disk, &what)?;
+        guest.must_be_pivotable(disk, &what)?;
+        guest.must_start_at_device(disk, Job::Mirror, &what)?;
         must_have_no_snapshots(&guest, &what)?;
         let destination = Destination::parse(&options.destination)?;
         let local = guest.host().is_local();
@@ -112,15 +114,36 @@ impl Plan {
             (None, Place::Device | Place::LinkedDevice { .. } | Place::Export) => "raw".to_owned(),
         };
         let format = must_be_known_format(format, &what)?;
-        let method = choose_method(options, volumes, disk, &place, &format, &what)?;
+        let unnamed = guest.why_not_named(disk, 0)?;
+        if let Some(hindrance) = unnamed.clone()
+            && options.delete_source
+            && !source.0.is_empty()
+        {
+            return Err(hindrance.refuse(
+                &what,
+                "cannot leave its source to be deleted",
+                "leave DELETE_SOURCE out",
+            ));
+        }
+        let method = choose_method(options, volumes, disk, &place, &format, unnamed.clone(), &what)?;
         must_stay_writable(&guest, disk, method, "", &what)?;
         if options.verify && method == Method::Mirror {
+            if let Some(hindrance) = unnamed {
+                return Err(hindrance.refuse(&what, "can only be mirrored", "leave VERIFY out"));
+            }
             return Err(error(
                 ErrorCode::Unsupported,
                 format!(
                     "{what}: VERIFY compares with method CLONE only, because a guest that runs writes to both sides of a \
                      mirror; leave it out, or ask for method CLONE"
                 ),
+            ));
+        }
+        if let (Method::Mirror, Some(hindrance)) = (method, guest.why_not_mirrored(disk)) {
+            return Err(hindrance.refuse(
+                &what,
+                "cannot be moved while the guest runs",
+                "copy it with a snapshot by BACKUP",
             ));
         }
         let encryption = if options.allow_plaintext {
@@ -255,6 +278,7 @@ fn choose_method(
     disk: &Disk,
     place: &Place,
     format: &str,
+    unnamed: Option<Hindrance>,
     what: &str,
 ) -> Result<Method> {
     let hindrance = if disk.is_encrypted() {
@@ -274,16 +298,14 @@ fn choose_method(
     } else {
         None
     };
+    let hindrance = hindrance.map(Hindrance::unsupported).or(unnamed);
     match (options.method, hindrance) {
         (Method::Auto | Method::Clone, None) => {}
         // A mirror's file would be made here, whereas volumes are the daemon's.
         (Method::Auto, Some(_)) if !volumes => return Ok(Method::Mirror),
         (Method::Mirror, _) => return Ok(Method::Mirror),
-        (Method::Auto | Method::Clone, Some(why)) => {
-            return Err(error(
-                ErrorCode::Unsupported,
-                format!("{what} cannot be cloned: {why}; use MIRROR"),
-            ));
+        (Method::Auto | Method::Clone, Some(hindrance)) => {
+            return Err(hindrance.refuse(what, "cannot be cloned", "use MIRROR"));
         }
         (Method::Backup | Method::Rebase, _) => {
             return Err(error(

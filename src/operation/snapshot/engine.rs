@@ -566,12 +566,12 @@ impl Engine {
             || self
                 .fixed
                 .is_some_and(|fixed| fixed.consistency == Consistency::Filesystem);
-        let (Some((path, format)), Some(file), true) = (&disk.source, output.file(), flushed) else {
+        let (false, Some(file), true) = (disk.layers.is_empty(), output.file(), flushed) else {
             log::info!("disk '{}': contents are not compared, the guest runs", disk.target);
             return Ok(());
         };
         let shown = disk.destination.shown();
-        let equal = image::compare_with_live((path, format), file, output.format(), &shown);
+        let equal = image::compare_with_live(&disk.layers, file, output.format(), &shown);
         let quiet = self.device(index).get_write_requests().ok() == self.writes.get(index).copied();
         match equal {
             _ if !quiet => {

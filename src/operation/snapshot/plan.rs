@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::disk::PlannedDisk;
-use crate::driver::{AgentStatus, Guest};
+use crate::driver::{AgentStatus, Guest, Job};
 use crate::error::{Error, ErrorCode, Result};
 use crate::guard;
-use crate::image::{Backing, Destination, Identity, Place};
+use crate::image::{self, Backing, Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Disk, DomainXml, Source};
 use crate::operation::plan::planned::Planned;
@@ -97,6 +97,9 @@ impl Plan {
             .collect::<Result<Vec<_>>>()?;
         must_differ(&disks)?;
         let (method, ways) = choose(guest, &config, options, &disks)?;
+        if method == Method::Mirror {
+            must_be_mirrorable(guest, &config, &disks)?;
+        }
         for planned in &disks {
             let what = format!("disk '{}' of domain '{name}'", planned.target);
             must_stay_writable(
@@ -247,6 +250,7 @@ fn plan_disk(
     }
     let block_device = guest.get_block_device(target);
     must_have_no_job(guest, disk, &what)?;
+    must_be_seen(guest, disk, options, &what)?;
     let place = destination.look(wanted.reuse_existing, in_use)?;
     let format = choose_format(wanted, disk, &place, &what)?;
     if place == Place::Export && format != "raw" && !wanted.reuse_existing {
@@ -258,7 +262,7 @@ fn plan_disk(
         ));
     }
     let backing = if options.shallow {
-        shallow_backing(disk, &format, &what)?
+        shallow_backing(guest, disk, &format, &what)?
     } else {
         None
     };
@@ -279,8 +283,9 @@ fn plan_disk(
         layers: disk
             .chain
             .iter()
-            .filter_map(|layer| Some((layer.source.path()?.to_owned(), layer.format.clone()?)))
-            .collect(),
+            .map(|layer| Some((layer.source.path()?.to_owned(), layer.format.clone()?)))
+            .collect::<Option<_>>()
+            .unwrap_or_default(),
     })
 }
 
@@ -298,7 +303,60 @@ fn choose_format(wanted: &SnapshotDisk, disk: &Disk, place: &Place, what: &str) 
     must_be_known_format(format, what)
 }
 
-fn shallow_backing(disk: &Disk, format: &str, what: &str) -> Result<Option<Backing>> {
+/// The job copies what the guest has, and what it is compared with is that too.
+fn must_be_seen(guest: &Guest, disk: &Disk, options: &SnapshotOptions, what: &str) -> Result<()> {
+    let job = match options.method {
+        Method::Backup => Job::Backup,
+        _ => Job::Mirror,
+    };
+    guest.must_start_at_device(disk, job, what)?;
+    if options.verify
+        && let Some(hindrance) = guest.why_not_compared(disk)
+    {
+        return Err(hindrance.refuse(what, "cannot be compared", "leave VERIFY out"));
+    }
+    Ok(())
+}
+
+/// The copy names its backing file, and what is below that is found by the headers: they must name what the definition does.
+fn must_agree(guest: &Guest, disk: &Disk, what: &str) -> Result<()> {
+    if !guest.host().is_local() {
+        return Ok(());
+    }
+    for (index, layer) in disk.chain.iter().enumerate().skip(1) {
+        let (Some(path), Some("qcow2")) = (layer.source.path(), layer.format.as_deref()) else {
+            continue;
+        };
+        let below = disk.chain.get(index + 1);
+        let below = below.and_then(|below| below.source.path().zip(below.format.as_deref()));
+        if !image::rests_on(path, below)? {
+            return Err(error(
+                ErrorCode::Unsupported,
+                format!(
+                    "{what}: the header of '{}' names another backing file than the domain's definition; rewrite the header \
+                     while the domain is off (qemu-img rebase -u), or leave SHALLOW out",
+                    path.escape_debug()
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn must_be_mirrorable(guest: &Guest, config: &DomainXml, disks: &[PlannedDisk]) -> Result<()> {
+    for planned in disks {
+        if let Some(hindrance) = config
+            .disk(&planned.target)
+            .and_then(|disk| guest.why_not_mirrored(disk))
+        {
+            let what = format!("disk '{}' of domain '{}'", planned.target, guest.name());
+            return Err(hindrance.refuse(&what, "cannot be mirrored", "use BACKUP"));
+        }
+    }
+    Ok(())
+}
+
+fn shallow_backing(guest: &Guest, disk: &Disk, format: &str, what: &str) -> Result<Option<Backing>> {
     let Some(layer) = disk.backing() else {
         return Ok(None);
     };
@@ -308,6 +366,10 @@ fn shallow_backing(disk: &Disk, format: &str, what: &str) -> Result<Option<Backi
             format!("{what} has a backing file, which format {format} cannot keep; use qcow2 or leave SHALLOW out"),
         ));
     }
+    if let Some(hindrance) = guest.why_not_named(disk, 1)? {
+        return Err(hindrance.refuse(what, "cannot keep its backing file", "leave SHALLOW out"));
+    }
+    must_agree(guest, disk, what)?;
     match (layer.source.path(), &layer.format) {
         (Some(path), Some(format)) => Ok(Some(Backing {
             path: path.to_owned(),

@@ -382,8 +382,10 @@ impl Engine {
                     return Err(internal(format!("'{shown}' is no file to clone to")));
                 };
                 cloning::clone_into(self.plan.clone, source.0, file, &shown, self.plan.bandwidth, &mut watch)?;
-                if let Some(backing) = &planned.backing {
-                    image::rebase_relative(file, (&backing.path, &backing.format), planned.destination.as_written())?;
+                if planned.format == "qcow2" {
+                    let backing = planned.backing.as_ref();
+                    let backing = backing.map(|backing| (backing.path.as_str(), backing.format.as_str()));
+                    image::name_backing(file, backing, planned.destination.as_written())?;
                 }
             }
             (_, None) => return Err(internal(format!("there is no '{shown}' to clone to"))),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::driver::Guest;
+use crate::driver::{Guest, Hindrance, why_not_pivoted};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Place};
 use crate::libvirt::xml::{Device, Disk, DomainXml, Layer, Source};
@@ -59,20 +59,14 @@ pub(crate) fn choose(
     for planned in disks {
         let way = match config.disk(&planned.target) {
             Some(disk) => way(guest, disk, planned, options)?,
-            None => Err("it is not there any more"),
+            None => Err(Hindrance::unsupported("it is not there any more")),
         };
         match way {
             Ok(way) => ways.push(way),
             Err(_) if options.method == Method::Auto => return Ok(mirror),
-            Err(why) => {
-                return Err(error(
-                    ErrorCode::Unsupported,
-                    format!(
-                        "disk '{}' of domain '{}' cannot be cloned: {why}; use MIRROR",
-                        planned.target,
-                        guest.name()
-                    ),
-                ));
+            Err(hindrance) => {
+                let what = format!("disk '{}' of domain '{}'", planned.target, guest.name());
+                return Err(hindrance.refuse(&what, "cannot be cloned", "use MIRROR"));
             }
         }
     }
@@ -88,7 +82,7 @@ fn way(
     disk: &Disk,
     planned: &PlannedDisk,
     options: &SnapshotOptions,
-) -> Result<std::result::Result<Way, &'static str>> {
+) -> Result<std::result::Result<Way, Hindrance>> {
     let is_known = |layer: &Layer| layer.source.path().is_some() && layer.format.is_some();
     let why = if disk.device != Device::Disk {
         "it is no hard disk"
@@ -106,19 +100,15 @@ fn way(
         "its domain has checkpoints"
     } else if options.clone == CloneMethod::Volume {
         "cloning by storage volumes is not supported yet"
-    } else if has_data_file(disk)? {
-        "it keeps its content in an external data file"
+    } else if let Some(hindrance) = why_not_pivoted(disk) {
+        // The overlay goes back into the image by a pivot.
+        return Ok(Err(hindrance));
+    } else if let Some(hindrance) = guest.why_not_named(disk, 0)? {
+        return Ok(Err(hindrance));
     } else {
-        return Ok(way_of_file(disk, planned, options));
+        return Ok(way_of_file(disk, planned, options).map_err(Hindrance::unsupported));
     };
-    Ok(Err(why))
-}
-
-fn has_data_file(disk: &Disk) -> Result<bool> {
-    match (disk.active().source.path(), disk.active().format.as_deref()) {
-        (Some(path), Some("qcow2")) => image::has_data_file(path),
-        _ => Ok(false),
-    }
+    Ok(Err(Hindrance::unsupported(why)))
 }
 
 fn way_of_file(

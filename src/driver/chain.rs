@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Is a disk's chain one that livedisk can name itself, image by image, and is it what QEMU has? One function a question. Where
+//! libvirt alone names the chain (a flat mirror, a backup) only QEMU's node matters.
+
+use serde_json::Value;
+
+use super::guest::Guest;
+use super::open_files::{Found, OpenFiles};
+use super::pivot::Nodes;
+use crate::error::{Error, ErrorCode, Result};
+use crate::libvirt::xml::{Disk, Filter, Layer};
+
+/// Why something cannot be done with a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hindrance {
+    pub(crate) code: ErrorCode,
+    /// Said of the disk: `its <source> has <slices>, ...`.
+    pub(crate) why: String,
+}
+
+/// Which node libvirt starts a job at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Job {
+    /// At its filter, where there is one.
+    Mirror,
+    /// At the active layer.
+    Backup,
+}
+
+impl Hindrance {
+    pub(crate) fn unsupported(why: impl Into<String>) -> Self {
+        Self {
+            code: ErrorCode::Unsupported,
+            why: why.into(),
+        }
+    }
+
+    /// `what` (a disk) cannot be treated so, and what helps.
+    pub(crate) fn refuse(self, what: &str, cannot: &str, advice: &str) -> Error {
+        Error::new(self.code, format!("{what} {cannot}: {}; {advice}", self.why))
+    }
+}
+
+impl Guest {
+    /// Why the images of the disk's chain from `first` on (0: the active layer) cannot be opened, copied or written down by
+    /// their names, if so.
+    pub(crate) fn why_not_named(&self, disk: &Disk, first: usize) -> Result<Option<Hindrance>> {
+        if let Some(hindrance) = why_not_understood(disk) {
+            return Ok(Some(hindrance));
+        }
+        let layers = disk.chain.get(first..).unwrap_or_default();
+        let nodes = self.ask("query-named-block-nodes")?;
+        if let Some(data) = data_file(&nodes, layers) {
+            let why = format!("its content is in the external data file '{}'", data.escape_debug());
+            return Ok(Some(Hindrance::unsupported(why)));
+        }
+        Ok(self.why_not_found(layers))
+    }
+
+    /// Why a copy cannot be compared with the images of the chain by their names, if so.
+    pub(crate) fn why_not_compared(&self, disk: &Disk) -> Option<Hindrance> {
+        why_not_understood(disk).or_else(|| self.why_not_found(&disk.chain))
+    }
+
+    /// Why the names lead to other files than QEMU has open, if so. A remote host's names are not looked at.
+    fn why_not_found(&self, layers: &[Layer]) -> Option<Hindrance> {
+        if !self.host().is_local() {
+            return None;
+        }
+        let open = OpenFiles::of_qemu(self.uuid());
+        layers.iter().find_map(|layer| {
+            let path = layer.source.path()?;
+            let shown = path.escape_debug();
+            match open.find(path) {
+                Found::Same => None,
+                Found::Unknown => {
+                    log::warn!(
+                        "domain '{}': neither QEMU's open files nor its locks tell whether '{shown}' is what it has open",
+                        self.name()
+                    );
+                    None
+                }
+                Found::Other => Some(Hindrance::unsupported(format!(
+                    "'{shown}' is another file than the one that QEMU has open under that name"
+                ))),
+                Found::Failed(error) => Some(Hindrance {
+                    code: ErrorCode::Io,
+                    why: format!("'{shown}' cannot be opened by its name any more ({error})"),
+                }),
+            }
+        })
+    }
+
+    /// Why no mirror may run on the disk, if so: with its end QEMU opens a raw image anew, by its name, and the guest would go
+    /// on with whatever has that name now.
+    pub(crate) fn why_not_mirrored(&self, disk: &Disk) -> Option<Hindrance> {
+        let active = &disk.chain[..1];
+        if active[0].format.as_deref() != Some("raw") {
+            return None;
+        }
+        self.why_not_found(active)
+            .filter(|hindrance| hindrance.code == ErrorCode::Unsupported)
+    }
+
+    /// No job on the disk may end in a pivot where libvirt has a filter above the image: it goes on with the filter's old node.
+    pub(crate) fn must_be_pivotable(&self, disk: &Disk, what: &str) -> Result<()> {
+        match why_not_pivoted(disk) {
+            None => Ok(()),
+            Some(hindrance) => Err(hindrance.refuse(
+                what,
+                "cannot be moved while the guest runs",
+                "take that out of its definition and start the domain anew, or move the image while it is off",
+            )),
+        }
+    }
+
+    /// The job starts at what the guest's device is attached to, whoever pivoted it before.
+    pub(crate) fn must_start_at_device(&self, disk: &Disk, job: Job, what: &str) -> Result<()> {
+        let roots = self.roots()?;
+        if starts_at_device(disk, job, &roots) {
+            return Ok(());
+        }
+        let (why, advice) = match disk.filter {
+            Some(filter) => (
+                format!(
+                    "it has {}, and libvirt's filter is not what the device has any more",
+                    filter.shown()
+                ),
+                "use BACKUP, or shut the domain off and start it again",
+            ),
+            None => (
+                "the image that libvirt names is not what the device has".to_owned(),
+                "compare 'virsh dumpxml' with QEMU's query-block, and recover (livedisk recover) where livedisk moved it",
+            ),
+        };
+        Err(Hindrance::unsupported(why).refuse(
+            what,
+            "was pivoted behind libvirt's back, so a copy would be of old content",
+            advice,
+        ))
+    }
+}
+
+fn why_not_understood(disk: &Disk) -> Option<Hindrance> {
+    let what = disk.not_understood.as_ref()?;
+    let why = format!("{what}, which would be lost where livedisk names the image itself");
+    Some(Hindrance::unsupported(why))
+}
+
+/// Why no job on the disk may end in a pivot, if so.
+pub(crate) fn why_not_pivoted(disk: &Disk) -> Option<Hindrance> {
+    let filter = disk.filter?;
+    Some(Hindrance::unsupported(format!(
+        "it has {}, and libvirt would go on with its filter's old node after the pivot",
+        filter.shown()
+    )))
+}
+
+fn starts_at_device(disk: &Disk, job: Job, roots: &[String]) -> bool {
+    // A libvirt that does not number its nodes has no other to start at.
+    let Some(index) = disk.active().index else { return true };
+    let on_image = roots.iter().any(|root| Nodes::is_of(root, index));
+    let copies_on_read = format!("libvirt-CoR-{}", disk.target);
+    let on_filter = roots.contains(&copies_on_read);
+    match (disk.filter, job) {
+        (None, _) => on_image,
+        (Some(Filter::CopyOnRead), Job::Mirror) => on_filter,
+        (Some(Filter::CopyOnRead), Job::Backup) => on_filter || on_image,
+        // Their nodes are numbered as the images are.
+        (Some(Filter::Throttle), Job::Mirror) => !on_image,
+        (Some(Filter::Throttle), Job::Backup) => true,
+    }
+}
+
+/// The external data file of one of these images, as QEMU has them open.
+fn data_file(nodes: &[Value], layers: &[Layer]) -> Option<String> {
+    let is_of_layer = |node: &Value| {
+        let name = node["node-name"].as_str().unwrap_or_default();
+        layers
+            .iter()
+            .any(|layer| layer.index.is_some_and(|index| Nodes::is_of(name, index)))
+    };
+    let data = |node: &Value| {
+        node["image"]["format-specific"]["data"]["data-file"]
+            .as_str()
+            .map(str::to_owned)
+    };
+    nodes.iter().filter(|node| is_of_layer(node)).find_map(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::libvirt::xml::DomainXml;
+
+    fn disk(driver: &str, beside: &str) -> Disk {
+        let text = format!(
+            "<domain><devices><disk type='file'><driver type='qcow2' {driver}/><source file='/a' index='5'/>
+             <backingStore type='file' index='2'><format type='qcow2'/><source file='/b'/></backingStore>{beside}
+             <target dev='vda'/></disk></devices></domain>"
+        );
+        DomainXml::parse(&text).unwrap().disk("vda").unwrap().clone()
+    }
+
+    #[test]
+    fn a_job_starts_where_the_device_is() {
+        let plain = disk("", "");
+        let copies = disk("copy_on_read='on'", "");
+        let throttled = disk("", "<throttlefilters/>");
+        for (disk, root, mirror, backup) in [
+            (&plain, "libvirt-5-format", true, true),
+            (&plain, "libvirt-5-slice-sto", true, true),
+            (&plain, "libvirt-50-format", false, false),
+            (&copies, "libvirt-CoR-vda", true, true),
+            (&copies, "libvirt-5-format", false, true),
+            (&copies, "libvirt-4-format", false, false),
+            (&throttled, "libvirt-6-filter", true, true),
+            (&throttled, "libvirt-5-format", false, true),
+        ] {
+            let roots = ["libvirt-1-format".to_owned(), root.to_owned()];
+            assert_eq!(starts_at_device(disk, Job::Mirror, &roots), mirror, "{root}");
+            assert_eq!(starts_at_device(disk, Job::Backup, &roots), backup, "{root}");
+        }
+    }
+
+    #[test]
+    fn no_pivot_under_a_filter() {
+        assert_eq!(why_not_pivoted(&disk("copy_on_read='off'", "")), None);
+        for (disk, part) in [
+            (disk("copy_on_read='on'", ""), "copy_on_read"),
+            (disk("", "<throttlefilters/>"), "throttlefilters"),
+        ] {
+            let error = why_not_pivoted(&disk).unwrap().refuse("disk 'vda'", "stays", "x");
+            assert_eq!(error.code(), ErrorCode::Unsupported);
+            assert!(error.message().contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_data_file_is_seen_in_any_layer_of_the_disk_and_in_no_other() {
+        let node = |name: &str, data: Value| json!({ "node-name": name, "image": { "format-specific": { "type": "qcow2", "data": data } } });
+        let disk = disk("", "");
+        let nodes = |first: &str, second: &str| [node(first, json!({})), node(second, json!({ "data-file": "/d" }))];
+        let found = |nodes: &[Value]| data_file(nodes, &disk.chain);
+        assert_eq!(
+            found(&nodes("libvirt-5-format", "libvirt-2-format")).as_deref(),
+            Some("/d")
+        );
+        assert_eq!(
+            found(&nodes("libvirt-2-format", "libvirt-5-format")).as_deref(),
+            Some("/d")
+        );
+        assert_eq!(found(&nodes("libvirt-5-format", "libvirt-21-format")), None);
+    }
+}

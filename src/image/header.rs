@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The backing file that a qcow2 image's header names. QEMU uses the one that the domain's definition names, so a header may
+//! have been left behind.
+
+use std::fs::File;
+use std::path::Path;
+
+use super::identity::Identity;
+use super::qemu_img::{self, Info};
+use crate::error::Result;
+
+/// Whether the header of an image at `path` leads to `backing` (path, format).
+fn leads_to(info: &Info, path: &str, backing: (&str, &str)) -> bool {
+    let Some(name) = &info.backing else { return false };
+    if info.backing_format.as_deref().is_some_and(|format| format != backing.1) {
+        return false;
+    }
+    // A relative name is one beside the image; `json:` and protocol names have no identity.
+    let found = Path::new(path).with_file_name(name);
+    let found = found.to_str().and_then(Identity::of_path);
+    name == backing.0 || found.is_some() && found == Identity::of_path(backing.0)
+}
+
+/// A copy that will be at `path` names `backing`, and none where there is none. A name that leads there, a relative one too, is
+/// kept.
+pub(crate) fn name_backing(file: &File, backing: Option<(&str, &str)>, path: &str) -> Result<()> {
+    let shown = &path.escape_debug().to_string();
+    let info = qemu_img::info(file, "qcow2", shown)?;
+    let is_right = match backing {
+        Some(backing) => leads_to(&info, path, backing),
+        None => info.backing.is_none(),
+    };
+    if is_right {
+        return Ok(());
+    }
+    log::info!("the header of '{shown}' gets the backing file that the domain's definition names");
+    qemu_img::rebase_unsafe(file, backing, shown)
+}
+
+/// Whether the header of a qcow2 image that QEMU has open leads to `backing` (path, format), or to none.
+pub(crate) fn rests_on(path: &str, backing: Option<(&str, &str)>) -> Result<bool> {
+    let info = qemu_img::info_live(path)?;
+    Ok(match backing {
+        Some(backing) => leads_to(&info, path, backing),
+        None => info.backing.is_none(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_leads_to_a_file_and_not_to_a_name() {
+        let directory = std::env::temp_dir().join(format!("livedisk-header-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let in_directory = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+        let (base, link, image) = (in_directory("base"), in_directory("link"), in_directory("image"));
+        std::fs::write(&base, "").unwrap();
+        std::fs::write(in_directory("other"), "").unwrap();
+        std::os::unix::fs::symlink(&base, &link).unwrap();
+        for (name, format, right) in [
+            (Some(base.as_str()), Some("raw"), true),
+            (Some("base"), None, true),
+            (Some(link.as_str()), Some("raw"), true),
+            (Some(base.as_str()), Some("qcow2"), false),
+            (Some("other"), Some("raw"), false),
+            (Some("gone"), Some("raw"), false),
+            (Some("json:{}"), Some("raw"), false),
+            (None, None, false),
+        ] {
+            let info = Info {
+                virtual_size: 0,
+                backing: name.map(str::to_owned),
+                backing_format: format.map(str::to_owned),
+                encrypted: false,
+                data_file: false,
+            };
+            assert_eq!(leads_to(&info, &image, (&base, "raw")), right, "{name:?}");
+        }
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+}

@@ -19,6 +19,7 @@ Exit status:
     5  busy: a block job, backup or operation is in the way
     6  the destination: it exists, has the wrong size or format, is full, or may not be written
     7  no guest agent answers, or freeze or thaw failed
+   10  done, but the result could not be written to standard output (a full disk)
   130  ended by SIGINT, SIGTERM or SIGHUP
 
 The first such signal takes the operation back and waits until that is done; the second ends

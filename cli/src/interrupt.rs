@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The first signal takes the operation back, the second ends the command.
 
-use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 use livedisk::{ErrorCode, Operation};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::output::Failure;
+use crate::stderr;
+
+/// Whoever asks twice does not wait for a reader of standard error.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Listens from its making on; the operation may come later.
 #[derive(Clone)]
@@ -49,23 +53,18 @@ impl Interrupt {
 
     fn signalled(&self) {
         if self.asked.swap(true, Ordering::SeqCst) {
-            say(
-                "left at once, nothing was taken back: jobs may go on and the guest may be frozen; \
+            stderr::say(
+                "livedisk: left at once, nothing was taken back: jobs may go on and the guest may be frozen; \
                  settle it with: livedisk recover (or go on with it: livedisk attach)",
             );
+            stderr::flush(Some(LAST_WORDS));
             std::process::exit(130);
         }
-        say("cancelling: everything is taken back first; a second signal leaves at once");
+        stderr::say("livedisk: cancelling: everything is taken back first; a second signal leaves at once");
         if let Some(operation) = self.operation.get() {
             cancel(operation);
         }
     }
-}
-
-/// On a line of its own: the bar's is under way on a terminal.
-fn say(message: &str) {
-    let start = if std::io::stderr().is_terminal() { "\n" } else { "" };
-    eprintln!("{start}livedisk: {message}");
 }
 
 /// In a thread of its own, for cancel waits and a second signal must be heard. How it ended, finish says.

@@ -13,6 +13,7 @@ mod progress;
 mod recover;
 mod snapshot;
 mod status;
+mod stderr;
 mod units;
 
 use std::io::Write;
@@ -25,15 +26,18 @@ use args::{Arguments, Command};
 use output::{Failure, Output};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    stderr::open();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return output::usage(&error),
+    };
     log_to_stderr(&arguments);
-    match run(&arguments) {
-        Ok(output) => {
-            output.print(arguments.json);
-            ExitCode::SUCCESS
-        }
+    let status = match run(&arguments) {
+        Ok(output) => output.print(arguments.json),
         Err(failure) => failure.print(arguments.json),
-    }
+    };
+    stderr::flush(None);
+    status
 }
 
 /// The library's warnings in the command's own voice; with --verbose everything, and where it comes from.
@@ -54,7 +58,7 @@ fn log_to_stderr(arguments: &Arguments) {
             writeln!(to, "livedisk: {level}{}", record.args())
         });
     }
-    builder.init();
+    builder.target(env_logger::Target::Pipe(Box::new(stderr::Log))).init();
 }
 
 fn run(arguments: &Arguments) -> Result<Output, Failure> {

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What the command says at its end, and its exit status.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use livedisk::{Error, ErrorCode};
 use serde_json::{Value, json};
+
+use crate::stderr;
+
+/// The exit status where all went well but for the writing of the result.
+const NOT_WRITTEN: u8 = 10;
 
 /// A result, in words and for programs.
 pub struct Output {
@@ -14,11 +19,16 @@ pub struct Output {
 }
 
 impl Output {
-    pub fn print(&self, json: bool) {
-        if json {
-            print(&self.json.to_string());
+    /// Prints it; what was done stays done if that fails.
+    pub fn print(&self, json: bool) -> ExitCode {
+        let printed = if json {
+            print(&self.json.to_string())
         } else {
-            print(&self.text);
+            print(&self.text)
+        };
+        match printed {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => not_written(&error),
         }
     }
 }
@@ -58,12 +68,12 @@ impl Failure {
             });
             let mut object = self.result.as_ref().map_or(json!({}), |result| result.json.clone());
             object["error"] = error;
-            print(&object.to_string());
+            let _ = print(&object.to_string());
         } else {
             if let Some(result) = &self.result {
-                print(&result.text);
+                let _ = print(&result.text);
             }
-            eprintln!("livedisk: {}", self.message);
+            stderr::say(&format!("livedisk: {}", self.message));
         }
         ExitCode::from(status)
     }
@@ -80,9 +90,30 @@ impl From<Error> for Failure {
     }
 }
 
-/// Whoever closed the other end of a pipe wants no more.
-fn print(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
+fn not_written(error: &std::io::Error) -> ExitCode {
+    // Whoever closed the other end of a pipe wants no more.
+    if error.kind() == ErrorKind::BrokenPipe {
+        return ExitCode::SUCCESS;
+    }
+    stderr::say(&format!(
+        "livedisk: the command has done its work, but its result cannot be written to standard output: {error}"
+    ));
+    stderr::flush(None);
+    ExitCode::from(NOT_WRITTEN)
+}
+
+/// For a command line that is wrong, or asks for help or the version.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    match error.print() {
+        Err(failed) if !error.use_stderr() => not_written(&failed),
+        _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+    }
+}
+
+fn print(text: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", text.trim_end())?;
+    stdout.flush()
 }
 
 /// The name in the C header, and the exit status.

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
 use livedisk::{Phase, Progress};
 
+use crate::stderr;
+
 pub enum Display {
     Bar(ProgressBar),
     Lines(Lines),
@@ -34,7 +36,9 @@ impl Display {
             Self::Lines(Lines::default())
         } else {
             let style = ProgressStyle::with_template("{prefix:10} [{bar:30}] {percent:>3} %  {wide_msg}");
-            Self::Bar(ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+            let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            stderr::set_bar(Some(bar.clone()));
+            Self::Bar(bar)
         }
     }
 
@@ -48,11 +52,12 @@ impl Display {
                 bar.set_message(amounts(progress));
                 if progress.phase.is_final() {
                     bar.finish_and_clear();
+                    stderr::set_bar(None);
                 }
             }
             Self::Lines(lines) => {
                 if let Some(line) = lines.next(progress, Instant::now()) {
-                    eprintln!("{line}");
+                    stderr::say(&line);
                 }
             }
             Self::Nothing => {}

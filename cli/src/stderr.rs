@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Standard error: messages, the log and the progress bar. No operation waits for whoever reads it, and none fails
+//! because it cannot be written: a thread of its own writes, and what cannot be written is dropped.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+
+/// A reader may be slow by this many messages before some are dropped.
+const QUEUE: usize = 4096;
+
+static QUEUED: OnceLock<SyncSender<Message>> = OnceLock::new();
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+enum Message {
+    Text(String),
+    /// Answered when everything before it is written.
+    Flush(SyncSender<()>),
+}
+
+/// Starts the thread; without it `say` writes itself.
+pub fn open() {
+    let (queued, messages) = sync_channel(QUEUE);
+    let started = thread::Builder::new()
+        .name("stderr".into())
+        .spawn(move || write_all(&messages));
+    if started.is_ok() {
+        let _ = QUEUED.set(queued);
+    }
+}
+
+/// Writes a line, soon.
+pub fn say(line: &str) {
+    write(format!("{line}\n"));
+}
+
+fn write(text: String) {
+    match QUEUED.get() {
+        Some(queued) => {
+            if let Err(TrySendError::Full(_)) = queued.try_send(Message::Text(text)) {
+                DROPPED.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        None => put(&text),
+    }
+}
+
+/// Waits until everything that was said is written, at most for `timeout` (`None`: for as long as it takes).
+pub fn flush(timeout: Option<Duration>) {
+    let Some(queued) = QUEUED.get() else { return };
+    let (done, written) = sync_channel(1);
+    let wait = move |queued: &SyncSender<Message>| {
+        // The thread lives as long as the process.
+        let _ = queued.send(Message::Flush(done));
+        let _ = written.recv();
+    };
+    match timeout {
+        None => wait(queued),
+        Some(timeout) => {
+            let (over, waited) = sync_channel::<()>(1);
+            thread::spawn(move || {
+                let _over = over;
+                wait(queued);
+            });
+            let _ = waited.recv_timeout(timeout);
+        }
+    }
+}
+
+/// The bar at the foot of the terminal; lines are written above it.
+pub fn set_bar(bar: Option<ProgressBar>) {
+    *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+}
+
+fn write_all(messages: &Receiver<Message>) {
+    for message in messages {
+        match message {
+            Message::Text(text) => put(&text),
+            Message::Flush(done) => {
+                let _ = done.send(());
+            }
+        }
+        let dropped = DROPPED.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            put(&format!(
+                "livedisk: {dropped} lines are missing here: nobody read them in time\n"
+            ));
+        }
+    }
+}
+
+fn put(text: &str) {
+    let write = || {
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    };
+    let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match bar {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+/// What env_logger writes to; it gives one record a write.
+pub struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        write(String::from_utf8_lossy(bytes).into_owned());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -27,19 +27,22 @@ the command at once and leaves things as they are: livedisk recover settles them
 
 const JSON: &str = "\
 With --json there is one JSON object on standard output and no progress. Fields may be added;
-those that are there stay.
+those that are there stay. A point in time is there in nanoseconds since 1970, as a number and, for
+readers whose numbers are exact below 2^53 only, as a string; and in RFC 3339, local time.
   snapshot
     domain, method, consistency (filesystem, crash), filesystems_frozen,
-    point_in_time_ns (since 1970), freeze_ns and pause_ns (0: not), bytes_copied, elapsed_ns,
+    point_in_time_ns (since 1970), point_in_time_ns_string, point_in_time, freeze_ns and pause_ns (0: not), bytes_copied, elapsed_ns,
     disks: [{target, destination}]
   migrate
-    domain, method, moved_at_ns (since 1970), bytes_copied, elapsed_ns,
+    domain, method, moved_at_ns, moved_at_ns_string, moved_at, bytes_copied, elapsed_ns,
+    old_image (null: on no file or block device), old_image_removed,
     disks: [{target, destination}]
   snapshot --dry-run, migrate --dry-run
     domain, method, plan: [text], disks: [{target, destination}]
   attach
-    domain, target, method, consistency, filesystems_frozen, point_in_time_ns, freeze_ns,
-    pause_ns, bytes_copied, elapsed_ns
+    what snapshot or migrate has, and for both:
+    domain, target, kind (snapshot, migration), method, consistency, filesystems_frozen, point_in_time_ns,
+    point_in_time_ns_string, point_in_time, freeze_ns, pause_ns, bytes_copied, elapsed_ns
   recover
     domains, thawed, completed, taken_back, failed (counts),
     operations: [{domain, id, kind (snapshot, migration), method, mark, owner, thawed,
@@ -47,7 +50,7 @@ those that are there stay.
     and error beside them where one failed
   status
     operations: [{domain, id, method, mark (begun, copying, fixing, fixed), started_ns,
-    owner_host, owner_process, orphaned,
+    started_ns_string, started, owner_host, owner_process, orphaned,
     disks: [{target, destination, format, bytes_done, bytes_total}]}]
     (bytes are null where no block job runs)
   completion, man
@@ -134,7 +137,7 @@ pub struct Snapshot {
     /// Whether the guest's file systems are frozen for the point in time
     #[arg(long, value_enum, default_value_t)]
     pub quiesce: QuiesceName,
-    /// How long they may be frozen: 500ms, 10s [default: 10s]
+    /// How long they may be frozen: 500ms, 10s, 1m [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = units::time)]
     pub freeze_limit: Option<Duration>,
     /// With clone: how the image's file is cloned
@@ -188,7 +191,7 @@ pub struct Run {
     /// An encrypted disk may be written in plain
     #[arg(long)]
     pub allow_plaintext: bool,
-    /// Copy at most so many bytes per second: 500K, 100M, 1G, 1T, powers of 1024 [default: no limit]
+    /// Copy at most so many bytes per second: 500K, 100M or 100MiB, 1.5G, powers of 1024; 100MB, of 1000 [default: no limit]
     #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
     pub bandwidth: Option<u64>,
     /// Let the guest's writes wait for the copy, so that it ends however much the guest writes

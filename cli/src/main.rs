@@ -11,6 +11,7 @@ mod operation;
 mod output;
 mod progress;
 mod recover;
+mod report;
 mod snapshot;
 mod status;
 mod stderr;

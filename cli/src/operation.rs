@@ -2,15 +2,16 @@
 //! From an operation's start to its report, whichever it is.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use livedisk::{ErrorCode, Operation, Report};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::args::Arguments;
 use crate::interrupt::Interrupt;
 use crate::output::{Failure, Output};
 use crate::progress::Display;
+use crate::report::{Disk, disks_json};
 
 /// Starts it, shows its progress, and takes it back on a signal.
 pub fn run(
@@ -52,7 +53,7 @@ fn follow(operation: &Operation, display: &mut Display) -> livedisk::Result<Repo
     }
 }
 
-pub fn planned(domain: &str, operation: &Operation, report: &Report, disks: Vec<Value>) -> Output {
+pub fn planned(domain: &str, operation: &Operation, report: &Report, disks: &[Disk]) -> Output {
     let steps = operation.plan().iter().enumerate();
     let steps: Vec<String> = steps.map(|(index, step)| format!("{:2}. {step}", index + 1)).collect();
     Output {
@@ -65,20 +66,7 @@ pub fn planned(domain: &str, operation: &Operation, report: &Report, disks: Vec<
             "domain": domain,
             "method": report.method.name(),
             "plan": operation.plan(),
-            "disks": disks,
+            "disks": disks_json(disks),
         }),
     }
-}
-
-/// Since 1970.
-pub fn point_in_time(report: &Report) -> Duration {
-    report
-        .point_in_time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-}
-
-/// Of 64 bits, which last for centuries.
-pub fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

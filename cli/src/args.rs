@@ -19,6 +19,8 @@ Exit status:
     5  busy: a block job, backup or operation is in the way
     6  the destination: it exists, has the wrong size or format, is full, or may not be written
     7  no guest agent answers, or freeze or thaw failed
+    8  this libvirt, QEMU, disk or format cannot do it
+    9  no such operation, or it is over
    10  done, but the result could not be written to standard output (a full disk)
   130  ended by SIGINT, SIGTERM or SIGHUP
 
@@ -55,7 +57,7 @@ readers whose numbers are exact below 2^53 only, as a string; and in RFC 3339, l
     (bytes are null where no block job runs)
   completion, man
     text
-  any failure
+  any failure, exit status 2 included; on its second signal the command says TIMEOUT
     error: {code (NO_SPACE, ...: the C header's LIVEDISK_ERR_*), number, message, libvirt_code}";
 
 /// Live snapshots and live storage migration of running libvirt/QEMU guests.

@@ -2,6 +2,7 @@
 //! The first signal takes the operation back, the second ends the command.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -13,20 +14,22 @@ use signal_hook::iterator::Signals;
 use crate::output::Failure;
 use crate::stderr;
 
-/// Whoever asks twice does not wait for a reader of standard error.
+/// Whoever asks twice does not wait for a reader of what is printed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Listens from its making on; the operation may come later.
 #[derive(Clone)]
 pub struct Interrupt {
+    json: bool,
     operation: Arc<OnceLock<Arc<Operation>>>,
     asked: Arc<AtomicBool>,
 }
 
 impl Interrupt {
-    pub fn listen() -> Result<Self, Failure> {
+    pub fn listen(json: bool) -> Result<Self, Failure> {
         let failed = |error| Failure::new(ErrorCode::Io, format!("cannot handle signals: {error}"));
         let interrupt = Self {
+            json,
             operation: Arc::default(),
             asked: Arc::default(),
         };
@@ -53,11 +56,19 @@ impl Interrupt {
 
     fn signalled(&self) {
         if self.asked.swap(true, Ordering::SeqCst) {
-            stderr::say(
-                "livedisk: left at once, nothing was taken back: jobs may go on and the guest may be frozen; \
+            // The operation goes on without us, as after a wait that is over.
+            let left = Failure::new(
+                ErrorCode::Timeout,
+                "left at once, nothing was taken back: jobs may go on and the guest may be frozen; \
                  settle it with: livedisk recover (or go on with it: livedisk attach)",
             );
-            stderr::flush(Some(LAST_WORDS));
+            let (json, (done, printed)) = (self.json, channel());
+            thread::spawn(move || {
+                left.print(json);
+                stderr::flush();
+                let _ = done.send(());
+            });
+            let _ = printed.recv_timeout(LAST_WORDS);
             std::process::exit(130);
         }
         stderr::say("livedisk: cancelling: everything is taken back first; a second signal leaves at once");

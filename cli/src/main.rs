@@ -16,6 +16,7 @@ mod snapshot;
 mod status;
 mod stderr;
 mod units;
+mod words;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -30,15 +31,23 @@ fn main() -> ExitCode {
     stderr::open();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return output::usage(&error),
+        Err(error) => return output::usage(&error, wants_json()),
     };
     log_to_stderr(&arguments);
     let status = match run(&arguments) {
         Ok(output) => output.print(arguments.json),
         Err(failure) => failure.print(arguments.json),
     };
-    stderr::flush(None);
+    stderr::flush();
     status
+}
+
+/// Of a command line that cannot be parsed.
+fn wants_json() -> bool {
+    let arguments = std::env::args_os().skip(1);
+    arguments
+        .take_while(|argument| argument != "--")
+        .any(|argument| argument == "--json")
 }
 
 /// The library's warnings in the command's own voice; with --verbose everything, and where it comes from.
@@ -56,7 +65,7 @@ fn log_to_stderr(arguments: &Arguments) {
             } else {
                 ""
             };
-            writeln!(to, "livedisk: {level}{}", record.args())
+            writeln!(to, "livedisk: {level}{}", words::ours(&record.args().to_string()))
         });
     }
     builder.target(env_logger::Target::Pipe(Box::new(stderr::Log))).init();

@@ -12,6 +12,7 @@ use crate::interrupt::Interrupt;
 use crate::output::{Failure, Output};
 use crate::progress::Display;
 use crate::report::{Disk, disks_json};
+use crate::words;
 
 /// Starts it, shows its progress, and takes it back on a signal.
 pub fn run(
@@ -19,7 +20,7 @@ pub fn run(
     dry_run: bool,
     arguments: &Arguments,
 ) -> Result<(Arc<Operation>, Report), Failure> {
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen(arguments.json)?;
     let operation = Arc::new(start()?);
     interrupt.watch(&operation);
     let mut display = Display::new(arguments.is_quiet() || dry_run, arguments.verbose);
@@ -54,7 +55,8 @@ fn follow(operation: &Operation, display: &mut Display) -> livedisk::Result<Repo
 }
 
 pub fn planned(domain: &str, operation: &Operation, report: &Report, disks: &[Disk]) -> Output {
-    let steps = operation.plan().iter().enumerate();
+    let plan: Vec<String> = operation.plan().iter().map(|step| words::ours(step)).collect();
+    let steps = plan.iter().enumerate();
     let steps: Vec<String> = steps.map(|(index, step)| format!("{:2}. {step}", index + 1)).collect();
     Output {
         text: format!(
@@ -65,7 +67,7 @@ pub fn planned(domain: &str, operation: &Operation, report: &Report, disks: &[Di
         json: json!({
             "domain": domain,
             "method": report.method.name(),
-            "plan": operation.plan(),
+            "plan": plan,
             "disks": disks_json(disks),
         }),
     }

@@ -4,10 +4,11 @@
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind as ClapError;
 use livedisk::{Error, ErrorCode};
 use serde_json::{Value, json};
 
-use crate::stderr;
+use crate::{stderr, words};
 
 /// The exit status where all went well but for the writing of the result.
 const NOT_WRITTEN: u8 = 10;
@@ -83,7 +84,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self {
             code: error.code(),
-            message: error.message().to_owned(),
+            message: words::ours(error.message()),
             libvirt_code: error.libvirt_code(),
             result: None,
         }
@@ -98,16 +99,34 @@ fn not_written(error: &std::io::Error) -> ExitCode {
     stderr::say(&format!(
         "livedisk: the command has done its work, but its result cannot be written to standard output: {error}"
     ));
-    stderr::flush(None);
+    stderr::flush();
     ExitCode::from(NOT_WRITTEN)
 }
 
 /// For a command line that is wrong, or asks for help or the version.
-pub fn usage(error: &clap::Error) -> ExitCode {
+pub fn usage(error: &clap::Error, json: bool) -> ExitCode {
+    if json && error.use_stderr() {
+        return Failure::new(ErrorCode::InvalidArgument, usage_message(error)).print(true);
+    }
     match error.print() {
         Err(failed) if !error.use_stderr() => not_written(&failed),
         _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
     }
+}
+
+/// clap's words on one line, without what repeats the help.
+fn usage_message(error: &clap::Error) -> String {
+    if error.kind() == ClapError::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command or an argument is missing; see --help".into();
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let end = ["\n\nUsage:", "\n\nFor more"]
+        .into_iter()
+        .filter_map(|end| text.find(end))
+        .min();
+    let words = text[..end.unwrap_or(text.len())].split_whitespace();
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn print(text: &str) -> std::io::Result<()> {
@@ -125,7 +144,7 @@ fn classify(code: ErrorCode) -> (&'static str, u8) {
         ErrorCode::NoDisk => ("NO_DISK", 4),
         ErrorCode::DomainState => ("DOMAIN_STATE", 4),
         ErrorCode::Busy => ("BUSY", 5),
-        ErrorCode::Unsupported => ("UNSUPPORTED", 1),
+        ErrorCode::Unsupported => ("UNSUPPORTED", 8),
         ErrorCode::Agent => ("AGENT", 7),
         ErrorCode::Freeze => ("FREEZE", 7),
         ErrorCode::Destination => ("DESTINATION", 6),
@@ -134,7 +153,7 @@ fn classify(code: ErrorCode) -> (&'static str, u8) {
         ErrorCode::JobFailed => ("JOB_FAILED", 1),
         ErrorCode::Cancelled => ("CANCELLED", 130),
         ErrorCode::Timeout => ("TIMEOUT", 1),
-        ErrorCode::NoOperation => ("NO_OPERATION", 1),
+        ErrorCode::NoOperation => ("NO_OPERATION", 9),
         ErrorCode::Verify => ("VERIFY", 1),
         ErrorCode::Libvirt => ("LIBVIRT", 1),
         ErrorCode::Io => ("IO", 1),

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use indicatif::ProgressBar;
 
@@ -51,26 +50,13 @@ fn write(text: String) {
     }
 }
 
-/// Waits until everything that was said is written, at most for `timeout` (`None`: for as long as it takes).
-pub fn flush(timeout: Option<Duration>) {
+/// Waits until everything that was said is written.
+pub fn flush() {
     let Some(queued) = QUEUED.get() else { return };
     let (done, written) = sync_channel(1);
-    let wait = move |queued: &SyncSender<Message>| {
-        // The thread lives as long as the process.
-        let _ = queued.send(Message::Flush(done));
-        let _ = written.recv();
-    };
-    match timeout {
-        None => wait(queued),
-        Some(timeout) => {
-            let (over, waited) = sync_channel::<()>(1);
-            thread::spawn(move || {
-                let _over = over;
-                wait(queued);
-            });
-            let _ = waited.recv_timeout(timeout);
-        }
-    }
+    // The thread lives as long as the process.
+    let _ = queued.send(Message::Flush(done));
+    let _ = written.recv();
 }
 
 /// The bar at the foot of the terminal; lines are written above it.

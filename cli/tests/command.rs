@@ -202,7 +202,7 @@ fn migrate(bed: &Bed) {
     bed.fails(4, "NO_DISK", &["migrate", "a", "vdz", &moved]);
     let other = bed.path("moved.raw");
     bed.fails(
-        1,
+        8,
         "UNSUPPORTED",
         &["migrate", "a", "vda", &other, "--method", "clone", "--format", "raw"],
     );
@@ -299,7 +299,7 @@ fn failures(bed: &Bed) {
         &[&snapshot("b", &free)[..], &["--quiesce", "require"]].concat(),
     );
     bed.fails(
-        1,
+        8,
         "UNSUPPORTED",
         &[&snapshot("a", &free)[..], &["--method", "rebase"]].concat(),
     );

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use livedisk::{CloneMethod, Method, Quiesce};
 
 use crate::units;
@@ -77,9 +77,9 @@ pub struct Arguments {
     /// One JSON object on standard output
     #[arg(long, global = true, help_heading = "Options of every command")]
     pub json: bool,
-    /// Say on standard error what is done
-    #[arg(short, long, global = true, help_heading = "Options of every command")]
-    pub verbose: bool,
+    /// Say on standard error each step, in words; twice: for debugging, everything
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Options of every command")]
+    pub verbose: u8,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -125,8 +125,12 @@ pub struct Snapshot {
     /// The domain's name or UUID
     pub domain: String,
     /// A disk and where its image goes: a file, a block device, or an nbd:// or nbd+unix:// URI
-    #[arg(long = "disk", value_name = "TARGET=DESTINATION", required = true, value_parser = disk)]
+    #[arg(long = "disk", value_name = "TARGET=DESTINATION", required_unless_present = "to", value_parser = disk)]
     pub disks: Vec<Disk>,
+    /// All disks, into files of this directory: vda.qcow2 and so on, by target and format; without drives for CD-ROMs
+    /// and floppies
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "disks", value_parser = absolute_path)]
+    pub to: Option<String>,
     /// The images' format, qcow2 or raw, of all disks or of one [default: the disk's own; raw on a device or export]
     #[arg(long = "format", value_name = "[TARGET=]FORMAT", value_parser = format)]
     pub formats: Vec<Format>,
@@ -371,7 +375,11 @@ fn absolute(destination: &str) -> Result<String, String> {
     {
         return Ok(destination.to_owned());
     }
-    let path = std::path::absolute(destination).map_err(|error| error.to_string())?;
+    absolute_path(destination)
+}
+
+fn absolute_path(path: &str) -> Result<String, String> {
+    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
     path.into_os_string()
         .into_string()
         .map_err(|_| "the working directory's name is not UTF-8; give an absolute path".to_owned())

@@ -54,8 +54,14 @@ impl Interrupt {
         }
     }
 
+    /// The operation is to be rolled back.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
     fn signalled(&self) {
         if self.asked.swap(true, Ordering::SeqCst) {
+            stderr::show_foot(false);
             // The operation goes on without us, as after a wait that is over.
             let left = Failure::new(
                 ErrorCode::Timeout,
@@ -71,6 +77,7 @@ impl Interrupt {
             let _ = printed.recv_timeout(LAST_WORDS);
             std::process::exit(130);
         }
+        stderr::set_foot("cancelling");
         stderr::say("livedisk: cancelling: everything is taken back first; a second signal leaves at once");
         if let Some(operation) = self.operation.get() {
             cancel(operation);

@@ -50,15 +50,17 @@ fn wants_json() -> bool {
         .any(|argument| argument == "--json")
 }
 
-/// The library's warnings in the command's own voice; with --verbose everything, and where it comes from.
+/// The library's warnings in the command's own voice, with -v what it tells of its work; with -vv everything, and where
+/// it comes from.
 fn log_to_stderr(arguments: &Arguments) {
     let level = match (arguments.verbose, arguments.is_quiet()) {
-        (true, _) => "debug",
-        (false, false) => "warn",
-        (false, true) => "off",
+        (0, true) => "off",
+        (0, false) => "warn",
+        (1, _) => "info",
+        _ => "debug",
     };
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
-    if !arguments.verbose {
+    if arguments.verbose < 2 {
         builder.format(|to, record| {
             let level = if record.level() == log::Level::Warn {
                 "warning: "

@@ -23,8 +23,8 @@ pub fn run(
     let interrupt = Interrupt::listen(arguments.json)?;
     let operation = Arc::new(start()?);
     interrupt.watch(&operation);
-    let mut display = Display::new(arguments.is_quiet() || dry_run, arguments.verbose);
-    let report = follow(&operation, &mut display)?;
+    let mut display = Display::new(arguments, dry_run, operation.plan());
+    let report = follow(&operation, &mut display, &interrupt)?;
     Ok((operation, report))
 }
 
@@ -44,10 +44,10 @@ pub fn run_to_end(
     run(finishing, false, arguments)
 }
 
-fn follow(operation: &Operation, display: &mut Display) -> livedisk::Result<Report> {
+fn follow(operation: &Operation, display: &mut Display, interrupt: &Interrupt) -> livedisk::Result<Report> {
     loop {
         let progress = operation.poll(Some(Duration::from_secs(1)));
-        display.show(&progress);
+        display.show(&progress, interrupt.is_asked());
         if progress.phase.is_final() {
             return operation.finish(None);
         }

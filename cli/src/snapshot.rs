@@ -3,49 +3,80 @@
 
 use livedisk::{Connection, ErrorCode, SnapshotDisk, SnapshotOptions};
 
-use crate::args::{self, Arguments, Snapshot};
+use crate::args::{Arguments, Disk, Snapshot};
 use crate::operation;
 use crate::output::{Failure, Output};
 use crate::report::{self, Done, Kind};
 
 pub fn run(connection: &Connection, snapshot: &Snapshot, arguments: &Arguments) -> Result<Output, Failure> {
-    let options = options(snapshot)?;
+    let disks = match &snapshot.to {
+        Some(directory) => all_disks(connection, snapshot, directory)?,
+        None => snapshot.disks.clone(),
+    };
+    let options = options(snapshot, &disks)?;
     let start = || connection.start_live_snapshot(&snapshot.domain, &options);
     let (operation, report) = operation::run(start, snapshot.run.dry_run, arguments)?;
+    let disk = |disk: Disk| report::Disk {
+        target: disk.target,
+        destination: disk.destination,
+    };
+    let disks: Vec<report::Disk> = disks.into_iter().map(disk).collect();
     Ok(if snapshot.run.dry_run {
-        operation::planned(&snapshot.domain, &operation, &report, &disks(snapshot))
+        operation::planned(&snapshot.domain, &operation, &report, &disks)
     } else {
         let done = Done {
             domain: &snapshot.domain,
             kind: Kind::Snapshot,
-            disks: disks(snapshot),
+            disks,
             report: &report,
         };
         done.output()
     })
 }
 
-fn options(snapshot: &Snapshot) -> Result<SnapshotOptions, Failure> {
+/// Each to DIRECTORY/TARGET.FORMAT.
+fn all_disks(connection: &Connection, snapshot: &Snapshot, directory: &str) -> Result<Vec<Disk>, Failure> {
+    let disks = connection.disks(&snapshot.domain)?.into_iter();
+    let disks: Vec<Disk> = disks
+        .filter(|disk| !disk.removable)
+        .map(|disk| {
+            let format = format(snapshot, &disk.target).or(disk.format);
+            let format = format.as_deref().unwrap_or("raw");
+            Disk {
+                destination: format!("{}/{}.{format}", directory.trim_end_matches('/'), disk.target),
+                target: disk.target,
+            }
+        })
+        .collect();
+    if disks.is_empty() {
+        let message = format!("domain '{}' has no disk to take a snapshot of", snapshot.domain);
+        return Err(Failure::new(ErrorCode::NoDisk, message));
+    }
+    Ok(disks)
+}
+
+/// What was asked for the disk goes before what was for all.
+fn format(snapshot: &Snapshot, wanted: &str) -> Option<String> {
+    let formats = || snapshot.formats.iter();
+    let of_disk = formats().find(|format| format.target.as_deref() == Some(wanted));
+    let of_all = || formats().find(|format| format.target.is_none());
+    of_disk.or_else(of_all).map(|format| format.name.clone())
+}
+
+fn options(snapshot: &Snapshot, disks: &[Disk]) -> Result<SnapshotOptions, Failure> {
     for target in snapshot.formats.iter().filter_map(|format| format.target.as_ref()) {
-        if !snapshot.disks.iter().any(|disk| disk.target == *target) {
-            let message = format!("--format {target}=...: no --disk {target}=... goes with it; name the disk too");
+        if !disks.iter().any(|disk| disk.target == *target) {
+            let message = match &snapshot.to {
+                None => format!("--format {target}=...: no --disk {target}=... goes with it; name the disk too"),
+                Some(_) => format!("--format {target}=...: domain '{}' has no such disk", snapshot.domain),
+            };
             return Err(Failure::new(ErrorCode::InvalidArgument, message));
         }
     }
-    // One for the disk goes before one for all.
-    let format = |wanted: &str| {
-        let find = |target: Option<&str>| {
-            snapshot
-                .formats
-                .iter()
-                .find(|format| format.target.as_deref() == target)
-        };
-        find(Some(wanted)).or(find(None)).map(|format| format.name.clone())
-    };
-    let disks = snapshot.disks.iter().map(|disk| SnapshotDisk {
+    let disks = disks.iter().map(|disk| SnapshotDisk {
         target: disk.target.clone(),
         destination: disk.destination.clone(),
-        format: format(&disk.target),
+        format: format(snapshot, &disk.target),
         reuse_existing: snapshot.reuse_existing,
         allow_plaintext: snapshot.run.allow_plaintext,
     });
@@ -63,12 +94,4 @@ fn options(snapshot: &Snapshot) -> Result<SnapshotOptions, Failure> {
         bandwidth: snapshot.run.bandwidth.unwrap_or_default(),
         ..SnapshotOptions::default()
     })
-}
-
-fn disks(snapshot: &Snapshot) -> Vec<report::Disk> {
-    let disk = |disk: &args::Disk| report::Disk {
-        target: disk.target.clone(),
-        destination: disk.destination.clone(),
-    };
-    snapshot.disks.iter().map(disk).collect()
 }

@@ -1,24 +1,27 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Standard error: messages, the log and the progress bar. No operation waits for whoever reads it, and none fails
+//! Standard error: messages, the log and, at the foot of a terminal, a line of progress. No operation waits for whoever reads it, and none fails
 //! because it cannot be written: a thread of its own writes, and what cannot be written is dropped.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
-
-use indicatif::ProgressBar;
 
 /// A reader may be slow by this many messages before some are dropped.
 const QUEUE: usize = 4096;
 
 static QUEUED: OnceLock<SyncSender<Message>> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
-static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+static FOOT: AtomicBool = AtomicBool::new(false);
+
+/// To the start of the line, and clear it.
+const CLEAR: &str = "\r\x1b[K";
 
 enum Message {
     Text(String),
+    /// The line at the foot; lines are written above it.
+    Foot(String),
     /// Answered when everything before it is written.
     Flush(SyncSender<()>),
 }
@@ -50,6 +53,27 @@ fn write(text: String) {
     }
 }
 
+/// Whether there is a line at the foot; it is cleared where there is none.
+pub fn show_foot(shown: bool) {
+    if FOOT.swap(shown, Ordering::SeqCst) && !shown {
+        put_foot("");
+    }
+}
+
+/// Changes the line at the foot, if there is one. It must be narrower than the terminal.
+pub fn set_foot(text: &str) {
+    if FOOT.load(Ordering::SeqCst) {
+        put_foot(text);
+    }
+}
+
+fn put_foot(text: &str) {
+    if let Some(queued) = QUEUED.get() {
+        // The next one comes soon.
+        let _ = queued.try_send(Message::Foot(text.to_owned()));
+    }
+}
+
 /// Waits until everything that was said is written.
 pub fn flush() {
     let Some(queued) = QUEUED.get() else { return };
@@ -59,15 +83,18 @@ pub fn flush() {
     let _ = written.recv();
 }
 
-/// The bar at the foot of the terminal; lines are written above it.
-pub fn set_bar(bar: Option<ProgressBar>) {
-    *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
-}
-
 fn write_all(messages: &Receiver<Message>) {
+    let mut foot = String::new();
     for message in messages {
         match message {
-            Message::Text(text) => put(&text),
+            Message::Text(text) if foot.is_empty() => put(&text),
+            Message::Text(text) => put(&format!("{CLEAR}{text}{foot}")),
+            Message::Foot(text) => {
+                if text != foot {
+                    put(&format!("{CLEAR}{text}"));
+                    foot = text;
+                }
+            }
             Message::Flush(done) => {
                 let _ = done.send(());
             }
@@ -82,14 +109,7 @@ fn write_all(messages: &Receiver<Message>) {
 }
 
 fn put(text: &str) {
-    let write = || {
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
-    };
-    let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    match bar {
-        Some(bar) => bar.suspend(write),
-        None => write(),
-    }
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// What env_logger writes to; it gives one record a write.

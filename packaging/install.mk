@@ -34,14 +34,14 @@ release:
 	cargo build --release --locked --package livedisk --package livedisk-cli --package livedisk-man3
 	rm -rf $(made)
 	mkdir -p $(made)/completions
-	$(release)/livedisk man --dir $(made)/man1
+	$(release)/livedisk man --dir $(made)/man
 	$(release)/man3 include/livedisk.h $(made)/man3
 	set -e; for shell in bash zsh fish; do $(release)/livedisk completion $$shell >$(made)/completions/$$shell; done
 
 install:
 	@test -e $(made)/completions/fish || { echo "make install: nothing is built yet; run: make build" >&2; exit 1; }
 	install -d $(call into,$(BINDIR)) $(call into,$(LIBDIR)/pkgconfig) $(call into,$(cmakedir)) $(call into,$(INCLUDEDIR)) \
-		$(call into,$(MANDIR)/man1) $(call into,$(MANDIR)/man3)
+		$(foreach n,1 3 5 8,$(call into,$(MANDIR)/man$(n)))
 	install -m 755 $(release)/livedisk $(call into,$(BINDIR))
 	install -D -m 755 $(release)/livedisk-guard $(call into,$(LIBEXECDIR)/livedisk-guard)
 	install -m 644 $(release)/liblivedisk.so $(call into,$(LIBDIR)/liblivedisk.so.$(VERSION))
@@ -53,7 +53,7 @@ install:
 	$(fill) packaging/livedisk.pc.in >$(call into,$(LIBDIR)/pkgconfig/livedisk.pc)
 	$(fill) packaging/livedisk-config.cmake.in >$(call into,$(cmakedir)/livedisk-config.cmake)
 	$(fill) packaging/livedisk-config-version.cmake.in >$(call into,$(cmakedir)/livedisk-config-version.cmake)
-	install -m 644 $(made)/man1/* $(call into,$(MANDIR)/man1)
+	set -e; for n in 1 5 8; do install -m 644 $(made)/man/*.$$n $(call into,$(MANDIR))/man$$n; done
 	install -m 644 $(made)/man3/* $(call into,$(MANDIR)/man3)
 	install -D -m 644 $(made)/completions/bash $(call into,$(BASHDIR)/livedisk)
 	install -D -m 644 $(made)/completions/zsh $(call into,$(ZSHDIR)/_livedisk)

@@ -9,7 +9,7 @@ use livedisk::{CloneMethod, Method, Quiesce};
 
 use crate::units;
 
-const EXIT_STATUS: &str = "\
+pub const EXIT_STATUS: &str = "\
 Exit status:
     0  done
     1  the operation failed; everything was taken back
@@ -27,7 +27,7 @@ Exit status:
 The first such signal takes the operation back and waits until that is done; the second ends
 the command at once and leaves things as they are: livedisk recover settles them.";
 
-const JSON: &str = "\
+pub const JSON: &str = "\
 With --json there is one JSON object on standard output and no progress. Fields may be added;
 those that are there stay. A point in time is there in nanoseconds since 1970, as a number and, for
 readers whose numbers are exact below 2^53 only, as a string; and in RFC 3339, local time.
@@ -45,6 +45,8 @@ readers whose numbers are exact below 2^53 only, as a string; and in RFC 3339, l
     what snapshot or migrate has, and for both:
     domain, target, kind (snapshot, migration), method, consistency, filesystems_frozen, point_in_time_ns,
     point_in_time_ns_string, point_in_time, freeze_ns, pause_ns, bytes_copied, elapsed_ns
+  cancel
+    domain, cancelled: [id]
   recover
     domains, thawed, completed, taken_back, failed (counts),
     operations: [{domain, id, kind (snapshot, migration), method, mark, owner, thawed,
@@ -102,6 +104,7 @@ pub enum Command {
     Snapshot(Snapshot),
     Migrate(Migrate),
     Attach(Attach),
+    Cancel(Cancel),
     Recover(Recover),
     Status(Status),
     /// Print the completion of a shell's command line
@@ -110,7 +113,7 @@ pub enum Command {
     },
     /// Print the manual page, or write one for each command
     Man {
-        /// Write livedisk.1, livedisk-snapshot.1, ... into this directory
+        /// Write livedisk.1, livedisk-snapshot.1, ..., livedisk-json.5 and livedisk-guard.8 into this directory
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
@@ -224,6 +227,19 @@ pub struct Attach {
     /// No progress, only the result
     #[arg(short, long, visible_alias = "no-progress")]
     pub quiet: bool,
+}
+
+/// Roll back an operation whose process has ended
+///
+/// One that a living process runs is that process's to cancel: the error names the process. The livedisk command rolls back
+/// on SIGINT or SIGTERM.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
+pub struct Cancel {
+    /// The domain's name or UUID
+    pub domain: String,
+    /// A disk of the operation, such as vda [default: all operations of the domain]
+    pub target: Option<String>,
 }
 
 /// Settle what processes that have ended left behind

@@ -4,8 +4,10 @@
 
 mod args;
 mod attach;
+mod cancel;
 mod companions;
 mod interrupt;
+mod man;
 mod migrate;
 mod operation;
 mod output;
@@ -79,6 +81,7 @@ fn run(arguments: &Arguments) -> Result<Output, Failure> {
         Command::Snapshot(snapshot) => snapshot::run(&connect()?, snapshot, arguments),
         Command::Migrate(migrate) => migrate::run(&connect()?, migrate, arguments),
         Command::Attach(attach) => attach::run(&connect()?, attach, arguments),
+        Command::Cancel(cancel) => cancel::run(&connect()?, cancel),
         Command::Recover(recover) => recover::run(&connect()?, recover),
         Command::Status(status) => status::run(&connect()?, status),
         Command::Completion { shell } => companions::completion(*shell),

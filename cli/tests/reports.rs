@@ -19,6 +19,7 @@ fn reports_are_the_same_whichever_command_ends_the_operation() {
     snapshot_attached(&bed);
     migration_attached(&bed);
     migration(&bed);
+    cancel(&bed);
 }
 
 fn failures_are_objects(bed: &Bed) {
@@ -202,4 +203,35 @@ fn migration(bed: &Bed) {
         (&moved.as_str().into(), &true.into())
     );
     assert!(!Path::new(&moved).exists() && Path::new(&source).exists());
+}
+
+fn cancel(bed: &Bed) {
+    bed.fails(9, "NO_OPERATION", &["cancel", "a"]);
+    let image = bed.path("cancelled.qcow2");
+    let disk = format!("vda={image}");
+    let words = [
+        "snapshot",
+        "a",
+        "--disk",
+        &disk,
+        "--method",
+        "mirror",
+        "--bandwidth",
+        "1M",
+    ];
+    let mut command = bed.livedisk(&words);
+    let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    until("it runs", || Path::new(&image).exists());
+    // While it lives, the error says who runs it.
+    let answer = bed.json(5, &["cancel", "a", "vda"]);
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains(&format!("kill {}", child.id())), "{message}");
+    kill(child.id(), SIGKILL);
+    child.wait().unwrap();
+    bed.fails(9, "NO_OPERATION", &["cancel", "a", "vdb"]);
+    let answer = bed.json(0, &["cancel", "a", "vda"]);
+    assert_eq!(answer["cancelled"].as_array().unwrap().len(), 1, "{answer}");
+    assert!(!Path::new(&image).exists());
+    assert_eq!(bed.virsh(&["blockjob", "--raw", "a", "vda"]).trim(), "");
+    bed.fails(9, "NO_OPERATION", &["cancel", "a"]);
 }

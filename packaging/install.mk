@@ -13,6 +13,8 @@ MANDIR ?= $(DATADIR)/man
 BASHDIR ?= $(DATADIR)/bash-completion/completions
 ZSHDIR ?= $(DATADIR)/zsh/site-functions
 FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+DOCDIR ?= $(DATADIR)/doc/livedisk
 
 VERSION := $(shell sed -n '/^version = /{s/.*"\(.*\)"/\1/p;q}' Cargo.toml)
 # The soname has the major version (build.rs).
@@ -25,7 +27,7 @@ cmakedir = $(LIBDIR)/cmake/livedisk
 static_libs := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 below = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
 fill = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(call below,$(LIBDIR))|' -e 's|@INCLUDEDIR@|$(call below,$(INCLUDEDIR))|' \
-	-e 's|@VERSION@|$(VERSION)|' -e 's|@SOVERSION@|$(SOVERSION)|' -e 's|@STATIC_LIBS@|$(static_libs)|' \
+	-e 's|@BINDIR@|$(BINDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@SOVERSION@|$(SOVERSION)|' -e 's|@STATIC_LIBS@|$(static_libs)|' \
 	-e "s|@INCLUDEDIR_FROM_CMAKE@|$$(realpath -m --relative-to '$(cmakedir)' '$(INCLUDEDIR)')|"
 into = "$(DESTDIR)$(1)"
 
@@ -58,13 +60,17 @@ install:
 	install -D -m 644 $(made)/completions/bash $(call into,$(BASHDIR)/livedisk)
 	install -D -m 644 $(made)/completions/zsh $(call into,$(ZSHDIR)/_livedisk)
 	install -D -m 644 $(made)/completions/fish $(call into,$(FISHDIR)/livedisk.fish)
+	install -d $(call into,$(UNITDIR)) $(call into,$(DOCDIR)/examples)
+	$(fill) packaging/livedisk-recover.service.in >$(call into,$(UNITDIR)/livedisk-recover.service)
+	install -m 644 docs/operations.md $(call into,$(DOCDIR))
+	install -m 644 examples/*.rs $(call into,$(DOCDIR)/examples)
 
 # What an install with the same variables would put there, and no directory but livedisk's own.
 uninstall:
 	@set -e; staged=$$(mktemp -d); trap 'rm -rf "$$staged"' EXIT; \
 	$(MAKE) --no-print-directory install DESTDIR="$$staged" >/dev/null; \
 	find "$$staged" ! -type d -printf '%P\n' | while read -r file; do rm -f "$(DESTDIR)/$$file"; done; \
-	find "$$staged" -depth -type d -name livedisk -printf '%P\n' | while read -r directory; do \
+	find "$$staged" -depth -type d \( -name livedisk -o -path '*/livedisk/*' \) -printf '%P\n' | while read -r directory; do \
 		[ ! -d "$(DESTDIR)/$$directory" ] || rmdir --ignore-fail-on-non-empty "$(DESTDIR)/$$directory"; done
 
 # Debian packages, of this machine's architecture, into $(target)/deb. It takes debhelper, and no root.

@@ -23,10 +23,13 @@ setup:
 bench: setup
 	@tests/bench
 
-build: setup
+# Needs no root and installs nothing.
+build:
+	@tests/setup --check-build
 	@$(MAKE) --no-print-directory release
 
-demo: build
+demo: setup
+	@$(MAKE) --no-print-directory build
 	@tests/demo
 
 test: setup

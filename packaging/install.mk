@@ -13,6 +13,8 @@ MANDIR ?= $(DATADIR)/man
 BASHDIR ?= $(DATADIR)/bash-completion/completions
 ZSHDIR ?= $(DATADIR)/zsh/site-functions
 FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+DOCDIR ?= $(DATADIR)/doc/livedisk
 
 VERSION := $(shell sed -n '/^version = /{s/.*"\(.*\)"/\1/p;q}' Cargo.toml)
 # The soname has the major version (build.rs).
@@ -25,7 +27,7 @@ cmakedir = $(LIBDIR)/cmake/livedisk
 static_libs := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 below = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
 fill = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(call below,$(LIBDIR))|' -e 's|@INCLUDEDIR@|$(call below,$(INCLUDEDIR))|' \
-	-e 's|@VERSION@|$(VERSION)|' -e 's|@SOVERSION@|$(SOVERSION)|' -e 's|@STATIC_LIBS@|$(static_libs)|' \
+	-e 's|@BINDIR@|$(BINDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@SOVERSION@|$(SOVERSION)|' -e 's|@STATIC_LIBS@|$(static_libs)|' \
 	-e "s|@INCLUDEDIR_FROM_CMAKE@|$$(realpath -m --relative-to '$(cmakedir)' '$(INCLUDEDIR)')|"
 into = "$(DESTDIR)$(1)"
 
@@ -34,14 +36,14 @@ release:
 	cargo build --release --locked --package livedisk --package livedisk-cli --package livedisk-man3
 	rm -rf $(made)
 	mkdir -p $(made)/completions
-	$(release)/livedisk man --dir $(made)/man1
+	$(release)/livedisk man --dir $(made)/man
 	$(release)/man3 include/livedisk.h $(made)/man3
 	set -e; for shell in bash zsh fish; do $(release)/livedisk completion $$shell >$(made)/completions/$$shell; done
 
 install:
 	@test -e $(made)/completions/fish || { echo "make install: nothing is built yet; run: make build" >&2; exit 1; }
 	install -d $(call into,$(BINDIR)) $(call into,$(LIBDIR)/pkgconfig) $(call into,$(cmakedir)) $(call into,$(INCLUDEDIR)) \
-		$(call into,$(MANDIR)/man1) $(call into,$(MANDIR)/man3)
+		$(foreach n,1 3 5 8,$(call into,$(MANDIR)/man$(n)))
 	install -m 755 $(release)/livedisk $(call into,$(BINDIR))
 	install -D -m 755 $(release)/livedisk-guard $(call into,$(LIBEXECDIR)/livedisk-guard)
 	install -m 644 $(release)/liblivedisk.so $(call into,$(LIBDIR)/liblivedisk.so.$(VERSION))
@@ -53,18 +55,22 @@ install:
 	$(fill) packaging/livedisk.pc.in >$(call into,$(LIBDIR)/pkgconfig/livedisk.pc)
 	$(fill) packaging/livedisk-config.cmake.in >$(call into,$(cmakedir)/livedisk-config.cmake)
 	$(fill) packaging/livedisk-config-version.cmake.in >$(call into,$(cmakedir)/livedisk-config-version.cmake)
-	install -m 644 $(made)/man1/* $(call into,$(MANDIR)/man1)
+	set -e; for n in 1 5 8; do install -m 644 $(made)/man/*.$$n $(call into,$(MANDIR))/man$$n; done
 	install -m 644 $(made)/man3/* $(call into,$(MANDIR)/man3)
 	install -D -m 644 $(made)/completions/bash $(call into,$(BASHDIR)/livedisk)
 	install -D -m 644 $(made)/completions/zsh $(call into,$(ZSHDIR)/_livedisk)
 	install -D -m 644 $(made)/completions/fish $(call into,$(FISHDIR)/livedisk.fish)
+	install -d $(call into,$(UNITDIR)) $(call into,$(DOCDIR)/examples)
+	$(fill) packaging/livedisk-recover.service.in >$(call into,$(UNITDIR)/livedisk-recover.service)
+	install -m 644 docs/operations.md $(call into,$(DOCDIR))
+	install -m 644 examples/*.rs $(call into,$(DOCDIR)/examples)
 
 # What an install with the same variables would put there, and no directory but livedisk's own.
 uninstall:
 	@set -e; staged=$$(mktemp -d); trap 'rm -rf "$$staged"' EXIT; \
 	$(MAKE) --no-print-directory install DESTDIR="$$staged" >/dev/null; \
 	find "$$staged" ! -type d -printf '%P\n' | while read -r file; do rm -f "$(DESTDIR)/$$file"; done; \
-	find "$$staged" -depth -type d -name livedisk -printf '%P\n' | while read -r directory; do \
+	find "$$staged" -depth -type d \( -name livedisk -o -path '*/livedisk/*' \) -printf '%P\n' | while read -r directory; do \
 		[ ! -d "$(DESTDIR)/$$directory" ] || rmdir --ignore-fail-on-non-empty "$(DESTDIR)/$$directory"; done
 
 # Debian packages, of this machine's architecture, into $(target)/deb. It takes debhelper, and no root.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::driver::Host;
 use crate::error::Result;
 use crate::libvirt::{self, Quiet};
-use crate::operation::{self, MigrateOptions, Operation, OperationStatus, Recovery, SnapshotOptions};
+use crate::operation::{self, DomainDisk, MigrateOptions, Operation, OperationStatus, Recovery, SnapshotOptions};
 
 /// How livedisk learns what QEMU does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,6 +47,15 @@ impl Connection {
     /// The URI as libvirt completed it.
     pub fn uri(&self) -> &str {
         self.host.uri()
+    }
+
+    /// The disks of a domain, in the order of its definition; of a running one, as they are now.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoDomain`](crate::ErrorCode::NoDomain), or what libvirt says.
+    pub fn disks(&self, domain: &str) -> Result<Vec<DomainDisk>> {
+        let _quiet = Quiet::new();
+        operation::disks(&self.host.get_guest(domain)?)
     }
 
     /// Starts a live snapshot of a running domain, named by name or UUID, and returns as soon as it runs.

@@ -39,8 +39,8 @@ pub use error::{Error, ErrorCode, Result};
 #[doc(hidden)]
 pub use guard::main as guard_main;
 pub use operation::{
-    CloneCallback, CloneMethod, Consistency, DiskStatus, Method, MigrateOptions, Operation, OperationStatus, Phase,
-    Progress, Quiesce, Recovered, Recovery, Report, Settlement, SnapshotDisk, SnapshotOptions,
+    CloneCallback, CloneMethod, Consistency, DiskStatus, DomainDisk, Method, MigrateOptions, Operation,
+    OperationStatus, Phase, Progress, Quiesce, Recovered, Recovery, Report, Settlement, SnapshotDisk, SnapshotOptions,
 };
 
 /// livedisk's version.

@@ -4,12 +4,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use livedisk::{CloneMethod, Method, Quiesce};
 
 use crate::units;
 
-const EXIT_STATUS: &str = "\
+pub const EXIT_STATUS: &str = "\
 Exit status:
     0  done
     1  the operation failed; everything was taken back
@@ -19,26 +19,34 @@ Exit status:
     5  busy: a block job, backup or operation is in the way
     6  the destination: it exists, has the wrong size or format, is full, or may not be written
     7  no guest agent answers, or freeze or thaw failed
+    8  this libvirt, QEMU, disk or format cannot do it
+    9  no such operation, or it is over
+   10  done, but the result could not be written to standard output (a full disk)
   130  ended by SIGINT, SIGTERM or SIGHUP
 
 The first such signal takes the operation back and waits until that is done; the second ends
 the command at once and leaves things as they are: livedisk recover settles them.";
 
-const JSON: &str = "\
+pub const JSON: &str = "\
 With --json there is one JSON object on standard output and no progress. Fields may be added;
-those that are there stay.
+those that are there stay. A point in time is there in nanoseconds since 1970, as a number and, for
+readers whose numbers are exact below 2^53 only, as a string; and in RFC 3339, local time.
   snapshot
     domain, method, consistency (filesystem, crash), filesystems_frozen,
-    point_in_time_ns (since 1970), freeze_ns and pause_ns (0: not), bytes_copied, elapsed_ns,
+    point_in_time_ns (since 1970), point_in_time_ns_string, point_in_time, freeze_ns and pause_ns (0: not), bytes_copied, elapsed_ns,
     disks: [{target, destination}]
   migrate
-    domain, method, moved_at_ns (since 1970), bytes_copied, elapsed_ns,
+    domain, method, moved_at_ns, moved_at_ns_string, moved_at, bytes_copied, elapsed_ns,
+    old_image (null: on no file or block device), old_image_removed,
     disks: [{target, destination}]
   snapshot --dry-run, migrate --dry-run
     domain, method, plan: [text], disks: [{target, destination}]
   attach
-    domain, target, method, consistency, filesystems_frozen, point_in_time_ns, freeze_ns,
-    pause_ns, bytes_copied, elapsed_ns
+    what snapshot or migrate has, and for both:
+    domain, target, kind (snapshot, migration), method, consistency, filesystems_frozen, point_in_time_ns,
+    point_in_time_ns_string, point_in_time, freeze_ns, pause_ns, bytes_copied, elapsed_ns
+  cancel
+    domain, cancelled: [id]
   recover
     domains, thawed, completed, taken_back, failed (counts),
     operations: [{domain, id, kind (snapshot, migration), method, mark, owner, thawed,
@@ -46,12 +54,12 @@ those that are there stay.
     and error beside them where one failed
   status
     operations: [{domain, id, method, mark (begun, copying, fixing, fixed), started_ns,
-    owner_host, owner_process, orphaned,
+    started_ns_string, started, owner_host, owner_process, orphaned,
     disks: [{target, destination, format, bytes_done, bytes_total}]}]
     (bytes are null where no block job runs)
   completion, man
     text
-  any failure
+  any failure, exit status 2 included; on its second signal the command says TIMEOUT
     error: {code (NO_SPACE, ...: the C header's LIVEDISK_ERR_*), number, message, libvirt_code}";
 
 /// Live snapshots and live storage migration of running libvirt/QEMU guests.
@@ -71,9 +79,9 @@ pub struct Arguments {
     /// One JSON object on standard output
     #[arg(long, global = true, help_heading = "Options of every command")]
     pub json: bool,
-    /// Say on standard error what is done
-    #[arg(short, long, global = true, help_heading = "Options of every command")]
-    pub verbose: bool,
+    /// Say on standard error each step, in words; twice: for debugging, everything
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Options of every command")]
+    pub verbose: u8,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -96,6 +104,7 @@ pub enum Command {
     Snapshot(Snapshot),
     Migrate(Migrate),
     Attach(Attach),
+    Cancel(Cancel),
     Recover(Recover),
     Status(Status),
     /// Print the completion of a shell's command line
@@ -104,7 +113,7 @@ pub enum Command {
     },
     /// Print the manual page, or write one for each command
     Man {
-        /// Write livedisk.1, livedisk-snapshot.1, ... into this directory
+        /// Write livedisk.1, livedisk-snapshot.1, ..., livedisk-json.5 and livedisk-guard.8 into this directory
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
@@ -119,8 +128,12 @@ pub struct Snapshot {
     /// The domain's name or UUID
     pub domain: String,
     /// A disk and where its image goes: a file, a block device, or an nbd:// or nbd+unix:// URI
-    #[arg(long = "disk", value_name = "TARGET=DESTINATION", required = true, value_parser = disk)]
+    #[arg(long = "disk", value_name = "TARGET=DESTINATION", required_unless_present = "to", value_parser = disk)]
     pub disks: Vec<Disk>,
+    /// All disks, into files of this directory: vda.qcow2 and so on, by target and format; without drives for CD-ROMs
+    /// and floppies
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "disks", value_parser = absolute_path)]
+    pub to: Option<String>,
     /// The images' format, qcow2 or raw, of all disks or of one [default: the disk's own; raw on a device or export]
     #[arg(long = "format", value_name = "[TARGET=]FORMAT", value_parser = format)]
     pub formats: Vec<Format>,
@@ -133,7 +146,7 @@ pub struct Snapshot {
     /// Whether the guest's file systems are frozen for the point in time
     #[arg(long, value_enum, default_value_t)]
     pub quiesce: QuiesceName,
-    /// How long they may be frozen: 500ms, 10s [default: 10s]
+    /// How long they may be frozen: 500ms, 10s, 1m [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = units::time)]
     pub freeze_limit: Option<Duration>,
     /// With clone: how the image's file is cloned
@@ -187,7 +200,7 @@ pub struct Run {
     /// An encrypted disk may be written in plain
     #[arg(long)]
     pub allow_plaintext: bool,
-    /// Copy at most so many bytes per second: 500K, 100M, 1G, 1T, powers of 1024 [default: no limit]
+    /// Copy at most so many bytes per second: 500K, 100M or 100MiB, 1.5G, powers of 1024; 100MB, of 1000 [default: no limit]
     #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
     pub bandwidth: Option<u64>,
     /// Let the guest's writes wait for the copy, so that it ends however much the guest writes
@@ -214,6 +227,19 @@ pub struct Attach {
     /// No progress, only the result
     #[arg(short, long, visible_alias = "no-progress")]
     pub quiet: bool,
+}
+
+/// Roll back an operation whose process has ended
+///
+/// One that a living process runs is that process's to cancel: the error names the process. The livedisk command rolls back
+/// on SIGINT or SIGTERM.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
+pub struct Cancel {
+    /// The domain's name or UUID
+    pub domain: String,
+    /// A disk of the operation, such as vda [default: all operations of the domain]
+    pub target: Option<String>,
 }
 
 /// Settle what processes that have ended left behind
@@ -365,7 +391,11 @@ fn absolute(destination: &str) -> Result<String, String> {
     {
         return Ok(destination.to_owned());
     }
-    let path = std::path::absolute(destination).map_err(|error| error.to_string())?;
+    absolute_path(destination)
+}
+
+fn absolute_path(path: &str) -> Result<String, String> {
+    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
     path.into_os_string()
         .into_string()
         .map_err(|_| "the working directory's name is not UTF-8; give an absolute path".to_owned())

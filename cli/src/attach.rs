@@ -1,38 +1,42 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! livedisk attach.
 
-use livedisk::Connection;
-use serde_json::json;
+use livedisk::{Connection, OperationStatus};
 
 use crate::args::{Arguments, Attach};
-use crate::operation::{self, nanoseconds, point_in_time};
+use crate::operation;
 use crate::output::{Failure, Output};
+use crate::report::{Disk, Done, Kind};
 
 pub fn run(connection: &Connection, attach: &Attach, arguments: &Arguments) -> Result<Output, Failure> {
+    let has_disk = |found: &OperationStatus| found.disks.iter().any(|disk| disk.target == attach.target);
+    // The record goes with the operation's end.
+    let found = connection.operations(Some(&attach.domain))?.into_iter().find(has_disk);
     let start = || connection.attach(&attach.domain, &attach.target);
     let (_, report) = operation::run_to_end(start, arguments)?;
-    let point = point_in_time(&report);
-    Ok(Output {
-        text: format!(
-            "operation of disk '{}' of domain '{}' done by {}, {}, as of {}.{:09} s since 1970",
-            attach.target,
-            attach.domain,
-            report.method.name(),
-            report.consistency.name(),
-            point.as_secs(),
-            point.subsec_nanos()
-        ),
-        json: json!({
-            "domain": attach.domain,
-            "target": attach.target,
-            "method": report.method.name(),
-            "consistency": report.consistency.name(),
-            "filesystems_frozen": report.filesystems_frozen,
-            "point_in_time_ns": nanoseconds(point),
-            "freeze_ns": nanoseconds(report.freeze),
-            "pause_ns": nanoseconds(report.pause),
-            "bytes_copied": report.bytes_copied,
-            "elapsed_ns": nanoseconds(report.elapsed),
-        }),
-    })
+    let (kind, disks) = match found {
+        Some(found) => (kind(&found), found.disks),
+        None => (Kind::Snapshot, Vec::new()),
+    };
+    let disk = |disk: livedisk::DiskStatus| Disk {
+        target: disk.target,
+        destination: disk.destination,
+    };
+    let done = Done {
+        domain: &attach.domain,
+        kind,
+        disks: disks.into_iter().map(disk).collect(),
+        report: &report,
+    };
+    Ok(done.attached(&attach.target))
+}
+
+fn kind(found: &OperationStatus) -> Kind {
+    match found.kind {
+        "migration" => Kind::Migration {
+            old_image: found.old_image.clone(),
+            removed: found.removes_old_image,
+        },
+        _ => Kind::Snapshot,
+    }
 }

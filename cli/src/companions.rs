@@ -9,6 +9,7 @@ use livedisk::ErrorCode;
 use serde_json::json;
 
 use crate::args::Arguments;
+use crate::man;
 use crate::output::{Failure, Output};
 
 pub fn completion(shell: Shell) -> Result<Output, Failure> {
@@ -19,20 +20,14 @@ pub fn completion(shell: Shell) -> Result<Output, Failure> {
 
 pub fn man(dir: Option<&Path>) -> Result<Output, Failure> {
     let Some(dir) = dir else {
-        let mut text = Vec::new();
-        clap_mangen::Man::new(Arguments::command())
-            .render(&mut text)
+        let text = man::main_page()
             .map_err(|error| Failure::new(ErrorCode::Io, format!("cannot make the manual page: {error}")))?;
         return Ok(output(&text));
     };
-    std::fs::create_dir_all(dir)
-        .and_then(|()| clap_mangen::generate_to(Arguments::command(), dir))
-        .map_err(|error| {
-            Failure::new(
-                ErrorCode::Io,
-                format!("cannot write manual pages into '{}': {error}", dir.display()),
-            )
-        })?;
+    man::write_into(dir).map_err(|error| {
+        let message = format!("cannot write manual pages into '{}': {error}", dir.display());
+        Failure::new(ErrorCode::Io, message)
+    })?;
     Ok(output(format!("manual pages are in {}", dir.display()).as_bytes()))
 }
 

@@ -1,28 +1,35 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The first signal takes the operation back, the second ends the command.
 
-use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 use livedisk::{ErrorCode, Operation};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::output::Failure;
+use crate::stderr;
+
+/// Whoever asks twice does not wait for a reader of what is printed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Listens from its making on; the operation may come later.
 #[derive(Clone)]
 pub struct Interrupt {
+    json: bool,
     operation: Arc<OnceLock<Arc<Operation>>>,
     asked: Arc<AtomicBool>,
 }
 
 impl Interrupt {
-    pub fn listen() -> Result<Self, Failure> {
+    pub fn listen(json: bool) -> Result<Self, Failure> {
         let failed = |error| Failure::new(ErrorCode::Io, format!("cannot handle signals: {error}"));
         let interrupt = Self {
+            json,
             operation: Arc::default(),
             asked: Arc::default(),
         };
@@ -47,25 +54,35 @@ impl Interrupt {
         }
     }
 
+    /// The operation is to be rolled back.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
     fn signalled(&self) {
         if self.asked.swap(true, Ordering::SeqCst) {
-            say(
+            stderr::show_foot(false);
+            // The operation goes on without us, as after a wait that is over.
+            let left = Failure::new(
+                ErrorCode::Timeout,
                 "left at once, nothing was taken back: jobs may go on and the guest may be frozen; \
                  settle it with: livedisk recover (or go on with it: livedisk attach)",
             );
+            let (json, (done, printed)) = (self.json, channel());
+            thread::spawn(move || {
+                left.print(json);
+                stderr::flush();
+                let _ = done.send(());
+            });
+            let _ = printed.recv_timeout(LAST_WORDS);
             std::process::exit(130);
         }
-        say("cancelling: everything is taken back first; a second signal leaves at once");
+        stderr::set_foot("cancelling");
+        stderr::say("livedisk: cancelling: everything is taken back first; a second signal leaves at once");
         if let Some(operation) = self.operation.get() {
             cancel(operation);
         }
     }
-}
-
-/// On a line of its own: the bar's is under way on a terminal.
-fn say(message: &str) {
-    let start = if std::io::stderr().is_terminal() { "\n" } else { "" };
-    eprintln!("{start}livedisk: {message}");
 }
 
 /// In a thread of its own, for cancel waits and a second signal must be heard. How it ended, finish says.

@@ -4,16 +4,21 @@
 
 mod args;
 mod attach;
+mod cancel;
 mod companions;
 mod interrupt;
+mod man;
 mod migrate;
 mod operation;
 mod output;
 mod progress;
 mod recover;
+mod report;
 mod snapshot;
 mod status;
+mod stderr;
 mod units;
+mod words;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -25,36 +30,49 @@ use args::{Arguments, Command};
 use output::{Failure, Output};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    stderr::open();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return output::usage(&error, wants_json()),
+    };
     log_to_stderr(&arguments);
-    match run(&arguments) {
-        Ok(output) => {
-            output.print(arguments.json);
-            ExitCode::SUCCESS
-        }
+    let status = match run(&arguments) {
+        Ok(output) => output.print(arguments.json),
         Err(failure) => failure.print(arguments.json),
-    }
+    };
+    stderr::flush();
+    status
 }
 
-/// The library's warnings in the command's own voice; with --verbose everything, and where it comes from.
+/// Of a command line that cannot be parsed.
+fn wants_json() -> bool {
+    let arguments = std::env::args_os().skip(1);
+    arguments
+        .take_while(|argument| argument != "--")
+        .any(|argument| argument == "--json")
+}
+
+/// The library's warnings in the command's own voice, with -v what it tells of its work; with -vv everything, and where
+/// it comes from.
 fn log_to_stderr(arguments: &Arguments) {
     let level = match (arguments.verbose, arguments.is_quiet()) {
-        (true, _) => "debug",
-        (false, false) => "warn",
-        (false, true) => "off",
+        (0, true) => "off",
+        (0, false) => "warn",
+        (1, _) => "info",
+        _ => "debug",
     };
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
-    if !arguments.verbose {
+    if arguments.verbose < 2 {
         builder.format(|to, record| {
             let level = if record.level() == log::Level::Warn {
                 "warning: "
             } else {
                 ""
             };
-            writeln!(to, "livedisk: {level}{}", record.args())
+            writeln!(to, "livedisk: {level}{}", words::ours(&record.args().to_string()))
         });
     }
-    builder.init();
+    builder.target(env_logger::Target::Pipe(Box::new(stderr::Log))).init();
 }
 
 fn run(arguments: &Arguments) -> Result<Output, Failure> {
@@ -63,6 +81,7 @@ fn run(arguments: &Arguments) -> Result<Output, Failure> {
         Command::Snapshot(snapshot) => snapshot::run(&connect()?, snapshot, arguments),
         Command::Migrate(migrate) => migrate::run(&connect()?, migrate, arguments),
         Command::Attach(attach) => attach::run(&connect()?, attach, arguments),
+        Command::Cancel(cancel) => cancel::run(&connect()?, cancel),
         Command::Recover(recover) => recover::run(&connect()?, recover),
         Command::Status(status) => status::run(&connect()?, status),
         Command::Completion { shell } => companions::completion(*shell),

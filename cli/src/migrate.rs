@@ -1,22 +1,40 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! livedisk migrate.
 
-use indicatif::BinaryBytes;
-use livedisk::{Connection, MigrateOptions, Report};
-use serde_json::{Value, json};
+use livedisk::{Connection, MigrateOptions};
 
 use crate::args::{Arguments, Migrate};
-use crate::operation::{self, nanoseconds, point_in_time};
+use crate::operation;
 use crate::output::{Failure, Output};
+use crate::report::{Disk, Done, Kind};
 
 pub fn run(connection: &Connection, migrate: &Migrate, arguments: &Arguments) -> Result<Output, Failure> {
     let options = options(migrate);
+    let disks = connection.disks(&migrate.domain)?.into_iter();
+    // No such disk: the library says it better.
+    let old_image = disks
+        .filter(|disk| disk.target == migrate.target)
+        .find_map(|disk| disk.image);
     let start = || connection.migrate_disk(&migrate.domain, &options);
     let (operation, report) = operation::run(start, migrate.run.dry_run, arguments)?;
+    let disks = vec![Disk {
+        target: migrate.target.clone(),
+        destination: migrate.destination.clone(),
+    }];
     Ok(if migrate.run.dry_run {
-        operation::planned(&migrate.domain, &operation, &report, disks(migrate))
+        operation::planned(&migrate.domain, &operation, &report, &disks)
     } else {
-        done(migrate, &report)
+        let kind = Kind::Migration {
+            old_image,
+            removed: migrate.delete_source,
+        };
+        let done = Done {
+            domain: &migrate.domain,
+            kind,
+            disks,
+            report: &report,
+        };
+        done.output()
     })
 }
 
@@ -36,29 +54,4 @@ fn options(migrate: &Migrate) -> MigrateOptions {
         allow_plaintext: migrate.run.allow_plaintext,
         bandwidth: migrate.run.bandwidth.unwrap_or_default(),
     }
-}
-
-fn done(migrate: &Migrate, report: &Report) -> Output {
-    let lines = [
-        format!("disk '{}' of domain '{}' moved", migrate.target, migrate.domain),
-        format!("method       {}", report.method.name()),
-        format!("copied       {}", BinaryBytes(report.bytes_copied)),
-        format!("time         {:.1} s", report.elapsed.as_secs_f64()),
-        format!("{:12} {}", migrate.target, migrate.destination),
-    ];
-    Output {
-        text: lines.join("\n"),
-        json: json!({
-            "domain": migrate.domain,
-            "method": report.method.name(),
-            "moved_at_ns": nanoseconds(point_in_time(report)),
-            "bytes_copied": report.bytes_copied,
-            "elapsed_ns": nanoseconds(report.elapsed),
-            "disks": disks(migrate),
-        }),
-    }
-}
-
-fn disks(migrate: &Migrate) -> Vec<Value> {
-    vec![json!({ "target": migrate.target, "destination": migrate.destination })]
 }

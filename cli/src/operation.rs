@@ -2,15 +2,17 @@
 //! From an operation's start to its report, whichever it is.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use livedisk::{ErrorCode, Operation, Report};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::args::Arguments;
 use crate::interrupt::Interrupt;
 use crate::output::{Failure, Output};
 use crate::progress::Display;
+use crate::report::{Disk, disks_json};
+use crate::words;
 
 /// Starts it, shows its progress, and takes it back on a signal.
 pub fn run(
@@ -18,11 +20,11 @@ pub fn run(
     dry_run: bool,
     arguments: &Arguments,
 ) -> Result<(Arc<Operation>, Report), Failure> {
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen(arguments.json)?;
     let operation = Arc::new(start()?);
     interrupt.watch(&operation);
-    let mut display = Display::new(arguments.is_quiet() || dry_run, arguments.verbose);
-    let report = follow(&operation, &mut display)?;
+    let mut display = Display::new(arguments, dry_run, operation.plan());
+    let report = follow(&operation, &mut display, &interrupt)?;
     Ok((operation, report))
 }
 
@@ -42,18 +44,19 @@ pub fn run_to_end(
     run(finishing, false, arguments)
 }
 
-fn follow(operation: &Operation, display: &mut Display) -> livedisk::Result<Report> {
+fn follow(operation: &Operation, display: &mut Display, interrupt: &Interrupt) -> livedisk::Result<Report> {
     loop {
         let progress = operation.poll(Some(Duration::from_secs(1)));
-        display.show(&progress);
+        display.show(&progress, interrupt.is_asked());
         if progress.phase.is_final() {
             return operation.finish(None);
         }
     }
 }
 
-pub fn planned(domain: &str, operation: &Operation, report: &Report, disks: Vec<Value>) -> Output {
-    let steps = operation.plan().iter().enumerate();
+pub fn planned(domain: &str, operation: &Operation, report: &Report, disks: &[Disk]) -> Output {
+    let plan: Vec<String> = operation.plan().iter().map(|step| words::ours(step)).collect();
+    let steps = plan.iter().enumerate();
     let steps: Vec<String> = steps.map(|(index, step)| format!("{:2}. {step}", index + 1)).collect();
     Output {
         text: format!(
@@ -64,21 +67,8 @@ pub fn planned(domain: &str, operation: &Operation, report: &Report, disks: Vec<
         json: json!({
             "domain": domain,
             "method": report.method.name(),
-            "plan": operation.plan(),
-            "disks": disks,
+            "plan": plan,
+            "disks": disks_json(disks),
         }),
     }
-}
-
-/// Since 1970.
-pub fn point_in_time(report: &Report) -> Duration {
-    report
-        .point_in_time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-}
-
-/// Of 64 bits, which last for centuries.
-pub fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What the command says at its end, and its exit status.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind as ClapError;
 use livedisk::{Error, ErrorCode};
 use serde_json::{Value, json};
+
+use crate::{stderr, words};
+
+/// The exit status where all went well but for the writing of the result.
+const NOT_WRITTEN: u8 = 10;
 
 /// A result, in words and for programs.
 pub struct Output {
@@ -14,11 +20,16 @@ pub struct Output {
 }
 
 impl Output {
-    pub fn print(&self, json: bool) {
-        if json {
-            print(&self.json.to_string());
+    /// Prints it; what was done stays done if that fails.
+    pub fn print(&self, json: bool) -> ExitCode {
+        let printed = if json {
+            print(&self.json.to_string())
         } else {
-            print(&self.text);
+            print(&self.text)
+        };
+        match printed {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => not_written(&error),
         }
     }
 }
@@ -58,12 +69,12 @@ impl Failure {
             });
             let mut object = self.result.as_ref().map_or(json!({}), |result| result.json.clone());
             object["error"] = error;
-            print(&object.to_string());
+            let _ = print(&object.to_string());
         } else {
             if let Some(result) = &self.result {
-                print(&result.text);
+                let _ = print(&result.text);
             }
-            eprintln!("livedisk: {}", self.message);
+            stderr::say(&format!("livedisk: {}", self.message));
         }
         ExitCode::from(status)
     }
@@ -73,16 +84,55 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self {
             code: error.code(),
-            message: error.message().to_owned(),
+            message: words::ours(error.message()),
             libvirt_code: error.libvirt_code(),
             result: None,
         }
     }
 }
 
-/// Whoever closed the other end of a pipe wants no more.
-fn print(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
+fn not_written(error: &std::io::Error) -> ExitCode {
+    // Whoever closed the other end of a pipe wants no more.
+    if error.kind() == ErrorKind::BrokenPipe {
+        return ExitCode::SUCCESS;
+    }
+    stderr::say(&format!(
+        "livedisk: the command has done its work, but its result cannot be written to standard output: {error}"
+    ));
+    stderr::flush();
+    ExitCode::from(NOT_WRITTEN)
+}
+
+/// For a command line that is wrong, or asks for help or the version.
+pub fn usage(error: &clap::Error, json: bool) -> ExitCode {
+    if json && error.use_stderr() {
+        return Failure::new(ErrorCode::InvalidArgument, usage_message(error)).print(true);
+    }
+    match error.print() {
+        Err(failed) if !error.use_stderr() => not_written(&failed),
+        _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+    }
+}
+
+/// clap's words on one line, without what repeats the help.
+fn usage_message(error: &clap::Error) -> String {
+    if error.kind() == ClapError::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command or an argument is missing; see --help".into();
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let end = ["\n\nUsage:", "\n\nFor more"]
+        .into_iter()
+        .filter_map(|end| text.find(end))
+        .min();
+    let words = text[..end.unwrap_or(text.len())].split_whitespace();
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn print(text: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", text.trim_end())?;
+    stdout.flush()
 }
 
 /// The name in the C header, and the exit status.
@@ -94,7 +144,7 @@ fn classify(code: ErrorCode) -> (&'static str, u8) {
         ErrorCode::NoDisk => ("NO_DISK", 4),
         ErrorCode::DomainState => ("DOMAIN_STATE", 4),
         ErrorCode::Busy => ("BUSY", 5),
-        ErrorCode::Unsupported => ("UNSUPPORTED", 1),
+        ErrorCode::Unsupported => ("UNSUPPORTED", 8),
         ErrorCode::Agent => ("AGENT", 7),
         ErrorCode::Freeze => ("FREEZE", 7),
         ErrorCode::Destination => ("DESTINATION", 6),
@@ -103,7 +153,7 @@ fn classify(code: ErrorCode) -> (&'static str, u8) {
         ErrorCode::JobFailed => ("JOB_FAILED", 1),
         ErrorCode::Cancelled => ("CANCELLED", 130),
         ErrorCode::Timeout => ("TIMEOUT", 1),
-        ErrorCode::NoOperation => ("NO_OPERATION", 1),
+        ErrorCode::NoOperation => ("NO_OPERATION", 9),
         ErrorCode::Verify => ("VERIFY", 1),
         ErrorCode::Libvirt => ("LIBVIRT", 1),
         ErrorCode::Io => ("IO", 1),

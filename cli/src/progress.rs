@@ -4,12 +4,23 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
+use indicatif::BinaryBytes;
 use livedisk::{Phase, Progress};
+use terminal_size::{Width, terminal_size_of};
+
+use crate::args::Arguments;
+use crate::{stderr, words};
+
+/// Of a terminal that does not tell.
+const USUAL_WIDTH: u16 = 80;
+/// At the end of the line there is room for the `^C` that a terminal echoes.
+const ECHO: usize = 3;
+const BAR: std::ops::RangeInclusive<usize> = 10..=30;
 
 pub enum Display {
-    Bar(ProgressBar),
-    Lines(Lines),
+    /// At the foot of a terminal.
+    Foot,
+    Lines(Lines, Steps),
     Nothing,
 }
 
@@ -25,38 +36,68 @@ struct Line {
     at: Instant,
 }
 
+/// The steps in words, for those who want them.
+#[derive(Default)]
+pub struct Steps {
+    plan: Vec<String>,
+    told: usize,
+}
+
 impl Display {
-    /// `plain`: no bar even on a terminal, where the log would tear it.
-    pub fn new(quiet: bool, plain: bool) -> Self {
-        if quiet {
+    pub fn new(arguments: &Arguments, dry_run: bool, plan: &[String]) -> Self {
+        if arguments.is_quiet() || dry_run {
             Self::Nothing
-        } else if plain || !std::io::stderr().is_terminal() {
-            Self::Lines(Lines::default())
+        } else if arguments.verbose > 0 {
+            let plan = plan.iter().map(|step| words::ours(step)).collect();
+            Self::Lines(Lines::default(), Steps { plan, told: 0 })
+        } else if !std::io::stderr().is_terminal() {
+            Self::Lines(Lines::default(), Steps::default())
         } else {
-            let style = ProgressStyle::with_template("{prefix:10} [{bar:30}] {percent:>3} %  {wide_msg}");
-            Self::Bar(ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+            stderr::show_foot(true);
+            Self::Foot
         }
     }
 
-    pub fn show(&mut self, progress: &Progress) {
+    pub fn show(&mut self, progress: &Progress, cancelling: bool) {
         match self {
-            Self::Bar(bar) => {
-                // Of nothing everything would be done.
-                bar.set_length(progress.bytes_total.max(1));
-                bar.set_position(progress.bytes_done);
-                bar.set_prefix(progress.phase.name());
-                bar.set_message(amounts(progress));
-                if progress.phase.is_final() {
-                    bar.finish_and_clear();
-                }
+            Self::Foot if progress.phase.is_final() => stderr::show_foot(false),
+            Self::Foot => {
+                let width = terminal_size_of(std::io::stderr()).map_or(USUAL_WIDTH, |(Width(width), _)| width);
+                stderr::set_foot(&line(progress, usize::from(width), cancelling));
             }
-            Self::Lines(lines) => {
+            Self::Lines(lines, steps) => {
+                for line in steps.next(progress) {
+                    stderr::say(&line);
+                }
                 if let Some(line) = lines.next(progress, Instant::now()) {
-                    eprintln!("{line}");
+                    stderr::say(&line);
                 }
             }
             Self::Nothing => {}
         }
+    }
+}
+
+impl Steps {
+    /// Those that have begun since the last look. What is rolled back has no steps to tell.
+    fn next(&mut self, progress: &Progress) -> Vec<String> {
+        let all = self.plan.len();
+        let begun = match progress.phase {
+            Phase::Done => all,
+            Phase::Failed | Phase::Cancelled => self.told,
+            _ => {
+                let left = progress.step_count.saturating_sub(progress.step);
+                let left = usize::try_from(left).unwrap_or(all);
+                all.min((all + 1).saturating_sub(left))
+            }
+        };
+        let told = self.told;
+        self.told = begun.max(told);
+        // The plan of an operation that was attached to has only what was left of it.
+        let before = usize::try_from(progress.step_count).unwrap_or(all).saturating_sub(all);
+        (told..self.told)
+            .map(|index| format!("step {} of {}: {}", before + index + 1, before + all, self.plan[index]))
+            .collect()
     }
 }
 
@@ -80,8 +121,8 @@ impl Lines {
         });
         let name = progress.phase.name();
         Some(match progress.phase {
-            Phase::Copying if progress.bytes_total > 0 => format!("{name} {percent} %: {}", amounts(progress)),
-            _ => format!("{name}{}", throttle(progress)),
+            Phase::Copying if progress.bytes_total > 0 => format!("{name} {percent} %: {}", told(progress)),
+            _ => format!("{name}{}", throttles(progress)[0]),
         })
     }
 }
@@ -91,31 +132,79 @@ fn percent(progress: &Progress) -> u64 {
     u64::try_from(percent).unwrap_or(100)
 }
 
-/// How much, how fast, and for how long still.
-fn amounts(progress: &Progress) -> String {
-    let mut text = format!(
-        "{} of {}",
-        BinaryBytes(progress.bytes_done),
-        BinaryBytes(progress.bytes_total)
-    );
-    if progress.phase == Phase::Copying && progress.bytes_per_second > 0 {
-        let left = progress.bytes_total.saturating_sub(progress.bytes_done) / progress.bytes_per_second;
-        text += &format!(
-            ", {}/s, {}:{:02}:{:02} left",
-            BinaryBytes(progress.bytes_per_second),
-            left / 3600,
-            left / 60 % 60,
-            left % 60
-        );
+/// The line at the foot of a terminal of this width: all that fits, the most important last to go.
+fn line(progress: &Progress, width: usize, cancelling: bool) -> String {
+    let room = width.saturating_sub(ECHO);
+    let limits = throttles(progress);
+    let name = progress.phase.name();
+    let details: Vec<String> = if cancelling {
+        vec!["cancelling".into()]
+    } else if progress.bytes_total == 0 {
+        vec![name.into()]
+    } else {
+        let head = format!("{name} {} %", percent(progress));
+        let [rate, left] = [rate(progress), left(progress)].map(Option::unwrap_or_default);
+        vec![
+            format!("{head}: {}{rate}{left}", amounts(progress)),
+            format!("{head}{rate}{left}"),
+            format!("{head}{left}"),
+            head,
+        ]
+    };
+    let lines = details
+        .iter()
+        .flat_map(|detail| limits.iter().map(move |limit| format!("{detail}{limit}")));
+    let lines: Vec<String> = lines.collect();
+    let fits = |line: &&String| line.chars().count() <= room;
+    let Some(line) = lines.iter().find(fits) else {
+        return lines
+            .last()
+            .map(|line| line.chars().take(room).collect())
+            .unwrap_or_default();
+    };
+    // "[] " is three wide.
+    let bar = room.saturating_sub(line.chars().count() + 3).min(*BAR.end());
+    if cancelling || progress.bytes_total == 0 || bar < *BAR.start() {
+        return line.clone();
     }
-    text + &throttle(progress)
+    let done = usize::try_from(percent(progress)).unwrap_or(100).min(100) * bar / 100;
+    format!("[{}{}] {line}", "#".repeat(done), "-".repeat(bar - done))
 }
 
-/// That the guest is slowed down must not go unseen.
-fn throttle(progress: &Progress) -> String {
+/// How much, how fast, and for how long still.
+fn told(progress: &Progress) -> String {
+    let [rate, left] = [rate(progress), left(progress)].map(Option::unwrap_or_default);
+    format!("{}{rate}{left}{}", amounts(progress), throttles(progress)[0])
+}
+
+fn amounts(progress: &Progress) -> String {
+    let (done, total) = (BinaryBytes(progress.bytes_done), BinaryBytes(progress.bytes_total));
+    format!("{done} of {total}")
+}
+
+fn rate(progress: &Progress) -> Option<String> {
+    let copies = progress.phase == Phase::Copying && progress.bytes_per_second > 0;
+    copies.then(|| format!(", {}/s", BinaryBytes(progress.bytes_per_second)))
+}
+
+fn left(progress: &Progress) -> Option<String> {
+    rate(progress)?;
+    let left = progress.bytes_total.saturating_sub(progress.bytes_done) / progress.bytes_per_second;
+    Some(format!(", {}:{:02}:{:02} left", left / 3600, left / 60 % 60, left % 60))
+}
+
+/// That the guest is slowed down must not go unseen: long, short and shortest.
+fn throttles(progress: &Progress) -> [String; 3] {
     match progress.guest_write_limit {
-        0 => String::new(),
-        limit => format!(", the guest's writes are throttled to {}/s", BinaryBytes(limit)),
+        0 => Default::default(),
+        limit => {
+            let limit = BinaryBytes(limit);
+            [
+                format!(", the guest's writes are throttled to {limit}/s"),
+                format!(", guest throttled to {limit}/s"),
+                ", guest throttled".into(),
+            ]
+        }
     }
 }
 
@@ -162,5 +251,65 @@ mod tests {
             lines.next(&finishing, start).unwrap(),
             "finishing, the guest's writes are throttled to 1.00 MiB/s"
         );
+    }
+
+    #[test]
+    fn the_line_fits_any_terminal() {
+        let slow = |limit| Progress {
+            bytes_done: 450 << 30,
+            bytes_total: 1000 << 30,
+            bytes_per_second: 100 << 20,
+            guest_write_limit: limit,
+            ..copying(0)
+        };
+        let finishing = Progress {
+            phase: Phase::Finishing,
+            ..slow(1023 << 20)
+        };
+        for width in 40..200 {
+            for progress in [slow(0), slow(999 << 20), finishing, copying(0)] {
+                for cancelling in [false, true] {
+                    let line = line(&progress, width, cancelling);
+                    assert!(line.chars().count() + ECHO <= width, "{width}: {line}");
+                    assert_eq!(
+                        line.contains("throttled"),
+                        progress.guest_write_limit > 0,
+                        "{width}: {line}"
+                    );
+                    assert_eq!(line.contains('%'), !cancelling, "{width}: {line}");
+                }
+            }
+        }
+        assert_eq!(line(&slow(0), 40, false), "copying 45 %, 1:33:52 left");
+        assert_eq!(
+            line(&slow(0), 80, false),
+            "copying 45 %: 450.00 GiB of 1000.00 GiB, 100.00 MiB/s, 1:33:52 left"
+        );
+        assert_eq!(
+            line(&slow(0), 100, false),
+            "[############---------------] copying 45 %: 450.00 GiB of 1000.00 GiB, 100.00 MiB/s, 1:33:52 left"
+        );
+    }
+
+    #[test]
+    fn steps_are_told_as_they_begin() {
+        let mut steps = Steps {
+            plan: ["one", "two", "three"].map(str::to_owned).to_vec(),
+            told: 0,
+        };
+        let at = |step, phase| Progress {
+            phase,
+            step,
+            step_count: 5,
+            ..copying(0)
+        };
+        // Of five, two were done before.
+        assert_eq!(steps.next(&at(2, Phase::Copying)), ["step 3 of 5: one"]);
+        assert_eq!(steps.next(&at(2, Phase::Copying)), [""; 0]);
+        assert_eq!(
+            steps.next(&at(4, Phase::Copying)),
+            ["step 4 of 5: two", "step 5 of 5: three"]
+        );
+        assert_eq!(steps.next(&at(5, Phase::Done)), [""; 0]);
     }
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::args::Recover;
 use crate::output::{Failure, Output};
+use crate::words;
 
 pub fn run(connection: &Connection, recover: &Recover) -> Result<Output, Failure> {
     let recovery = connection.recover(recover.domain.as_deref(), recover.dry_run)?;
@@ -47,7 +48,7 @@ fn object(operation: &Recovered) -> Value {
         Settlement::Completed => ("completed", None),
         Settlement::TakenBack => ("taken_back", None),
         Settlement::LeftAlone => ("left_alone", None),
-        Settlement::Failed(error) => ("failed", Some(error.message())),
+        Settlement::Failed(error) => ("failed", Some(words::ours(error.message()))),
     };
     json!({
         "domain": operation.domain,
@@ -83,7 +84,7 @@ fn lines(operation: &Recovered, dry_run: bool) -> Vec<String> {
         (Settlement::Completed, true) => "  would be completed:".into(),
         (Settlement::TakenBack, true) => "  would be taken back:".into(),
         (Settlement::LeftAlone, _) => "  left alone, as its process runs".into(),
-        (Settlement::Failed(error), _) => format!("  not settled: {error}"),
+        (Settlement::Failed(error), _) => format!("  not settled: {}", words::ours(error.message())),
     });
     if dry_run {
         lines.extend(operation.plan.iter().map(|step| format!("    {step}")));

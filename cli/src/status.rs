@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! livedisk status.
 
-use std::time::SystemTime;
-
 use livedisk::{Connection, DiskStatus, OperationStatus};
 use serde_json::{Value, json};
 
 use crate::args::Status;
 use crate::output::{Failure, Output};
+use crate::units;
 
 pub fn run(connection: &Connection, status: &Status) -> Result<Output, Failure> {
     let operations = connection.operations(status.domain.as_deref())?;
@@ -19,22 +18,21 @@ pub fn run(connection: &Connection, status: &Status) -> Result<Output, Failure> 
 }
 
 fn object(operation: &OperationStatus) -> Value {
-    let started = operation
-        .started
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
     let disks: Vec<Value> = operation.disks.iter().map(disk_object).collect();
-    json!({
+    let mut object = json!({
         "domain": operation.domain,
         "id": operation.id,
         "method": operation.method.name(),
         "mark": operation.mark,
-        "started_ns": u64::try_from(started.as_nanos()).unwrap_or(u64::MAX),
         "owner_host": operation.owner_host,
         "owner_process": operation.owner_process,
         "orphaned": operation.orphaned,
         "disks": disks,
-    })
+    });
+    if let Some(object) = object.as_object_mut() {
+        units::put_time(object, "started", operation.started);
+    }
+    object
 }
 
 fn disk_object(disk: &DiskStatus) -> Value {
@@ -52,7 +50,17 @@ fn table(operations: &[OperationStatus]) -> String {
     if operations.is_empty() {
         return "no operations".into();
     }
-    let titles = ["DOMAIN", "DISK", "METHOD", "MARK", "COPIED", "PROCESS", "DESTINATION"].map(str::to_owned);
+    let titles = [
+        "DOMAIN",
+        "DISK",
+        "METHOD",
+        "MARK",
+        "COPIED",
+        "STARTED",
+        "PROCESS",
+        "DESTINATION",
+    ]
+    .map(str::to_owned);
     let mut rows = vec![titles];
     for operation in operations {
         for disk in &operation.disks {
@@ -61,7 +69,7 @@ fn table(operations: &[OperationStatus]) -> String {
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
-    let line = |row: &[String; 7]| {
+    let line = |row: &[String; 8]| {
         let cells = row.iter().zip(&widths);
         let cells: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
         cells.join("  ").trim_end().to_owned()
@@ -69,7 +77,7 @@ fn table(operations: &[OperationStatus]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn row(operation: &OperationStatus, disk: &DiskStatus) -> [String; 7] {
+fn row(operation: &OperationStatus, disk: &DiskStatus) -> [String; 8] {
     let gone = if operation.orphaned { " (gone)" } else { "" };
     let copied = match disk.progress {
         Some((done, total)) => format!("{} %", u128::from(done) * 100 / u128::from(total.max(1))),
@@ -81,6 +89,7 @@ fn row(operation: &OperationStatus, disk: &DiskStatus) -> [String; 7] {
         operation.method.name().into(),
         operation.mark.into(),
         copied,
+        units::local(operation.started, 0),
         format!("{}@{}{gone}", operation.owner_process, operation.owner_host),
         disk.destination.clone(),
     ]

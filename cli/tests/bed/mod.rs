@@ -3,8 +3,10 @@
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -90,6 +92,31 @@ impl Bed {
             .stdin(Stdio::null());
         script
     }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.livedisk(arguments).output().unwrap()
+    }
+
+    /// Runs it with --json and checks the exit status.
+    pub fn json(&self, status: i32, arguments: &[&str]) -> Value {
+        let output = self.run(&[arguments, &["--json"]].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_str(&text).unwrap()
+    }
+
+    pub fn fails(&self, status: i32, code: &str, arguments: &[&str]) {
+        let answer = self.json(status, arguments);
+        assert_eq!(answer["error"]["code"], code, "{answer}");
+        assert!(answer["error"]["number"].as_i64().unwrap() < 0);
+    }
+
+    pub fn records_written(&self) -> usize {
+        let log = std::fs::read_to_string(self.get("WRITER_1")).unwrap();
+        log.lines().count()
+    }
 }
 
 impl Drop for Bed {
@@ -107,4 +134,19 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "{what}: never");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+pub fn signal(child: &Child, signal: i32) {
+    kill(child.id(), signal);
+}
+
+pub fn kill(process: u32, signal: i32) {
+    let status = Command::new("kill")
+        .args([format!("-{signal}"), process.to_string()])
+        .status();
+    assert!(status.unwrap().success());
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
 }

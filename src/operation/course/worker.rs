@@ -256,7 +256,7 @@ impl Worker {
                 (Phase::Cancelled, Err(Error::new(ErrorCode::Cancelled, message)))
             }
         };
-        log::info!("{}: {result:?}", phase.name());
+        log::debug!("{}: {result:?}", phase.name());
         end(self.course, &self.shared, phase, result, goal == Goal::Back);
     }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::driver::Host;
 use crate::error::{ErrorCode, Result};
-use crate::operation::ownership::record::Record;
+use crate::operation::ownership::record::{Kind, Record};
 use crate::operation::types::Method;
 
 /// An operation, as its record with the domain tells of it.
@@ -30,6 +30,10 @@ pub struct OperationStatus {
     pub owner_process: u32,
     /// That process is known to be dead, so nobody carries the operation on.
     pub orphaned: bool,
+    /// Of a migration: the image that the disk moves from, where that is a file or block device.
+    pub old_image: Option<String>,
+    /// Of a migration: that image is removed when the disk has moved.
+    pub removes_old_image: bool,
     /// Its disks.
     pub disks: Vec<DiskStatus>,
 }
@@ -76,7 +80,16 @@ pub(crate) fn operations(host: &Arc<Host>, domain: Option<&str>) -> Result<Vec<O
                     }
                 })
                 .collect();
+            let request = match record.kind {
+                Kind::Migration => &record.details["request"],
+                Kind::Snapshot => &serde_json::Value::Null,
+            };
             found.push(OperationStatus {
+                old_image: request["source"][0]
+                    .as_str()
+                    .filter(|path| !path.is_empty())
+                    .map(str::to_owned),
+                removes_old_image: request["delete_source"].as_bool().unwrap_or_default(),
                 domain: guest.name().to_owned(),
                 orphaned: record.owner.is_dead(),
                 mark: record.mark.name(),

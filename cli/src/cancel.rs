@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! livedisk cancel.
+
+use livedisk::{Connection, ErrorCode, OperationStatus};
+use serde_json::json;
+
+use crate::args::Cancel;
+use crate::output::{Failure, Output};
+
+/// Rolls back what a dead process left; a living one must do it itself.
+pub fn run(connection: &Connection, cancel: &Cancel) -> Result<Output, Failure> {
+    let Cancel { domain, target } = cancel;
+    let has_disk = |found: &OperationStatus| {
+        let mut disks = found.disks.iter();
+        target
+            .as_ref()
+            .is_none_or(|target| disks.any(|disk| disk.target == *target))
+    };
+    let found = connection.operations(Some(domain))?.into_iter().filter(has_disk);
+    let found: Vec<OperationStatus> = found.collect();
+    let Some(first) = found.first() else {
+        let which = target
+            .as_ref()
+            .map(|target| format!("disk '{target}' of "))
+            .unwrap_or_default();
+        let message = format!("{which}domain '{domain}' has no operation under way; see livedisk status");
+        return Err(Failure::new(ErrorCode::NoOperation, message));
+    };
+    for operation in &found {
+        roll_back(connection, domain, operation)?;
+    }
+    let ids: Vec<&str> = found.iter().map(|operation| operation.id.as_str()).collect();
+    Ok(Output {
+        text: format!("the {} of domain '{domain}' is cancelled and rolled back", first.kind),
+        json: json!({ "domain": domain, "cancelled": ids }),
+    })
+}
+
+fn roll_back(connection: &Connection, domain: &str, operation: &OperationStatus) -> Result<(), Failure> {
+    if !operation.orphaned {
+        let (process, host) = (operation.owner_process, &operation.owner_host);
+        let message = format!(
+            "process {process} on host '{host}' runs the {} of domain '{domain}' (operation {}), and nobody else can \
+             cancel it while that lives; if it is livedisk, end it there, and it rolls back first: kill {process}",
+            operation.kind, operation.id
+        );
+        return Err(Failure::new(ErrorCode::Busy, message));
+    }
+    // Whatever disk of it.
+    let target = operation.disks.first().map_or("", |disk| disk.target.as_str());
+    connection.attach(domain, target)?.cancel()?;
+    Ok(())
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What an operation did, in words and as JSON, whichever command ended it.
+
+use std::time::Duration;
+
+use indicatif::BinaryBytes;
+use livedisk::{Consistency, Report};
+use serde_json::{Map, Value, json};
+
+use crate::output::Output;
+use crate::units::{local, nanoseconds, put_time};
+
+/// An operation that is done.
+pub struct Done<'a> {
+    pub domain: &'a str,
+    pub kind: Kind,
+    pub disks: Vec<Disk>,
+    pub report: &'a Report,
+}
+
+pub enum Kind {
+    Snapshot,
+    Migration {
+        /// `None` where it is on no file or block device.
+        old_image: Option<String>,
+        removed: bool,
+    },
+}
+
+pub struct Disk {
+    pub target: String,
+    pub destination: String,
+}
+
+pub fn disks_json(disks: &[Disk]) -> Value {
+    let object = |disk: &Disk| json!({ "target": disk.target, "destination": disk.destination });
+    disks.iter().map(object).collect()
+}
+
+impl Done<'_> {
+    pub fn output(&self) -> Output {
+        let text = match &self.kind {
+            Kind::Snapshot => self.snapshot_words(),
+            Kind::Migration { old_image, removed } => self.migration_words(old_image.as_deref(), *removed),
+        };
+        let mut object = self.common_json();
+        match &self.kind {
+            Kind::Snapshot => self.put_snapshot(&mut object),
+            Kind::Migration { old_image, removed } => {
+                put_time(&mut object, "moved_at", self.report.point_in_time);
+                object.insert("old_image".into(), json!(old_image));
+                object.insert("old_image_removed".into(), json!(removed));
+            }
+        }
+        Output {
+            text,
+            json: Value::Object(object),
+        }
+    }
+
+    /// As [`output`](Self::output), with what attach says of every operation.
+    pub fn attached(&self, target: &str) -> Output {
+        let mut output = self.output();
+        if let Some(object) = output.json.as_object_mut() {
+            let kind = match self.kind {
+                Kind::Snapshot => "snapshot",
+                Kind::Migration { .. } => "migration",
+            };
+            object.insert("target".into(), target.into());
+            object.insert("kind".into(), kind.into());
+            self.put_snapshot(object);
+        }
+        output
+    }
+
+    fn common_json(&self) -> Map<String, Value> {
+        let mut object = Map::new();
+        object.insert("domain".into(), self.domain.into());
+        object.insert("method".into(), self.report.method.name().into());
+        object.insert("bytes_copied".into(), self.report.bytes_copied.into());
+        object.insert("elapsed_ns".into(), nanoseconds(self.report.elapsed).into());
+        object.insert("disks".into(), disks_json(&self.disks));
+        object
+    }
+
+    fn put_snapshot(&self, object: &mut Map<String, Value>) {
+        let report = self.report;
+        put_time(object, "point_in_time", report.point_in_time);
+        object.insert("consistency".into(), report.consistency.name().into());
+        object.insert("filesystems_frozen".into(), report.filesystems_frozen.into());
+        object.insert("freeze_ns".into(), nanoseconds(report.freeze).into());
+        object.insert("pause_ns".into(), nanoseconds(report.pause).into());
+    }
+
+    fn snapshot_words(&self) -> String {
+        let report = self.report;
+        let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
+        let mut lines = vec![
+            format!("snapshot of domain '{}' done", self.domain),
+            line("method", report.method.name()),
+            line("consistency", report.consistency.name()),
+            line("as of", &local(report.point_in_time, 6)),
+        ];
+        if report.freeze > Duration::ZERO {
+            let frozen = report.filesystems_frozen;
+            lines.push(line(
+                "freeze",
+                &format!("{}, file systems: {frozen}", milliseconds(report.freeze)),
+            ));
+        }
+        if report.pause > Duration::ZERO {
+            lines.push(line("pause", &milliseconds(report.pause)));
+        }
+        lines.extend(self.amounts());
+        if report.consistency == Consistency::Crash {
+            lines.push(
+                "warning: not frozen over the point in time: the images are as after a power failure; \
+                 for more, see that the guest agent runs and ask for --quiesce require"
+                    .into(),
+            );
+        }
+        lines.join("\n")
+    }
+
+    fn migration_words(&self, old_image: Option<&str>, removed: bool) -> String {
+        let targets: Vec<String> = self.disks.iter().map(|disk| format!("'{}'", disk.target)).collect();
+        let mut lines = vec![
+            format!("disk {} of domain '{}' moved", targets.join(", "), self.domain),
+            line("method", self.report.method.name()),
+            line("moved at", &local(self.report.point_in_time, 6)),
+        ];
+        lines.extend(self.amounts());
+        if let Some(old) = old_image {
+            let fate = if removed { "removed" } else { "left in place, unused" };
+            lines.push(line("old image", &format!("{old} ({fate})")));
+        }
+        lines.join("\n")
+    }
+
+    fn amounts(&self) -> Vec<String> {
+        let mut lines = vec![
+            line("copied", &BinaryBytes(self.report.bytes_copied).to_string()),
+            line("time", &format!("{:.1} s", self.report.elapsed.as_secs_f64())),
+        ];
+        lines.extend(self.disks.iter().map(|disk| line(&disk.target, &disk.destination)));
+        lines
+    }
+}
+
+fn line(name: &str, value: &str) -> String {
+    format!("{name:12} {value}")
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the command reports, in words and as JSON, and why it fails.
+
+mod bed;
+
+use std::path::Path;
+use std::process::Stdio;
+
+use bed::{Bed, kill, text, until};
+use serde_json::Value;
+use signal_hook::consts::SIGKILL;
+
+#[test]
+fn reports_are_the_same_whichever_command_ends_the_operation() {
+    let bed = Bed::up("ldrep", &["name=a,disks=qcow2:64M+raw:32M,agent=no"]);
+    failures_are_objects(&bed);
+    all_disks(&bed);
+    steps(&bed);
+    snapshot_attached(&bed);
+    migration_attached(&bed);
+    migration(&bed);
+    cancel(&bed);
+}
+
+fn failures_are_objects(bed: &Bed) {
+    let disk = format!("vda={}", bed.path("never.qcow2"));
+    let snapshot = ["snapshot", "a", "--disk", &disk];
+    for wrong in [
+        &["snapshot", "a"][..],
+        &["nonsense"],
+        &[],
+        &[&snapshot[..], &["--bandwidth", "12parsecs"]].concat(),
+    ] {
+        bed.fails(2, "INVALID_ARGUMENT", wrong);
+    }
+    bed.fails(9, "NO_OPERATION", &["attach", "a", "vda"]);
+    let answer = bed.json(8, &[&snapshot[..], &["--method", "backup", "--shallow"]].concat());
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("--shallow and --method backup") && message.contains("use --method mirror"),
+        "{message}"
+    );
+    assert!(!Path::new(&bed.path("never.qcow2")).exists());
+}
+
+/// A point in time is there in three ways, all the same.
+fn check_time(answer: &Value, name: &str) {
+    let number = answer[format!("{name}_ns")].as_u64().unwrap();
+    assert!(number > 0, "{answer}");
+    assert_eq!(answer[format!("{name}_ns_string")], number.to_string(), "{answer}");
+    let written: jiff::Timestamp = answer[name].as_str().unwrap().parse().unwrap();
+    assert_eq!(written.as_nanosecond(), i128::from(number), "{answer}");
+}
+
+fn all_disks(bed: &Bed) {
+    let directory = bed.path("all");
+    std::fs::create_dir(&directory).unwrap();
+    let answer = bed.json(
+        0,
+        &[
+            "snapshot",
+            "a",
+            "--to",
+            &directory,
+            "--bandwidth",
+            "1.5GB",
+            "--freeze-limit",
+            "1m",
+        ],
+    );
+    check_time(&answer, "point_in_time");
+    for (index, (target, format)) in [("vda", "qcow2"), ("vdb", "raw")].into_iter().enumerate() {
+        let image = format!("{directory}/{target}.{format}");
+        assert_eq!(answer["disks"][index]["destination"], image.as_str(), "{answer}");
+        assert!(Path::new(&image).exists());
+    }
+    // What is there stays.
+    bed.fails(6, "DESTINATION", &["snapshot", "a", "--to", &directory]);
+    std::fs::remove_dir_all(&directory).unwrap();
+    std::fs::create_dir(&directory).unwrap();
+    let words = ["snapshot", "a", "--to", "all", "--format", "vdb=qcow2", "--quiet"];
+    let output = bed.livedisk(&words).current_dir(&bed.dir).output().unwrap();
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(said.contains(&format!("{directory}/vdb.qcow2")), "{said}");
+    let point = said.lines().find_map(|line| line.strip_prefix("as of")).unwrap();
+    let point: jiff::Timestamp = point.trim().parse().unwrap();
+    assert!(point <= jiff::Timestamp::now());
+    bed.fails(
+        2,
+        "INVALID_ARGUMENT",
+        &["snapshot", "a", "--to", &directory, "--format", "vdz=raw"],
+    );
+    bed.fails(
+        2,
+        "INVALID_ARGUMENT",
+        &["snapshot", "a", "--to", &directory, "--disk", "vda=/x"],
+    );
+}
+
+fn steps(bed: &Bed) {
+    let disk = format!("vda={}", bed.path("steps.qcow2"));
+    let output = bed.run(&["-v", "snapshot", "a", "--disk", &disk]);
+    let said = text(&output.stderr);
+    let count = bed.json(
+        0,
+        &["snapshot", "a", "--disk", &disk.replace("steps", "plan"), "--dry-run"],
+    );
+    let count = count["plan"].as_array().unwrap().len();
+    for number in 1..=count {
+        assert!(said.contains(&format!("step {number} of {count}: ")), "{said}");
+    }
+    assert!(!said.contains("DEBUG") && !said.contains("Report {"), "{said}");
+    std::fs::remove_file(bed.path("steps.qcow2")).unwrap();
+    let said = text(&bed.run(&["-vv", "snapshot", "a", "--disk", &disk]).stderr);
+    assert!(said.contains("DEBUG livedisk::operation"), "{said}");
+}
+
+/// Starts it and kills its process when something is copied.
+fn abandon(bed: &Bed, words: &[&str]) {
+    let mut command = bed.livedisk(words);
+    let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    until("copied a bit", || {
+        let status = bed.json(0, &["status", "a"]);
+        let done = status["operations"][0]["disks"][0]["bytes_done"].as_u64();
+        done.is_some_and(|done| done > 0)
+    });
+    kill(child.id(), SIGKILL);
+    child.wait().unwrap();
+    check_time(&bed.json(0, &["status", "a"])["operations"][0], "started");
+}
+
+fn snapshot_attached(bed: &Bed) {
+    for json in [true, false] {
+        let image = bed.path(if json { "json.qcow2" } else { "words.qcow2" });
+        let disk = format!("vda={image}");
+        abandon(
+            bed,
+            &[
+                "snapshot",
+                "a",
+                "--disk",
+                &disk,
+                "--method",
+                "mirror",
+                "--bandwidth",
+                "2M",
+            ],
+        );
+        if json {
+            let answer = bed.json(0, &["attach", "a", "vda"]);
+            check_time(&answer, "point_in_time");
+            assert_eq!(answer["disks"][0]["destination"], image.as_str(), "{answer}");
+            assert_eq!(
+                (&answer["target"], &answer["kind"]),
+                (&"vda".into(), &"snapshot".into())
+            );
+        } else {
+            let said = text(&bed.run(&["attach", "a", "vda"]).stdout);
+            for words in [
+                "snapshot of domain 'a' done",
+                "method       mirror",
+                "as of        20",
+                &image,
+                "warning: not frozen",
+            ] {
+                assert!(said.contains(words), "{said}");
+            }
+        }
+    }
+}
+
+fn migration_attached(bed: &Bed) {
+    let source = bed.get("IMAGE_1_VDB");
+    let moved = bed.path("attached.raw");
+    abandon(
+        bed,
+        &["migrate", "a", "vdb", &moved, "--method", "mirror", "--bandwidth", "2M"],
+    );
+    let answer = bed.json(0, &["attach", "a", "vdb"]);
+    check_time(&answer, "moved_at");
+    check_time(&answer, "point_in_time");
+    assert_eq!(
+        (&answer["kind"], &answer["old_image"]),
+        (&"migration".into(), &source.into())
+    );
+    assert_eq!(answer["old_image_removed"], false);
+}
+
+fn migration(bed: &Bed) {
+    let source = bed.path("attached.raw");
+    let moved = bed.path("moved.raw");
+    let said = text(&bed.run(&["migrate", "a", "vdb", &moved]).stdout);
+    assert!(
+        said.contains(&format!("old image    {source} (left in place, unused)")),
+        "{said}"
+    );
+    let again = bed.path("again.raw");
+    let answer = bed.json(0, &["migrate", "a", "vdb", &again, "--delete-source"]);
+    check_time(&answer, "moved_at");
+    assert_eq!(
+        (&answer["old_image"], &answer["old_image_removed"]),
+        (&moved.as_str().into(), &true.into())
+    );
+    assert!(!Path::new(&moved).exists() && Path::new(&source).exists());
+}
+
+fn cancel(bed: &Bed) {
+    bed.fails(9, "NO_OPERATION", &["cancel", "a"]);
+    let image = bed.path("cancelled.qcow2");
+    let disk = format!("vda={image}");
+    let words = [
+        "snapshot",
+        "a",
+        "--disk",
+        &disk,
+        "--method",
+        "mirror",
+        "--bandwidth",
+        "1M",
+    ];
+    let mut command = bed.livedisk(&words);
+    let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    until("it runs", || Path::new(&image).exists());
+    // While it lives, the error says who runs it.
+    let answer = bed.json(5, &["cancel", "a", "vda"]);
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains(&format!("kill {}", child.id())), "{message}");
+    kill(child.id(), SIGKILL);
+    child.wait().unwrap();
+    bed.fails(9, "NO_OPERATION", &["cancel", "a", "vdb"]);
+    let answer = bed.json(0, &["cancel", "a", "vda"]);
+    assert_eq!(answer["cancelled"].as_array().unwrap().len(), 1, "{answer}");
+    assert!(!Path::new(&image).exists());
+    assert_eq!(bed.virsh(&["blockjob", "--raw", "a", "vda"]).trim(), "");
+    bed.fails(9, "NO_OPERATION", &["cancel", "a"]);
+}

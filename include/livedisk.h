@@ -7,11 +7,11 @@
  * Result. int32_t: LIVEDISK_OK or one of the negative LIVEDISK_ERR_*. A code, once released, is never reused. The last
  * argument receives an error object owned by the caller, or is NULL. Outputs are written only on success.
  *
- * Structs travel with their size. A short input struct is extended with zeros. Bytes after the end of what this livedisk knows
- * must be zero, and so must a field that the end cuts. No more than the caller's size is written into an output struct.
+ * Structs travel with their size. A short input struct is extended with zeros; bytes behind the end of what this livedisk
+ * knows must be zero, and a field that the end cuts too. Never more than the caller's size is written into an output struct.
  *
  * Checks. Every pointer is checked for NULL, every string for UTF-8, every flag for unknown bits. No panic crosses the
- * boundary: it becomes LIVEDISK_ERR_INTERNAL, and the handle on which it happened refuses every further call.
+ * boundary: it becomes LIVEDISK_ERR_INTERNAL, and the handle it happened on stays refusing.
  *
  * Threads. Handles may be used from any thread, and several threads at once. livedisk_cancel() from another thread ends
  * a livedisk_poll() or livedisk_finish() that waits. Freeing or closing a handle is the last call on it.
@@ -28,12 +28,18 @@
 #include <stdint.h>
 
 /**
+ * The header's version: major * 1000000 + minor * 1000 + patch. livedisk_version() has the library's.
+ */
+#define LIVEDISK_VERSION_NUMBER 2000
+
+/**
  * Success.
  */
 #define LIVEDISK_OK 0
 
 /**
- * An argument is invalid: a null pointer, an unknown flag or value, text that is not UTF-8, no disks. Correct the call.
+ * An argument is wrong in itself: a null pointer, an unknown flag or value, text that is not UTF-8, no disks.
+ * Correct the call.
  */
 #define LIVEDISK_ERR_INVALID_ARGUMENT -1
 
@@ -73,12 +79,12 @@
 #define LIVEDISK_ERR_AGENT -8
 
 /**
- * Freeze or thaw failed, or the freeze limit was passed. The operation was rolled back. Try again, perhaps with a higher limit.
+ * Freeze or thaw failed, or the freeze limit was passed. Everything was taken back. Try again, perhaps with a higher limit.
  */
 #define LIVEDISK_ERR_FREEZE -9
 
 /**
- * The destination exists, has the wrong size or format, or cannot be reached. Name another one, or fix this one.
+ * The destination exists, has the wrong size or format, or cannot be reached. Name another one, or mend it.
  */
 #define LIVEDISK_ERR_DESTINATION -10
 
@@ -88,22 +94,22 @@
 #define LIVEDISK_ERR_NO_SPACE -11
 
 /**
- * livedisk or QEMU may not read or write a path. Fix its owner, mode or security label.
+ * livedisk or QEMU may not read or write a path. Mend its owner, mode or security label.
  */
 #define LIVEDISK_ERR_PERMISSION -12
 
 /**
- * A block job failed in QEMU, for the reason in the message. The operation was rolled back.
+ * A block job failed in QEMU, for the reason in the message. Everything was taken back.
  */
 #define LIVEDISK_ERR_JOB_FAILED -13
 
 /**
- * The operation was cancelled and rolled back.
+ * The operation was cancelled and taken back.
  */
 #define LIVEDISK_ERR_CANCELLED -14
 
 /**
- * The wait ended and the operation continues. Wait again, or cancel.
+ * The wait is over and the operation goes on. Wait again, or cancel.
  */
 #define LIVEDISK_ERR_TIMEOUT -15
 
@@ -113,7 +119,7 @@
 #define LIVEDISK_ERR_NO_OPERATION -16
 
 /**
- * The copy failed its check, or differs from the source. It was removed.
+ * The copy does not pass its check, or differs from the source. It was removed.
  */
 #define LIVEDISK_ERR_VERIFY -17
 
@@ -128,9 +134,19 @@
 #define LIVEDISK_ERR_IO -19
 
 /**
- * A bug in livedisk. Please report it.
+ * A fault of livedisk itself. Please report it.
  */
 #define LIVEDISK_ERR_INTERNAL -20
+
+/**
+ * A checkpoint's bitmap is missing or inconsistent. Take a full backup.
+ */
+#define LIVEDISK_ERR_CHECKPOINT -21
+
+/**
+ * The domain has no checkpoint of that name. Check the name.
+ */
+#define LIVEDISK_ERR_NO_CHECKPOINT -22
 
 /**
  * Let livedisk choose the cheapest method that cannot hurt the guest; the report says which one it was.
@@ -138,7 +154,7 @@
 #define LIVEDISK_METHOD_AUTO 0
 
 /**
- * virDomainBackupBegin: content as of the start. A destination that fails gives the guest I/O errors; one that hangs stalls it.
+ * virDomainBackupBegin: content as of the start. A destination that fails gives the guest I/O errors, one that hangs stalls it.
  */
 #define LIVEDISK_METHOD_BACKUP 1
 
@@ -148,23 +164,23 @@
 #define LIVEDISK_METHOD_MIRROR 2
 
 /**
- * Like MIRROR, by virDomainBlockRebase, for old hosts. Not supported yet.
+ * As MIRROR by virDomainBlockRebase, for old hosts. Not supported yet.
  */
 #define LIVEDISK_METHOD_REBASE 3
 
 /**
- * External snapshot, clone of the base outside QEMU, active commit: content as of the start. A destination that fails or
- * hangs never reaches the guest. In a migration: the five steps of livedisk_migrate_disk().
+ * External snapshot, clone of the quiet base out of band, active commit: content as of the start. A destination that
+ * fails or hangs never reaches the guest. In a migration the five-step procedure.
  */
 #define LIVEDISK_METHOD_CLONE 4
 
 /**
- * Freeze if a guest agent answers; else the images are crash-consistent, and the report says so.
+ * Freeze if a guest agent answers, else be crash-consistent and say so in the report.
  */
 #define LIVEDISK_QUIESCE_PREFER 0
 
 /**
- * Freeze, or fail before anything is started.
+ * Freeze, or fail before anything was started.
  */
 #define LIVEDISK_QUIESCE_REQUIRE 1
 
@@ -174,24 +190,24 @@
 #define LIVEDISK_QUIESCE_NONE 2
 
 /**
- * The cheapest way that works.
+ * The cheapest way to clone that works.
  */
 #define LIVEDISK_CLONE_AUTO 0
 
 /**
- * Share blocks (FICLONE), or fail.
+ * FICLONE, or fail.
  */
 #define LIVEDISK_CLONE_REFLINK 1
 
 /**
- * Copy, keeping holes. A snapshot that is to be flattened or converted, or whose destination exists, is written in one pass
- * from what the disk's backing chain shows; LIVEDISK_CLONE_AUTO does the same there.
+ * Copy, with holes kept. A snapshot that is to be flattened or converted, or whose destination exists, is written in one
+ * pass from what the disk's backing chain shows; so it is with LIVEDISK_CLONE_AUTO.
  */
 #define LIVEDISK_CLONE_COPY 2
 
 /**
- * libvirt storage volumes, cloned by the daemon: source and destination are in directories of active storage pools. For
- * migrations; AUTO takes it on a remote connection.
+ * libvirt storage volumes, cloned by the daemon: source and destination lie in directories of active storage pools. For
+ * migrations; what AUTO takes on a remote connection.
  */
 #define LIVEDISK_CLONE_VOLUME 3
 
@@ -201,22 +217,22 @@
 #define LIVEDISK_CLONE_CALLBACK 4
 
 /**
- * Destinations are being created.
+ * Destinations are made.
  */
 #define LIVEDISK_PHASE_PREPARING 0
 
 /**
- * Content is being copied.
+ * Content is copied.
  */
 #define LIVEDISK_PHASE_COPYING 1
 
 /**
- * Everything is copied; livedisk_finish() will not wait long.
+ * Everything is copied and livedisk_finish() will not wait long.
  */
 #define LIVEDISK_PHASE_READY 2
 
 /**
- * The point in time is being fixed and the result checked, or the operation is being rolled back.
+ * The point in time is fixed and the result checked, or everything is taken back.
  */
 #define LIVEDISK_PHASE_FINISHING 3
 
@@ -226,12 +242,12 @@
 #define LIVEDISK_PHASE_DONE 4
 
 /**
- * Cancelled and rolled back. Final.
+ * Cancelled, and everything taken back. Final.
  */
 #define LIVEDISK_PHASE_CANCELLED 5
 
 /**
- * Failed and rolled back; livedisk_finish() reports why. Final.
+ * Failed, and everything taken back; livedisk_finish() says why. Final.
  */
 #define LIVEDISK_PHASE_FAILED 6
 
@@ -241,12 +257,12 @@
 #define LIVEDISK_LOG_LEVEL_ERROR 0
 
 /**
- * Something is not as requested, and the operation continues.
+ * Something is not as wished, and the operation goes on.
  */
 #define LIVEDISK_LOG_LEVEL_WARN 1
 
 /**
- * What livedisk does, and the plan of a dry run.
+ * What is done; the plan of a dry run too.
  */
 #define LIVEDISK_LOG_LEVEL_INFO 2
 
@@ -266,12 +282,12 @@
 #define LIVEDISK_CONSISTENCY_CRASH 0
 
 /**
- * Frozen by the guest agent across the whole point in time, and still frozen when thawed.
+ * Frozen by the guest agent over the whole point in time, and still frozen when thawed.
  */
 #define LIVEDISK_CONSISTENCY_FILESYSTEM 1
 
 /**
- * livedisk runs libvirt's default event loop in its own thread for as long as the process lives.
+ * livedisk runs libvirt's default event loop in a thread of its own, for as long as the process lives.
  */
 #define LIVEDISK_OPEN_RUN_EVENT_LOOP 1
 
@@ -291,12 +307,12 @@
 #define LIVEDISK_SNAPSHOT_AUTO_FINISH 2
 
 /**
- * Check everything, report the plan to the log callback (INFO), change nothing, and be DONE.
+ * Check everything, tell the plan to the log callback (INFO), change nothing, and be DONE.
  */
 #define LIVEDISK_SNAPSHOT_DRY_RUN 4
 
 /**
- * Check the images when they are complete, and their content where the guest wrote nothing meanwhile.
+ * Check the images when complete, and their content where the guest wrote nothing meanwhile.
  */
 #define LIVEDISK_SNAPSHOT_VERIFY 8
 
@@ -306,7 +322,17 @@
 #define LIVEDISK_SNAPSHOT_WRITE_BLOCKING 16
 
 /**
- * The destination holds an image of this format and of exactly the disk's virtual size. It is overwritten and never removed.
+ * Compress the image (qcow2, zstd). Not supported yet.
+ */
+#define LIVEDISK_SNAPSHOT_COMPRESS 32
+
+/**
+ * Copy a disk whole where `since` cannot be used; the report says how many disks that were. Not supported yet.
+ */
+#define LIVEDISK_SNAPSHOT_FULL_IF_NEEDED 64
+
+/**
+ * The destination holds an image of the format and of exactly the disk's virtual size; it is overwritten, and never removed.
  */
 #define LIVEDISK_DISK_REUSE_EXISTING 1
 
@@ -326,8 +352,8 @@
 #define LIVEDISK_MIGRATE_DRY_RUN 2
 
 /**
- * Compare base and clone before the pivot. With LIVEDISK_METHOD_CLONE only; MIRROR is refused with
- * LIVEDISK_ERR_UNSUPPORTED, because the guest writes to both sides of a mirror.
+ * Compare base and clone before the pivot. With LIVEDISK_METHOD_CLONE only: a guest that runs writes to both sides of a
+ * mirror, which is refused with LIVEDISK_ERR_UNSUPPORTED.
  */
 #define LIVEDISK_MIGRATE_VERIFY 4
 
@@ -342,10 +368,15 @@
 #define LIVEDISK_MIGRATE_WRITE_BLOCKING 16
 
 /**
- * An encrypted disk becomes a plain one. Without this flag a LUKS disk moves, by LIVEDISK_METHOD_MIRROR, only to a new file
- * that libvirt encrypts with the same secret.
+ * An encrypted disk becomes a plain one. Without this a LUKS disk moves, by LIVEDISK_METHOD_MIRROR, to a new file only,
+ * which libvirt encrypts with the same secret.
  */
 #define LIVEDISK_MIGRATE_ALLOW_PLAINTEXT 32
+
+/**
+ * Count what would be done, and change nothing.
+ */
+#define LIVEDISK_RECOVER_DRY_RUN 1
 
 /**
  * A connection to libvirt. Made by livedisk_open() or livedisk_open_from(), ended by livedisk_close(). Any thread.
@@ -359,7 +390,7 @@ struct livedisk_connection;
 struct livedisk_error;
 
 /**
- * An operation on a running guest. It runs by itself; the handle watches and controls it. Made by
+ * An operation on a running guest. It goes on by itself; the handle watches and steers it. Made by
  * livedisk_start_live_snapshot(), livedisk_migrate_disk() or livedisk_attach(), ended by livedisk_operation_free(). Any
  * thread, several at once.
  */
@@ -386,28 +417,32 @@ struct livedisk_snapshot_disk {
    */
   uint32_t flags;
   /**
+   * The image that an increment (`since`) rests on; NULL: none is named. Not supported yet: NULL.
+   */
+  const char *backing;
+  /**
    * Zero.
    */
-  uint64_t reserved[4];
+  uint64_t reserved[3];
 };
 
 /**
- * Clones `source`, which does not change meanwhile, to `destination`, which does not exist unless it is to be reused.
- * Returns 0, or anything else for a failure. It may run for hours. For a snapshot without SHALLOW its result must be
- * standalone, in the destination's format, and of exactly the disk's virtual size.
+ * Clones `source`, which nobody writes to meanwhile, to `destination`, where there is nothing yet unless it was to be
+ * reused; returns 0, or anything else for a failure. It may run for hours. For a snapshot without SHALLOW what it makes
+ * must be standalone, in the destination's format, and of exactly the disk's virtual size.
  */
 typedef int32_t (*livedisk_clone_callback)(const char *source, const char *destination, void *data);
 
 /**
- * Options of a live snapshot. Zero-initialise it, then set what you want.
+ * What a live snapshot is asked for. Zero-initialise it, then set what you want.
  */
 struct livedisk_snapshot_options {
   /**
-   * The disks, each once. All get one point in time.
+   * The disks, each once; all get one point in time.
    */
   const struct livedisk_snapshot_disk *disks;
   /**
-   * Number of disks.
+   * How many.
    */
   size_t disk_count;
   /**
@@ -439,7 +474,7 @@ struct livedisk_snapshot_options {
    */
   const char *since;
   /**
-   * CLONE: how to clone, LIVEDISK_CLONE_*.
+   * CLONE: how, LIVEDISK_CLONE_*.
    */
   int32_t clone;
   /**
@@ -447,18 +482,22 @@ struct livedisk_snapshot_options {
    */
   uint32_t reserved;
   /**
-   * CLONE with LIVEDISK_CLONE_CALLBACK: the function. It is called once for each disk, from another thread, until
-   * the operation is in a final phase.
+   * CLONE with LIVEDISK_CLONE_CALLBACK: the function. It is called once a disk, from another thread, until the
+   * operation is in a final phase.
    */
   livedisk_clone_callback clone_callback;
   /**
-   * Passed to it unchanged.
+   * Passed to it as it is.
    */
   void *clone_data;
+  /**
+   * BACKUP: directory of the scratch files; NULL: beside each disk's image. Not supported yet: NULL.
+   */
+  const char *scratch;
 };
 
 /**
- * Options of a migration. Zero-initialise it, then set what you want.
+ * What a migration is asked for. Zero-initialise it, then set what you want.
  */
 struct livedisk_migrate_options {
   /**
@@ -466,7 +505,7 @@ struct livedisk_migrate_options {
    */
   const char *target;
   /**
-   * Where the disk moves: a path, or an nbd:// or nbd+unix:// URI.
+   * Where the disk is to move: a path, or an nbd:// or nbd+unix:// URI.
    */
   const char *destination;
   /**
@@ -498,7 +537,7 @@ struct livedisk_migrate_options {
    */
   livedisk_clone_callback clone_callback;
   /**
-   * Passed to it unchanged.
+   * Passed to it as it is.
    */
   void *clone_data;
 };
@@ -509,19 +548,19 @@ struct livedisk_migrate_options {
 typedef void (*livedisk_log_callback)(int32_t level, const char *message, void *data);
 
 /**
- * The progress of an operation. Filled by livedisk_poll().
+ * How far an operation is. Filled by livedisk_poll().
  */
 struct livedisk_progress {
   /**
-   * One of LIVEDISK_PHASE_*; never an earlier one than before.
+   * One of LIVEDISK_PHASE_*; it never goes back.
    */
   int32_t phase;
   /**
-   * Steps completed.
+   * Steps that are behind.
    */
   int32_t step;
   /**
-   * Steps in total.
+   * Steps that there are.
    */
   int32_t step_count;
   /**
@@ -533,11 +572,11 @@ struct livedisk_progress {
    */
   uint64_t bytes_done;
   /**
-   * Bytes to copy as far as known now; it grows while the guest writes.
+   * Bytes to copy as far as known now; a guest that writes makes it grow.
    */
   uint64_t bytes_total;
   /**
-   * Current transfer rate, bytes per second.
+   * The rate of late.
    */
   uint64_t bytes_per_second;
   /**
@@ -545,8 +584,8 @@ struct livedisk_progress {
    */
   uint64_t elapsed_ns;
   /**
-   * Bytes per second to which the guest's writes to the disk are throttled while its job cannot keep up (migrations, and
-   * snapshots by CLONE); 0: not throttled.
+   * Bytes per second that the guest may write to the disk for as long as its job cannot keep up with it (migrations,
+   * and snapshots by CLONE); 0: as always.
    */
   uint64_t guest_write_limit;
 };
@@ -556,7 +595,7 @@ struct livedisk_progress {
  */
 struct livedisk_report {
   /**
-   * The method used, one of LIVEDISK_METHOD_*.
+   * The method taken, one of LIVEDISK_METHOD_*.
    */
   int32_t method;
   /**
@@ -572,16 +611,16 @@ struct livedisk_report {
    */
   uint32_t disk_count;
   /**
-   * The images have the content of this moment, in nanoseconds of CLOCK_REALTIME: every write that was acknowledged to the
-   * guest before it is in them. Without a freeze they may hold a little more. 0 for a dry run.
+   * The content is that of this moment, in nanoseconds of CLOCK_REALTIME: whatever the guest was told is written
+   * before it is in the images. Without a freeze they may hold a little more. 0 for a dry run.
    */
   int64_t point_in_time_ns;
   /**
-   * Nanoseconds from sending the freeze request to the answer to the thaw; 0: not frozen.
+   * Nanoseconds from the freeze request sent to the thaw answered; 0: not frozen.
    */
   uint64_t freeze_ns;
   /**
-   * Nanoseconds for which the vCPUs were paused to give several mirrors one point in time; 0: not paused.
+   * Nanoseconds for which the vCPUs were paused to give several mirrors one point in time; 0: not.
    */
   uint64_t pause_ns;
   /**
@@ -592,6 +631,14 @@ struct livedisk_report {
    * Nanoseconds from start to end.
    */
   uint64_t elapsed_ns;
+  /**
+   * Disks copied whole although `since` was asked for.
+   */
+  uint32_t full_disks;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
 };
 
 /**
@@ -599,7 +646,7 @@ struct livedisk_report {
  */
 struct livedisk_recovery {
   /**
-   * Domains on which something was left to clean up.
+   * Domains that had something left to settle.
    */
   uint32_t domains;
   /**
@@ -611,11 +658,11 @@ struct livedisk_recovery {
    */
   uint32_t completed;
   /**
-   * Operations rolled back.
+   * Operations taken back.
    */
   uint32_t taken_back;
   /**
-   * Operations that could not be resolved; the log says why.
+   * Operations that could not be settled; the log says why.
    */
   uint32_t failed;
   /**
@@ -629,34 +676,30 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * Starts a live snapshot of a running guest. Its disks become standalone images of one point in time, and its file systems are
- * frozen only while that point is fixed. Returns as soon as the operation runs; it runs whether or not it is polled. Whatever
- * can be checked beforehand is checked, and a call that fails has changed nothing.
+ * Starts a live snapshot of a running guest: its disks become standalone images, all of one point in time, with its
+ * file systems frozen only for the moment that fixes it. Returns as soon as the operation runs; it goes on whether or
+ * not it is polled. Whatever can be found out beforehand is, and then nothing was changed.
  *
- * MIRROR (virDomainBlockCopy) has the content of livedisk_finish(). A destination that fails or hangs never reaches the guest.
+ * With MIRROR (virDomainBlockCopy; the content is that of livedisk_finish()) a destination that fails or hangs never
+ * reaches the guest. BACKUP (virDomainBackupBegin; the content is that of the start) lets the guest's writes wait for the
+ * destination, and gives the guest I/O errors if it fails, or if the source cannot be read. CLONE (the content is that of
+ * the start) takes one external snapshot of all disks (virDomainSnapshotCreateXML, no metadata), clones the images, which
+ * are quiet then, out of band, and commits the overlays back (virDomainBlockCommit, active, with pivot): a bad destination never reaches the guest.
+ * Where images share their blocks with the clones its time does not depend on their size; meanwhile the overlays, beside
+ * the guest's images, take what it writes. A disk with a backing file is flattened in the same pass unless SHALLOW. AUTO
+ * takes CLONE where the destinations share a file system that clones with the images, and nothing is to be flattened
+ * or converted; else MIRROR.
  *
- * BACKUP (virDomainBackupBegin) has the content of the start. The guest's writes wait for the destination, and the guest gets
- * I/O errors if the destination fails or the source cannot be read.
+ * Freezing is Nova's order mended (see the thread on Nova's live snapshot: freeze behind the mirroring, not around it):
+ * the freeze, the one call that fixes the point in time, the thaw.
  *
- * CLONE has the content of the start. It takes one external snapshot of all disks (virDomainSnapshotCreateXML, no metadata),
- * clones the images outside QEMU while they do not change, and commits the overlays back (virDomainBlockCommit, active, with
- * pivot). A bad destination never reaches the guest. Where images share blocks with their clones, the time does not depend
- * on their size. Meanwhile the overlays, beside the guest's images, take its writes. A disk with a backing file is flattened
- * in the same pass unless SHALLOW.
- *
- * AUTO takes CLONE where the destinations share a file system that can clone with the images and nothing is to be flattened or
- * converted; else MIRROR.
- *
- * The order is freeze, the one call that fixes the point in time, thaw: never around the copy (docs/threads.md quotes qemu-devel,
- * 20 January 2022, on Nova's live snapshot).
- *
- * A guard process, livedisk-guard, thaws or resumes the guest if this process dies or hangs meanwhile. It is found at
- * LIVEDISK_GUARD, or in libexec beside the library. It starts with the first operation that needs it and ends with this process.
- * Without it a warning is logged before the freeze; with LIVEDISK_GUARD_REQUIRED=1 in the environment the start fails.
+ * A guard process lets the guest go if this one dies or hangs meanwhile: the program livedisk-guard, at LIVEDISK_GUARD
+ * or in libexec beside the library. It starts with the first operation that needs it and ends with this process. Without
+ * it a warning is logged before the freeze; with LIVEDISK_GUARD_REQUIRED=1 in the environment the start fails.
  *
  * @param connection    from livedisk_open() or livedisk_open_from()
  * @param domain        name or UUID of a running domain
- * @param options       the options; copied before the call returns
+ * @param options       what is wanted; copied before the call returns
  * @param options_size  sizeof(struct livedisk_snapshot_options)
  * @param out           receives the operation, owned by the caller: end it with livedisk_operation_free()
  * @param error         receives the error, owned by the caller; may be NULL
@@ -668,7 +711,7 @@ extern "C" {
  *         LIVEDISK_ERR_UNSUPPORTED (ask for another method, format or disk),
  *         LIVEDISK_ERR_AGENT (REQUIRE, and no agent answers: start it in the guest),
  *         LIVEDISK_ERR_FREEZE (a guard is required, and none can run: the message says why),
- *         LIVEDISK_ERR_DESTINATION, LIVEDISK_ERR_PERMISSION (name another destination, or fix this one),
+ *         LIVEDISK_ERR_DESTINATION, LIVEDISK_ERR_PERMISSION (name another destination, or mend this one),
  *         LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_IO, LIVEDISK_ERR_INTERNAL (see the message)
  *
  * Any thread.
@@ -686,18 +729,18 @@ int32_t livedisk_start_live_snapshot(struct livedisk_connection *connection,
 /**
  * Moves a running guest's disk to other storage, without downtime. Returns as soon as the operation runs.
  *
- * CLONE takes five steps: external snapshot (virDomainSnapshotCreateXML, no metadata), clone of the base outside QEMU while it
- * does not change, overlay on the clone, shallow block copy with pivot (virDomainBlockCopy), active commit with pivot
- * (virDomainBlockCommit). docs/threads.md quotes their source, libvir-list, 7 October 2014. MIRROR is one full block copy with
- * pivot, for block devices, NBD exports and other formats. AUTO takes CLONE where the destination is a file that a clone can
- * make, else MIRROR.
+ * CLONE is the five-step procedure of the seed thread on non-shared storage migration with active block commit: external
+ * snapshot (virDomainSnapshotCreateXML, no metadata), clone of the now quiet base out of band, overlay on the clone,
+ * shallow block copy with pivot (virDomainBlockCopy), active commit with pivot (virDomainBlockCommit). MIRROR is one full
+ * block copy with pivot, for block devices, NBD exports and another format. AUTO takes CLONE where the destination is a
+ * file that a clone can make, else MIRROR.
  *
- * READY is the moment before the pivot to the destination. Until livedisk_finish() everything can be rolled back. After the pivot
- * the migration cannot be undone: livedisk_cancel() then completes it and returns NO_OPERATION.
+ * READY is the moment before the pivot to the destination. Until livedisk_finish() everything can be taken back; behind
+ * the pivot forward is the only way: livedisk_cancel() then completes the migration and says NO_OPERATION.
  *
  * @param connection    from livedisk_open() or livedisk_open_from()
  * @param domain        name or UUID of a running domain
- * @param options       the options; copied before the call returns. clone_callback and clone_data are used, from another
+ * @param options       what is wanted; copied before the call returns. clone_callback and clone_data are used, from another
  *                      thread, until the operation is in a final phase
  * @param options_size  sizeof(struct livedisk_migrate_options)
  * @param out           receives the operation, owned by the caller: end it with livedisk_operation_free()
@@ -744,10 +787,10 @@ int32_t livedisk_error_code(const struct livedisk_error *error);
 const char *livedisk_error_message(const struct livedisk_error *error);
 
 /**
- * libvirt's own virErrorNumber that caused the error.
+ * libvirt's own virErrorNumber behind the error.
  *
  * @param error  the error; NULL is no error
- * @return the number, 0 if libvirt did not fail
+ * @return the number, 0 where libvirt did not fail
  *
  * Any thread.
  *
@@ -769,10 +812,10 @@ int32_t livedisk_error_libvirt_code(const struct livedisk_error *error);
 void livedisk_error_free(struct livedisk_error *error);
 
 /**
- * Sets the callback that receives log lines, for the whole process. It replaces the previous one.
+ * Sets who is told what livedisk does, for the whole process; replaces the one before.
  *
- * When the call returns, the previous callback is not running and never will again. Callbacks come one at a time, from any
- * thread, including livedisk's own. A callback must not block for long, and what livedisk would log because
+ * When the call returns, the callback set before does not run any more and never will. Callbacks come one at a time,
+ * from any thread, also from livedisk's own. A callback must not block for long, and what livedisk would log because
  * of a call made within it is dropped.
  *
  * @param callback  the function, NULL for none
@@ -794,6 +837,36 @@ int32_t livedisk_set_log(livedisk_log_callback callback,
                          struct livedisk_error **error);
 
 /**
+ * A phase in one lower-case word, as the command prints it: "copying".
+ *
+ * @param phase  LIVEDISK_PHASE_*
+ * @return text that lives as long as the library; "unknown" for a number that this library does not know, never NULL
+ *
+ * Any thread.
+ */
+const char *livedisk_phase_name(int32_t phase);
+
+/**
+ * A method in one lower-case word, as the command takes and prints it: "mirror".
+ *
+ * @param method  LIVEDISK_METHOD_*
+ * @return text that lives as long as the library; "unknown" for a number that this library does not know, never NULL
+ *
+ * Any thread.
+ */
+const char *livedisk_method_name(int32_t method);
+
+/**
+ * The name of an error code in this header, without LIVEDISK_ERR_: "NO_SPACE".
+ *
+ * @param code  LIVEDISK_OK, which is "OK", or LIVEDISK_ERR_*
+ * @return text that lives as long as the library; "unknown" for a number that this library does not know, never NULL
+ *
+ * Any thread.
+ */
+const char *livedisk_error_name(int32_t code);
+
+/**
  * livedisk's version, as "major.minor.patch".
  *
  * @return text that lives as long as the library
@@ -810,7 +883,7 @@ const char *livedisk_version(void);
  *
  * @param uri    libvirt URI; NULL is libvirt's own default
  * @param flags  LIVEDISK_OPEN_RUN_EVENT_LOOP or LIVEDISK_OPEN_USE_EVENTS; with neither, livedisk polls libvirt at an
- *               adaptive interval, and QEMU's reason for a failed copy may be missing. qemu:///embed needs one of them.
+ *               adaptive interval, and the reason of a failed copy is told less well. qemu:///embed needs one of them.
  * @param out    receives the connection, owned by the caller: end it with livedisk_close()
  * @param error  receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or
@@ -828,8 +901,8 @@ int32_t livedisk_open(const char *uri,
                       struct livedisk_error **error);
 
 /**
- * Opens a connection over one that the caller has. livedisk takes one reference (virConnectRef) and
- * releases it in livedisk_close() or with the last operation that uses it, whichever is later.
+ * Opens a connection over one that the caller has. One reference of it is taken (virConnectRef), and given back by
+ * livedisk_close() and by the last operation that uses it.
  *
  * @param vir_connect  a virConnectPtr with write access
  * @param flags        as for livedisk_open()
@@ -850,7 +923,7 @@ int32_t livedisk_open_from(void *vir_connect,
                            struct livedisk_error **error);
 
 /**
- * Closes a connection. Operations that were started on it continue and keep what they need of it.
+ * Ends the use of a connection. Operations that were started on it go on and keep what they need of it.
  *
  * @param connection  the connection; NULL is fine
  *
@@ -862,16 +935,16 @@ int32_t livedisk_open_from(void *vir_connect,
 void livedisk_close(struct livedisk_connection *connection);
 
 /**
- * Waits until the phase changes or there is progress that no poll has shown, and reports what the operation last saw. It
- * makes no libvirt call on the caller's thread. In a final phase it returns at once; livedisk_finish() reports why an
- * operation failed.
+ * Waits until the phase changes or there is progress that no poll has shown, and says what the operation last saw. No
+ * libvirt call is made on the caller's thread. In a final phase it returns at once; why an operation failed is told by
+ * livedisk_finish().
  *
  * @param operation      the operation
  * @param timeout_ms     milliseconds to wait at most; 0: not at all; -1: for ever
  * @param progress       is filled; NULL with size 0 if not wanted
  * @param progress_size  sizeof(struct livedisk_progress)
  * @param error          receives the error, owned by the caller; may be NULL
- * @return LIVEDISK_OK, also when the time passed without news, or
+ * @return LIVEDISK_OK, also when the time was over and nothing new came, or
  *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call), LIVEDISK_ERR_INTERNAL (free the handle)
  *
  * Any phase, any thread. livedisk_cancel() from another thread ends the wait.
@@ -900,7 +973,7 @@ int32_t livedisk_poll(struct livedisk_operation *operation,
 int livedisk_operation_fd(const struct livedisk_operation *operation);
 
 /**
- * Waits for READY if necessary, completes the operation, and reports. Once DONE it gives the same report again.
+ * Waits for READY if need be, completes the operation, and reports. Once DONE it reports the same again.
  *
  * @param operation    the operation
  * @param timeout_ms   milliseconds to wait at most; 0: not at all, the operation completes by itself; -1: for ever
@@ -909,9 +982,9 @@ int livedisk_operation_fd(const struct livedisk_operation *operation);
  * @param error        receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or
  *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
- *         LIVEDISK_ERR_TIMEOUT (the operation continues to its end: call again, or cancel),
- *         LIVEDISK_ERR_CANCELLED (it was cancelled and rolled back),
- *         or what made the operation fail, after it was rolled back: LIVEDISK_ERR_DOMAIN_STATE, LIVEDISK_ERR_FREEZE,
+ *         LIVEDISK_ERR_TIMEOUT (the operation goes on towards its end: call again, or cancel),
+ *         LIVEDISK_ERR_CANCELLED (it was cancelled and taken back),
+ *         or what made the operation fail, with everything taken back: LIVEDISK_ERR_DOMAIN_STATE, LIVEDISK_ERR_FREEZE,
  *         LIVEDISK_ERR_DESTINATION, LIVEDISK_ERR_NO_SPACE, LIVEDISK_ERR_PERMISSION, LIVEDISK_ERR_JOB_FAILED,
  *         LIVEDISK_ERR_VERIFY, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_IO, LIVEDISK_ERR_INTERNAL
  *         (see the message for what to do, then start again)
@@ -928,15 +1001,16 @@ int32_t livedisk_finish(struct livedisk_operation *operation,
                         struct livedisk_error **error);
 
 /**
- * Rolls the operation back and waits until that is done: jobs ended, guest thawed, disk chain and definition as before, files
- * that the operation made removed, nothing else touched. An operation that was cancelled or failed is rolled back already.
+ * Takes everything back and waits until that is done: jobs ended, guest thawed, disk chain and definition as before,
+ * files that the operation made removed, nothing else touched. An operation that is cancelled or failed is taken back
+ * already.
  *
  * @param operation  the operation
  * @param error      receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or
  *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
  *         LIVEDISK_ERR_NO_OPERATION (it was complete: its images are yours to remove),
- *         or what could not be rolled back (the message says what is left and where)
+ *         or what could not be taken back (the message says what is left and where)
  *
  * Any phase, any thread; it ends a livedisk_poll() or livedisk_finish() that waits.
  *
@@ -947,9 +1021,10 @@ int32_t livedisk_cancel(struct livedisk_operation *operation,
                         struct livedisk_error **error);
 
 /**
- * Frees an operation's handle: nothing is pivoted and nothing aborted. QEMU's jobs continue, and the operation's record stays
- * with the domain: livedisk_attach() resumes it, livedisk_recover() cleans up, and until then a start call on the domain
- * returns BUSY. If the operation is in the freeze window, the call returns after the thaw.
+ * Lets go of an operation: nothing is pivoted and nothing aborted. What QEMU does goes on, and the operation's record
+ * stays with the domain: livedisk_attach() takes it up, livedisk_recover() settles it, and until then a start call on the
+ * domain says BUSY. If the operation is in the
+ * freeze window, the call returns behind the thaw.
  *
  * @param operation  the operation; NULL is fine
  *
@@ -961,9 +1036,9 @@ int32_t livedisk_cancel(struct livedisk_operation *operation,
 void livedisk_operation_free(struct livedisk_operation *operation);
 
 /**
- * Resumes a running operation of a domain after the process that ran it has ended, or after livedisk_operation_free().
- * Progress and finish work as if nothing had happened; AUTO_FINISH and the other flags still hold. An operation that was being
- * rolled back continues to be rolled back.
+ * Takes a running operation of a domain up again, after the process that ran it has ended, or after
+ * livedisk_operation_free(). Progress and finish go on as if nothing had happened; AUTO_FINISH and its like still hold. An
+ * operation that was being taken back goes on being taken back.
  *
  * @param connection  from livedisk_open() or livedisk_open_from()
  * @param domain      name or UUID of a domain
@@ -975,7 +1050,7 @@ void livedisk_operation_free(struct livedisk_operation *operation);
  *         LIVEDISK_ERR_NO_DOMAIN,
  *         LIVEDISK_ERR_NO_OPERATION (the disk has none),
  *         LIVEDISK_ERR_BUSY (another process runs it; the message says which),
- *         LIVEDISK_ERR_DOMAIN_STATE (the domain is off: livedisk_recover() cleans up),
+ *         LIVEDISK_ERR_DOMAIN_STATE (the domain is off: livedisk_recover() settles what is left),
  *         LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
  *
  * Any thread.
@@ -990,16 +1065,16 @@ int32_t livedisk_attach(struct livedisk_connection *connection,
                         struct livedisk_error **error);
 
 /**
- * Cleans up what processes that have ended left on a domain, running or not: thaws what they froze, completes what is past its
- * point of no return, rolls back the rest. Operations whose process lives are left alone, so it is safe at any time, and
- * repeatedly. The log says what was found and done.
+ * Settles what processes that have ended left on a domain, running or not: thaws what they froze, completes what is past
+ * its point of no return, takes back the rest. Operations that somebody runs are left alone, so it is safe at any time,
+ * and again. The log says what was found and done.
  *
  * @param connection     from livedisk_open() or livedisk_open_from()
  * @param domain         name or UUID; NULL: all domains
  * @param recovery       is filled; NULL with size 0 if not wanted
  * @param recovery_size  sizeof(struct livedisk_recovery)
  * @param error          receives the error, owned by the caller; may be NULL
- * @return LIVEDISK_OK, also where an operation could not be resolved: see `failed`; or
+ * @return LIVEDISK_OK, also where an operation could not be settled: see `failed`; or
  *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
  *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
  *

@@ -7,11 +7,11 @@
  * Result. int32_t: LIVEDISK_OK or one of the negative LIVEDISK_ERR_*. A code, once released, is never reused. The last
  * argument receives an error object owned by the caller, or is NULL. Outputs are written only on success.
  *
- * Structs travel with their size. A short input struct is extended with zeros; bytes behind the end of what this livedisk
- * knows must be zero, and a field that the end cuts too. Never more than the caller's size is written into an output struct.
+ * Structs travel with their size. A short input struct is extended with zeros. Bytes after the end of what this livedisk knows
+ * must be zero, and so must a field that the end cuts. No more than the caller's size is written into an output struct.
  *
  * Checks. Every pointer is checked for NULL, every string for UTF-8, every flag for unknown bits. No panic crosses the
- * boundary: it becomes LIVEDISK_ERR_INTERNAL, and the handle it happened on stays refusing.
+ * boundary: it becomes LIVEDISK_ERR_INTERNAL, and the handle on which it happened refuses every further call.
  *
  * Threads. Handles may be used from any thread, and several threads at once. livedisk_cancel() from another thread ends
  * a livedisk_poll() or livedisk_finish() that waits. Freeing or closing a handle is the last call on it.
@@ -38,8 +38,7 @@
 #define LIVEDISK_OK 0
 
 /**
- * An argument is wrong in itself: a null pointer, an unknown flag or value, text that is not UTF-8, no disks.
- * Correct the call.
+ * An argument is invalid: a null pointer, an unknown flag or value, text that is not UTF-8, no disks. Correct the call.
  */
 #define LIVEDISK_ERR_INVALID_ARGUMENT -1
 
@@ -79,12 +78,12 @@
 #define LIVEDISK_ERR_AGENT -8
 
 /**
- * Freeze or thaw failed, or the freeze limit was passed. Everything was taken back. Try again, perhaps with a higher limit.
+ * Freeze or thaw failed, or the freeze limit was passed. The operation was rolled back. Try again, perhaps with a higher limit.
  */
 #define LIVEDISK_ERR_FREEZE -9
 
 /**
- * The destination exists, has the wrong size or format, or cannot be reached. Name another one, or mend it.
+ * The destination exists, has the wrong size or format, or cannot be reached. Name another one, or fix this one.
  */
 #define LIVEDISK_ERR_DESTINATION -10
 
@@ -94,22 +93,22 @@
 #define LIVEDISK_ERR_NO_SPACE -11
 
 /**
- * livedisk or QEMU may not read or write a path. Mend its owner, mode or security label.
+ * livedisk or QEMU may not read or write a path. Fix its owner, mode or security label.
  */
 #define LIVEDISK_ERR_PERMISSION -12
 
 /**
- * A block job failed in QEMU, for the reason in the message. Everything was taken back.
+ * A block job failed in QEMU, for the reason in the message. The operation was rolled back.
  */
 #define LIVEDISK_ERR_JOB_FAILED -13
 
 /**
- * The operation was cancelled and taken back.
+ * The operation was cancelled and rolled back.
  */
 #define LIVEDISK_ERR_CANCELLED -14
 
 /**
- * The wait is over and the operation goes on. Wait again, or cancel.
+ * The wait ended and the operation continues. Wait again, or cancel.
  */
 #define LIVEDISK_ERR_TIMEOUT -15
 
@@ -119,7 +118,7 @@
 #define LIVEDISK_ERR_NO_OPERATION -16
 
 /**
- * The copy does not pass its check, or differs from the source. It was removed.
+ * The copy failed its check, or differs from the source. It was removed.
  */
 #define LIVEDISK_ERR_VERIFY -17
 
@@ -134,7 +133,7 @@
 #define LIVEDISK_ERR_IO -19
 
 /**
- * A fault of livedisk itself. Please report it.
+ * A bug in livedisk. Please report it.
  */
 #define LIVEDISK_ERR_INTERNAL -20
 
@@ -154,7 +153,7 @@
 #define LIVEDISK_METHOD_AUTO 0
 
 /**
- * virDomainBackupBegin: content as of the start. A destination that fails gives the guest I/O errors, one that hangs stalls it.
+ * virDomainBackupBegin: content as of the start. A destination that fails gives the guest I/O errors; one that hangs stalls it.
  */
 #define LIVEDISK_METHOD_BACKUP 1
 
@@ -164,23 +163,23 @@
 #define LIVEDISK_METHOD_MIRROR 2
 
 /**
- * As MIRROR by virDomainBlockRebase, for old hosts. Not supported yet.
+ * Like MIRROR, by virDomainBlockRebase, for old hosts. Not supported yet.
  */
 #define LIVEDISK_METHOD_REBASE 3
 
 /**
- * External snapshot, clone of the quiet base out of band, active commit: content as of the start. A destination that
- * fails or hangs never reaches the guest. In a migration the five-step procedure.
+ * External snapshot, clone of the base outside QEMU, active commit: content as of the start. A destination that fails or
+ * hangs never reaches the guest. In a migration: the five steps of livedisk_migrate_disk().
  */
 #define LIVEDISK_METHOD_CLONE 4
 
 /**
- * Freeze if a guest agent answers, else be crash-consistent and say so in the report.
+ * Freeze if a guest agent answers; else the images are crash-consistent, and the report says so.
  */
 #define LIVEDISK_QUIESCE_PREFER 0
 
 /**
- * Freeze, or fail before anything was started.
+ * Freeze, or fail before anything is started.
  */
 #define LIVEDISK_QUIESCE_REQUIRE 1
 
@@ -190,24 +189,24 @@
 #define LIVEDISK_QUIESCE_NONE 2
 
 /**
- * The cheapest way to clone that works.
+ * The cheapest way that works.
  */
 #define LIVEDISK_CLONE_AUTO 0
 
 /**
- * FICLONE, or fail.
+ * Share blocks (FICLONE), or fail.
  */
 #define LIVEDISK_CLONE_REFLINK 1
 
 /**
- * Copy, with holes kept. A snapshot that is to be flattened or converted, or whose destination exists, is written in one
- * pass from what the disk's backing chain shows; so it is with LIVEDISK_CLONE_AUTO.
+ * Copy, keeping holes. A snapshot that is to be flattened or converted, or whose destination exists, is written in one pass
+ * from what the disk's backing chain shows; LIVEDISK_CLONE_AUTO does the same there.
  */
 #define LIVEDISK_CLONE_COPY 2
 
 /**
- * libvirt storage volumes, cloned by the daemon: source and destination lie in directories of active storage pools. For
- * migrations; what AUTO takes on a remote connection.
+ * libvirt storage volumes, cloned by the daemon: source and destination are in directories of active storage pools. For
+ * migrations; AUTO takes it on a remote connection.
  */
 #define LIVEDISK_CLONE_VOLUME 3
 
@@ -217,22 +216,22 @@
 #define LIVEDISK_CLONE_CALLBACK 4
 
 /**
- * Destinations are made.
+ * Destinations are being created.
  */
 #define LIVEDISK_PHASE_PREPARING 0
 
 /**
- * Content is copied.
+ * Content is being copied.
  */
 #define LIVEDISK_PHASE_COPYING 1
 
 /**
- * Everything is copied and livedisk_finish() will not wait long.
+ * Everything is copied; livedisk_finish() will not wait long.
  */
 #define LIVEDISK_PHASE_READY 2
 
 /**
- * The point in time is fixed and the result checked, or everything is taken back.
+ * The point in time is being fixed and the result checked, or the operation is being rolled back.
  */
 #define LIVEDISK_PHASE_FINISHING 3
 
@@ -242,12 +241,12 @@
 #define LIVEDISK_PHASE_DONE 4
 
 /**
- * Cancelled, and everything taken back. Final.
+ * Cancelled and rolled back. Final.
  */
 #define LIVEDISK_PHASE_CANCELLED 5
 
 /**
- * Failed, and everything taken back; livedisk_finish() says why. Final.
+ * Failed and rolled back; livedisk_finish() reports why. Final.
  */
 #define LIVEDISK_PHASE_FAILED 6
 
@@ -257,12 +256,12 @@
 #define LIVEDISK_LOG_LEVEL_ERROR 0
 
 /**
- * Something is not as wished, and the operation goes on.
+ * Something is not as requested, and the operation continues.
  */
 #define LIVEDISK_LOG_LEVEL_WARN 1
 
 /**
- * What is done; the plan of a dry run too.
+ * What livedisk does, and the plan of a dry run.
  */
 #define LIVEDISK_LOG_LEVEL_INFO 2
 
@@ -282,12 +281,12 @@
 #define LIVEDISK_CONSISTENCY_CRASH 0
 
 /**
- * Frozen by the guest agent over the whole point in time, and still frozen when thawed.
+ * Frozen by the guest agent across the whole point in time, and still frozen when thawed.
  */
 #define LIVEDISK_CONSISTENCY_FILESYSTEM 1
 
 /**
- * livedisk runs libvirt's default event loop in a thread of its own, for as long as the process lives.
+ * livedisk runs libvirt's default event loop in its own thread for as long as the process lives.
  */
 #define LIVEDISK_OPEN_RUN_EVENT_LOOP 1
 
@@ -307,12 +306,12 @@
 #define LIVEDISK_SNAPSHOT_AUTO_FINISH 2
 
 /**
- * Check everything, tell the plan to the log callback (INFO), change nothing, and be DONE.
+ * Check everything, report the plan to the log callback (INFO), change nothing, and be DONE.
  */
 #define LIVEDISK_SNAPSHOT_DRY_RUN 4
 
 /**
- * Check the images when complete, and their content where the guest wrote nothing meanwhile.
+ * Check the images when they are complete, and their content where the guest wrote nothing meanwhile.
  */
 #define LIVEDISK_SNAPSHOT_VERIFY 8
 
@@ -332,7 +331,7 @@
 #define LIVEDISK_SNAPSHOT_FULL_IF_NEEDED 64
 
 /**
- * The destination holds an image of the format and of exactly the disk's virtual size; it is overwritten, and never removed.
+ * The destination holds an image of this format and of exactly the disk's virtual size. It is overwritten and never removed.
  */
 #define LIVEDISK_DISK_REUSE_EXISTING 1
 
@@ -352,8 +351,8 @@
 #define LIVEDISK_MIGRATE_DRY_RUN 2
 
 /**
- * Compare base and clone before the pivot. With LIVEDISK_METHOD_CLONE only: a guest that runs writes to both sides of a
- * mirror, which is refused with LIVEDISK_ERR_UNSUPPORTED.
+ * Compare base and clone before the pivot. With LIVEDISK_METHOD_CLONE only; MIRROR is refused with
+ * LIVEDISK_ERR_UNSUPPORTED, because the guest writes to both sides of a mirror.
  */
 #define LIVEDISK_MIGRATE_VERIFY 4
 
@@ -368,8 +367,8 @@
 #define LIVEDISK_MIGRATE_WRITE_BLOCKING 16
 
 /**
- * An encrypted disk becomes a plain one. Without this a LUKS disk moves, by LIVEDISK_METHOD_MIRROR, to a new file only,
- * which libvirt encrypts with the same secret.
+ * An encrypted disk becomes a plain one. Without this flag a LUKS disk moves, by LIVEDISK_METHOD_MIRROR, only to a new file
+ * that libvirt encrypts with the same secret.
  */
 #define LIVEDISK_MIGRATE_ALLOW_PLAINTEXT 32
 
@@ -390,7 +389,7 @@ struct livedisk_connection;
 struct livedisk_error;
 
 /**
- * An operation on a running guest. It goes on by itself; the handle watches and steers it. Made by
+ * An operation on a running guest. It runs by itself; the handle watches and controls it. Made by
  * livedisk_start_live_snapshot(), livedisk_migrate_disk() or livedisk_attach(), ended by livedisk_operation_free(). Any
  * thread, several at once.
  */
@@ -427,22 +426,22 @@ struct livedisk_snapshot_disk {
 };
 
 /**
- * Clones `source`, which nobody writes to meanwhile, to `destination`, where there is nothing yet unless it was to be
- * reused; returns 0, or anything else for a failure. It may run for hours. For a snapshot without SHALLOW what it makes
- * must be standalone, in the destination's format, and of exactly the disk's virtual size.
+ * Clones `source`, which does not change meanwhile, to `destination`, which does not exist unless it is to be reused.
+ * Returns 0, or anything else for a failure. It may run for hours. For a snapshot without SHALLOW its result must be
+ * standalone, in the destination's format, and of exactly the disk's virtual size.
  */
 typedef int32_t (*livedisk_clone_callback)(const char *source, const char *destination, void *data);
 
 /**
- * What a live snapshot is asked for. Zero-initialise it, then set what you want.
+ * Options of a live snapshot. Zero-initialise it, then set what you want.
  */
 struct livedisk_snapshot_options {
   /**
-   * The disks, each once; all get one point in time.
+   * The disks, each once. All get one point in time.
    */
   const struct livedisk_snapshot_disk *disks;
   /**
-   * How many.
+   * Number of disks.
    */
   size_t disk_count;
   /**
@@ -474,7 +473,7 @@ struct livedisk_snapshot_options {
    */
   const char *since;
   /**
-   * CLONE: how, LIVEDISK_CLONE_*.
+   * CLONE: how to clone, LIVEDISK_CLONE_*.
    */
   int32_t clone;
   /**
@@ -482,12 +481,12 @@ struct livedisk_snapshot_options {
    */
   uint32_t reserved;
   /**
-   * CLONE with LIVEDISK_CLONE_CALLBACK: the function. It is called once a disk, from another thread, until the
-   * operation is in a final phase.
+   * CLONE with LIVEDISK_CLONE_CALLBACK: the function. It is called once for each disk, from another thread, until
+   * the operation is in a final phase.
    */
   livedisk_clone_callback clone_callback;
   /**
-   * Passed to it as it is.
+   * Passed to it unchanged.
    */
   void *clone_data;
   /**
@@ -497,7 +496,7 @@ struct livedisk_snapshot_options {
 };
 
 /**
- * What a migration is asked for. Zero-initialise it, then set what you want.
+ * Options of a migration. Zero-initialise it, then set what you want.
  */
 struct livedisk_migrate_options {
   /**
@@ -505,7 +504,7 @@ struct livedisk_migrate_options {
    */
   const char *target;
   /**
-   * Where the disk is to move: a path, or an nbd:// or nbd+unix:// URI.
+   * Where the disk moves: a path, or an nbd:// or nbd+unix:// URI.
    */
   const char *destination;
   /**
@@ -537,7 +536,7 @@ struct livedisk_migrate_options {
    */
   livedisk_clone_callback clone_callback;
   /**
-   * Passed to it as it is.
+   * Passed to it unchanged.
    */
   void *clone_data;
 };
@@ -548,19 +547,19 @@ struct livedisk_migrate_options {
 typedef void (*livedisk_log_callback)(int32_t level, const char *message, void *data);
 
 /**
- * How far an operation is. Filled by livedisk_poll().
+ * The progress of an operation. Filled by livedisk_poll().
  */
 struct livedisk_progress {
   /**
-   * One of LIVEDISK_PHASE_*; it never goes back.
+   * One of LIVEDISK_PHASE_*; never an earlier one than before.
    */
   int32_t phase;
   /**
-   * Steps that are behind.
+   * Steps completed.
    */
   int32_t step;
   /**
-   * Steps that there are.
+   * Steps in total.
    */
   int32_t step_count;
   /**
@@ -572,11 +571,11 @@ struct livedisk_progress {
    */
   uint64_t bytes_done;
   /**
-   * Bytes to copy as far as known now; a guest that writes makes it grow.
+   * Bytes to copy as far as known now; it grows while the guest writes.
    */
   uint64_t bytes_total;
   /**
-   * The rate of late.
+   * Current transfer rate, bytes per second.
    */
   uint64_t bytes_per_second;
   /**
@@ -584,8 +583,8 @@ struct livedisk_progress {
    */
   uint64_t elapsed_ns;
   /**
-   * Bytes per second that the guest may write to the disk for as long as its job cannot keep up with it (migrations,
-   * and snapshots by CLONE); 0: as always.
+   * Bytes per second to which the guest's writes to the disk are throttled while its job cannot keep up (migrations, and
+   * snapshots by CLONE); 0: not throttled.
    */
   uint64_t guest_write_limit;
 };
@@ -595,7 +594,7 @@ struct livedisk_progress {
  */
 struct livedisk_report {
   /**
-   * The method taken, one of LIVEDISK_METHOD_*.
+   * The method used, one of LIVEDISK_METHOD_*.
    */
   int32_t method;
   /**
@@ -611,16 +610,16 @@ struct livedisk_report {
    */
   uint32_t disk_count;
   /**
-   * The content is that of this moment, in nanoseconds of CLOCK_REALTIME: whatever the guest was told is written
-   * before it is in the images. Without a freeze they may hold a little more. 0 for a dry run.
+   * The images have the content of this moment, in nanoseconds of CLOCK_REALTIME: every write that was acknowledged to the
+   * guest before it is in them. Without a freeze they may hold a little more. 0 for a dry run.
    */
   int64_t point_in_time_ns;
   /**
-   * Nanoseconds from the freeze request sent to the thaw answered; 0: not frozen.
+   * Nanoseconds from sending the freeze request to the answer to the thaw; 0: not frozen.
    */
   uint64_t freeze_ns;
   /**
-   * Nanoseconds for which the vCPUs were paused to give several mirrors one point in time; 0: not.
+   * Nanoseconds for which the vCPUs were paused to give several mirrors one point in time; 0: not paused.
    */
   uint64_t pause_ns;
   /**
@@ -646,7 +645,7 @@ struct livedisk_report {
  */
 struct livedisk_recovery {
   /**
-   * Domains that had something left to settle.
+   * Domains on which something was left to clean up.
    */
   uint32_t domains;
   /**
@@ -658,11 +657,11 @@ struct livedisk_recovery {
    */
   uint32_t completed;
   /**
-   * Operations taken back.
+   * Operations rolled back.
    */
   uint32_t taken_back;
   /**
-   * Operations that could not be settled; the log says why.
+   * Operations that could not be resolved; the log says why.
    */
   uint32_t failed;
   /**
@@ -692,7 +691,7 @@ struct livedisk_operation_info {
    */
   const char *owner_process;
   /**
-   * 1: a migration; 0: a snapshot.
+   * 1: a migration; 0: a snapshot, or a freeze of livedisk_freeze(), which has no disks.
    */
   int32_t is_migration;
   /**
@@ -742,30 +741,34 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * Starts a live snapshot of a running guest: its disks become standalone images, all of one point in time, with its
- * file systems frozen only for the moment that fixes it. Returns as soon as the operation runs; it goes on whether or
- * not it is polled. Whatever can be found out beforehand is, and then nothing was changed.
+ * Starts a live snapshot of a running guest. Its disks become standalone images of one point in time, and its file systems are
+ * frozen only while that point is fixed. Returns as soon as the operation runs; it runs whether or not it is polled. Whatever
+ * can be checked beforehand is checked, and a call that fails has changed nothing.
  *
- * With MIRROR (virDomainBlockCopy; the content is that of livedisk_finish()) a destination that fails or hangs never
- * reaches the guest. BACKUP (virDomainBackupBegin; the content is that of the start) lets the guest's writes wait for the
- * destination, and gives the guest I/O errors if it fails, or if the source cannot be read. CLONE (the content is that of
- * the start) takes one external snapshot of all disks (virDomainSnapshotCreateXML, no metadata), clones the images, which
- * are quiet then, out of band, and commits the overlays back (virDomainBlockCommit, active, with pivot): a bad destination never reaches the guest.
- * Where images share their blocks with the clones its time does not depend on their size; meanwhile the overlays, beside
- * the guest's images, take what it writes. A disk with a backing file is flattened in the same pass unless SHALLOW. AUTO
- * takes CLONE where the destinations share a file system that clones with the images, and nothing is to be flattened
- * or converted; else MIRROR.
+ * MIRROR (virDomainBlockCopy) has the content of livedisk_finish(). A destination that fails or hangs never reaches the guest.
  *
- * Freezing is Nova's order mended (see the thread on Nova's live snapshot: freeze behind the mirroring, not around it):
- * the freeze, the one call that fixes the point in time, the thaw.
+ * BACKUP (virDomainBackupBegin) has the content of the start. The guest's writes wait for the destination, and the guest gets
+ * I/O errors if the destination fails or the source cannot be read.
  *
- * A guard process lets the guest go if this one dies or hangs meanwhile: the program livedisk-guard, at LIVEDISK_GUARD
- * or in libexec beside the library. It starts with the first operation that needs it and ends with this process. Without
- * it a warning is logged before the freeze; with LIVEDISK_GUARD_REQUIRED=1 in the environment the start fails.
+ * CLONE has the content of the start. It takes one external snapshot of all disks (virDomainSnapshotCreateXML, no metadata),
+ * clones the images outside QEMU while they do not change, and commits the overlays back (virDomainBlockCommit, active, with
+ * pivot). A bad destination never reaches the guest. Where images share blocks with their clones, the time does not depend
+ * on their size. Meanwhile the overlays, beside the guest's images, take its writes. A disk with a backing file is flattened
+ * in the same pass unless SHALLOW.
+ *
+ * AUTO takes CLONE where the destinations share a file system that can clone with the images and nothing is to be flattened or
+ * converted; else MIRROR.
+ *
+ * The order is freeze, the one call that fixes the point in time, thaw: never around the copy (docs/threads.md quotes qemu-devel,
+ * 20 January 2022, on Nova's live snapshot).
+ *
+ * A guard process, livedisk-guard, thaws or resumes the guest if this process dies or hangs meanwhile. It is found at
+ * LIVEDISK_GUARD, or in libexec beside the library. It starts with the first operation that needs it and ends with this process.
+ * Without it a warning is logged before the freeze; with LIVEDISK_GUARD_REQUIRED=1 in the environment the start fails.
  *
  * @param connection    from livedisk_open() or livedisk_open_from()
  * @param domain        name or UUID of a running domain
- * @param options       what is wanted; copied before the call returns
+ * @param options       the options; copied before the call returns
  * @param options_size  sizeof(struct livedisk_snapshot_options)
  * @param out           receives the operation, owned by the caller: end it with livedisk_operation_free()
  * @param error         receives the error, owned by the caller; may be NULL
@@ -777,7 +780,7 @@ extern "C" {
  *         LIVEDISK_ERR_UNSUPPORTED (ask for another method, format or disk),
  *         LIVEDISK_ERR_AGENT (REQUIRE, and no agent answers: start it in the guest),
  *         LIVEDISK_ERR_FREEZE (a guard is required, and none can run: the message says why),
- *         LIVEDISK_ERR_DESTINATION, LIVEDISK_ERR_PERMISSION (name another destination, or mend this one),
+ *         LIVEDISK_ERR_DESTINATION, LIVEDISK_ERR_PERMISSION (name another destination, or fix this one),
  *         LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_IO, LIVEDISK_ERR_INTERNAL (see the message)
  *
  * Any thread.
@@ -795,18 +798,18 @@ int32_t livedisk_start_live_snapshot(struct livedisk_connection *connection,
 /**
  * Moves a running guest's disk to other storage, without downtime. Returns as soon as the operation runs.
  *
- * CLONE is the five-step procedure of the seed thread on non-shared storage migration with active block commit: external
- * snapshot (virDomainSnapshotCreateXML, no metadata), clone of the now quiet base out of band, overlay on the clone,
- * shallow block copy with pivot (virDomainBlockCopy), active commit with pivot (virDomainBlockCommit). MIRROR is one full
- * block copy with pivot, for block devices, NBD exports and another format. AUTO takes CLONE where the destination is a
- * file that a clone can make, else MIRROR.
+ * CLONE takes five steps: external snapshot (virDomainSnapshotCreateXML, no metadata), clone of the base outside QEMU while it
+ * does not change, overlay on the clone, shallow block copy with pivot (virDomainBlockCopy), active commit with pivot
+ * (virDomainBlockCommit). docs/threads.md quotes their source, libvir-list, 7 October 2014. MIRROR is one full block copy with
+ * pivot, for block devices, NBD exports and other formats. AUTO takes CLONE where the destination is a file that a clone can
+ * make, else MIRROR.
  *
- * READY is the moment before the pivot to the destination. Until livedisk_finish() everything can be taken back; behind
- * the pivot forward is the only way: livedisk_cancel() then completes the migration and says NO_OPERATION.
+ * READY is the moment before the pivot to the destination. Until livedisk_finish() everything can be rolled back. After the pivot
+ * the migration cannot be undone: livedisk_cancel() then completes it and returns NO_OPERATION.
  *
  * @param connection    from livedisk_open() or livedisk_open_from()
  * @param domain        name or UUID of a running domain
- * @param options       what is wanted; copied before the call returns. clone_callback and clone_data are used, from another
+ * @param options       the options; copied before the call returns. clone_callback and clone_data are used, from another
  *                      thread, until the operation is in a final phase
  * @param options_size  sizeof(struct livedisk_migrate_options)
  * @param out           receives the operation, owned by the caller: end it with livedisk_operation_free()
@@ -853,10 +856,10 @@ int32_t livedisk_error_code(const struct livedisk_error *error);
 const char *livedisk_error_message(const struct livedisk_error *error);
 
 /**
- * libvirt's own virErrorNumber behind the error.
+ * libvirt's own virErrorNumber that caused the error.
  *
  * @param error  the error; NULL is no error
- * @return the number, 0 where libvirt did not fail
+ * @return the number, 0 if libvirt did not fail
  *
  * Any thread.
  *
@@ -878,10 +881,10 @@ int32_t livedisk_error_libvirt_code(const struct livedisk_error *error);
 void livedisk_error_free(struct livedisk_error *error);
 
 /**
- * Sets who is told what livedisk does, for the whole process; replaces the one before.
+ * Sets the callback that receives log lines, for the whole process. It replaces the previous one.
  *
- * When the call returns, the callback set before does not run any more and never will. Callbacks come one at a time,
- * from any thread, also from livedisk's own. A callback must not block for long, and what livedisk would log because
+ * When the call returns, the previous callback is not running and never will again. Callbacks come one at a time, from any
+ * thread, including livedisk's own. A callback must not block for long, and what livedisk would log because
  * of a call made within it is dropped.
  *
  * @param callback  the function, NULL for none
@@ -949,7 +952,7 @@ const char *livedisk_version(void);
  *
  * @param uri    libvirt URI; NULL is libvirt's own default
  * @param flags  LIVEDISK_OPEN_RUN_EVENT_LOOP or LIVEDISK_OPEN_USE_EVENTS; with neither, livedisk polls libvirt at an
- *               adaptive interval, and the reason of a failed copy is told less well. qemu:///embed needs one of them.
+ *               adaptive interval, and QEMU's reason for a failed copy may be missing. qemu:///embed needs one of them.
  * @param out    receives the connection, owned by the caller: end it with livedisk_close()
  * @param error  receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or
@@ -967,8 +970,8 @@ int32_t livedisk_open(const char *uri,
                       struct livedisk_error **error);
 
 /**
- * Opens a connection over one that the caller has. One reference of it is taken (virConnectRef), and given back by
- * livedisk_close() and by the last operation that uses it.
+ * Opens a connection over one that the caller has. livedisk takes one reference (virConnectRef) and
+ * releases it in livedisk_close() or with the last operation that uses it, whichever is later.
  *
  * @param vir_connect  a virConnectPtr with write access
  * @param flags        as for livedisk_open()
@@ -989,7 +992,7 @@ int32_t livedisk_open_from(void *vir_connect,
                            struct livedisk_error **error);
 
 /**
- * Ends the use of a connection. Operations that were started on it go on and keep what they need of it.
+ * Closes a connection. Operations that were started on it continue and keep what they need of it.
  *
  * @param connection  the connection; NULL is fine
  *
@@ -1001,16 +1004,16 @@ int32_t livedisk_open_from(void *vir_connect,
 void livedisk_close(struct livedisk_connection *connection);
 
 /**
- * Waits until the phase changes or there is progress that no poll has shown, and says what the operation last saw. No
- * libvirt call is made on the caller's thread. In a final phase it returns at once; why an operation failed is told by
- * livedisk_finish().
+ * Waits until the phase changes or there is progress that no poll has shown, and reports what the operation last saw. It
+ * makes no libvirt call on the caller's thread. In a final phase it returns at once; livedisk_finish() reports why an
+ * operation failed.
  *
  * @param operation      the operation
  * @param timeout_ms     milliseconds to wait at most; 0: not at all; -1: for ever
  * @param progress       is filled; NULL with size 0 if not wanted
  * @param progress_size  sizeof(struct livedisk_progress)
  * @param error          receives the error, owned by the caller; may be NULL
- * @return LIVEDISK_OK, also when the time was over and nothing new came, or
+ * @return LIVEDISK_OK, also when the time passed without news, or
  *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call), LIVEDISK_ERR_INTERNAL (free the handle)
  *
  * Any phase, any thread. livedisk_cancel() from another thread ends the wait.
@@ -1039,7 +1042,7 @@ int32_t livedisk_poll(struct livedisk_operation *operation,
 int livedisk_operation_fd(const struct livedisk_operation *operation);
 
 /**
- * Waits for READY if need be, completes the operation, and reports. Once DONE it reports the same again.
+ * Waits for READY if necessary, completes the operation, and reports. Once DONE it gives the same report again.
  *
  * @param operation    the operation
  * @param timeout_ms   milliseconds to wait at most; 0: not at all, the operation completes by itself; -1: for ever
@@ -1048,9 +1051,9 @@ int livedisk_operation_fd(const struct livedisk_operation *operation);
  * @param error        receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or
  *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
- *         LIVEDISK_ERR_TIMEOUT (the operation goes on towards its end: call again, or cancel),
- *         LIVEDISK_ERR_CANCELLED (it was cancelled and taken back),
- *         or what made the operation fail, with everything taken back: LIVEDISK_ERR_DOMAIN_STATE, LIVEDISK_ERR_FREEZE,
+ *         LIVEDISK_ERR_TIMEOUT (the operation continues to its end: call again, or cancel),
+ *         LIVEDISK_ERR_CANCELLED (it was cancelled and rolled back),
+ *         or what made the operation fail, after it was rolled back: LIVEDISK_ERR_DOMAIN_STATE, LIVEDISK_ERR_FREEZE,
  *         LIVEDISK_ERR_DESTINATION, LIVEDISK_ERR_NO_SPACE, LIVEDISK_ERR_PERMISSION, LIVEDISK_ERR_JOB_FAILED,
  *         LIVEDISK_ERR_VERIFY, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_IO, LIVEDISK_ERR_INTERNAL
  *         (see the message for what to do, then start again)
@@ -1067,16 +1070,15 @@ int32_t livedisk_finish(struct livedisk_operation *operation,
                         struct livedisk_error **error);
 
 /**
- * Takes everything back and waits until that is done: jobs ended, guest thawed, disk chain and definition as before,
- * files that the operation made removed, nothing else touched. An operation that is cancelled or failed is taken back
- * already.
+ * Rolls the operation back and waits until that is done: jobs ended, guest thawed, disk chain and definition as before, files
+ * that the operation made removed, nothing else touched. An operation that was cancelled or failed is rolled back already.
  *
  * @param operation  the operation
  * @param error      receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or
  *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
  *         LIVEDISK_ERR_NO_OPERATION (it was complete: its images are yours to remove),
- *         or what could not be taken back (the message says what is left and where)
+ *         or what could not be rolled back (the message says what is left and where)
  *
  * Any phase, any thread; it ends a livedisk_poll() or livedisk_finish() that waits.
  *
@@ -1108,10 +1110,9 @@ int32_t livedisk_request_cancel(struct livedisk_operation *operation,
                                 struct livedisk_error **error);
 
 /**
- * Lets go of an operation: nothing is pivoted and nothing aborted. What QEMU does goes on, and the operation's record
- * stays with the domain: livedisk_attach() takes it up, livedisk_recover() settles it, and until then a start call on the
- * domain says BUSY. If the operation is in the
- * freeze window, the call returns behind the thaw.
+ * Frees an operation's handle: nothing is pivoted and nothing aborted. QEMU's jobs continue, and the operation's record stays
+ * with the domain: livedisk_attach() resumes it, livedisk_recover() cleans up, and until then a start call on the domain
+ * returns BUSY. If the operation is in the freeze window, the call returns after the thaw.
  *
  * @param operation  the operation; NULL is fine
  *
@@ -1123,9 +1124,9 @@ int32_t livedisk_request_cancel(struct livedisk_operation *operation,
 void livedisk_operation_free(struct livedisk_operation *operation);
 
 /**
- * Takes a running operation of a domain up again, after the process that ran it has ended, or after
- * livedisk_operation_free(). Progress and finish go on as if nothing had happened; AUTO_FINISH and its like still hold. An
- * operation that was being taken back goes on being taken back.
+ * Resumes a running operation of a domain after the process that ran it has ended, or after livedisk_operation_free().
+ * Progress and finish work as if nothing had happened; AUTO_FINISH and the other flags still hold. An operation that was being
+ * rolled back continues to be rolled back.
  *
  * @param connection  from livedisk_open() or livedisk_open_from()
  * @param domain      name or UUID of a domain
@@ -1137,7 +1138,7 @@ void livedisk_operation_free(struct livedisk_operation *operation);
  *         LIVEDISK_ERR_NO_DOMAIN,
  *         LIVEDISK_ERR_NO_OPERATION (the disk has none),
  *         LIVEDISK_ERR_BUSY (another process runs it; the message says which),
- *         LIVEDISK_ERR_DOMAIN_STATE (the domain is off: livedisk_recover() settles what is left),
+ *         LIVEDISK_ERR_DOMAIN_STATE (the domain is off: livedisk_recover() cleans up),
  *         LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
  *
  * Any thread.
@@ -1152,16 +1153,16 @@ int32_t livedisk_attach(struct livedisk_connection *connection,
                         struct livedisk_error **error);
 
 /**
- * Settles what processes that have ended left on a domain, running or not: thaws what they froze, completes what is past
- * its point of no return, takes back the rest. Operations that somebody runs are left alone, so it is safe at any time,
- * and again. The log says what was found and done.
+ * Cleans up what processes that have ended left on a domain, running or not: thaws what they froze, completes what is past its
+ * point of no return, rolls back the rest. Operations whose process lives are left alone, so it is safe at any time, and
+ * repeatedly. The log says what was found and done.
  *
  * @param connection     from livedisk_open() or livedisk_open_from()
  * @param domain         name or UUID; NULL: all domains
  * @param recovery       is filled; NULL with size 0 if not wanted
  * @param recovery_size  sizeof(struct livedisk_recovery)
  * @param error          receives the error, owned by the caller; may be NULL
- * @return LIVEDISK_OK, also where an operation could not be settled: see `failed`; or
+ * @return LIVEDISK_OK, also where an operation could not be resolved: see `failed`; or
  *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
  *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
  *
@@ -1225,6 +1226,60 @@ int32_t livedisk_list_operations(struct livedisk_connection *connection,
                                  livedisk_operation_callback each,
                                  void *data,
                                  struct livedisk_error **error);
+
+/**
+ * Freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is noted with
+ * the domain and guarded: it ends with livedisk_thaw(), by the guard when this process dies, or when the limit has passed,
+ * whichever is first. The connection may be closed meanwhile.
+ *
+ * @param connection   from livedisk_open() or livedisk_open_from()
+ * @param domain       name or UUID of a running domain with a guest agent
+ * @param limit_ms     milliseconds it lasts at most; 0: 10 s
+ * @param filesystems  receives how many file systems were frozen; may be NULL
+ * @param error        receives the error, owned by the caller; may be NULL
+ * @return LIVEDISK_OK, or, with nothing frozen,
+ *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+ *         LIVEDISK_ERR_BUSY (an operation or a freeze is in the way, the message says whose: wait for it or end it),
+ *         LIVEDISK_ERR_AGENT (no agent answers: start it in the guest),
+ *         LIVEDISK_ERR_FREEZE (the freeze failed or took longer than the limit and was undone, or a guard is required and
+ *         none can run),
+ *         LIVEDISK_ERR_DOMAIN_STATE (start or resume the domain),
+ *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
+ *
+ * Any thread. It blocks until the guest agent answers, limit_ms at most.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_freeze(struct livedisk_connection *connection,
+                        const char *domain,
+                        uint32_t limit_ms,
+                        uint32_t *filesystems,
+                        struct livedisk_error **error);
+
+/**
+ * Ends a freeze of livedisk_freeze(), of whichever process and connection.
+ *
+ * @param connection   from livedisk_open() or livedisk_open_from()
+ * @param domain       name or UUID of the domain
+ * @param filesystems  receives how many file systems were thawed; may be NULL
+ * @param error        receives the error, owned by the caller; may be NULL
+ * @return LIVEDISK_OK: the guest was frozen all the time; or
+ *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+ *         LIVEDISK_ERR_FREEZE (the guest had been let go before, so what was taken meanwhile is not consistent: freeze and
+ *         take it again; or the thaw failed: try again, the guard thaws it when the limit has passed),
+ *         LIVEDISK_ERR_NO_OPERATION (the domain has no freeze of livedisk's: it was thawed or recovered before),
+ *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
+ *
+ * Any thread. It blocks until the guest agent answers, for seconds at most.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_thaw(struct livedisk_connection *connection,
+                      const char *domain,
+                      uint32_t *filesystems,
+                      struct livedisk_error **error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -364,7 +364,7 @@ fn is_one_file(a: &PlannedDisk, b: &PlannedDisk) -> bool {
 }
 
 /// Whether the window freezes. REQUIRE that cannot be met fails here, before anything was started.
-fn decide_freeze(guest: &Guest, config: &DomainXml, quiesce: Quiesce) -> Result<bool> {
+pub(in crate::operation) fn decide_freeze(guest: &Guest, config: &DomainXml, quiesce: Quiesce) -> Result<bool> {
     if quiesce == Quiesce::None {
         return Ok(false);
     }

@@ -28,6 +28,11 @@
 #include <stdint.h>
 
 /**
+ * The header's version: major * 1000000 + minor * 1000 + patch. livedisk_version() has the library's.
+ */
+#define LIVEDISK_VERSION_NUMBER 2000
+
+/**
  * Success.
  */
 #define LIVEDISK_OK 0
@@ -131,6 +136,16 @@
  * A bug in livedisk. Please report it.
  */
 #define LIVEDISK_ERR_INTERNAL -20
+
+/**
+ * A checkpoint's bitmap is missing or inconsistent. Take a full backup.
+ */
+#define LIVEDISK_ERR_CHECKPOINT -21
+
+/**
+ * The domain has no checkpoint of that name. Check the name.
+ */
+#define LIVEDISK_ERR_NO_CHECKPOINT -22
 
 /**
  * Let livedisk choose the cheapest method that cannot hurt the guest; the report says which one it was.
@@ -306,6 +321,16 @@
 #define LIVEDISK_SNAPSHOT_WRITE_BLOCKING 16
 
 /**
+ * Compress the image (qcow2, zstd). Not supported yet.
+ */
+#define LIVEDISK_SNAPSHOT_COMPRESS 32
+
+/**
+ * Copy a disk whole where `since` cannot be used; the report says how many disks that were. Not supported yet.
+ */
+#define LIVEDISK_SNAPSHOT_FULL_IF_NEEDED 64
+
+/**
  * The destination holds an image of this format and of exactly the disk's virtual size. It is overwritten and never removed.
  */
 #define LIVEDISK_DISK_REUSE_EXISTING 1
@@ -348,6 +373,11 @@
 #define LIVEDISK_MIGRATE_ALLOW_PLAINTEXT 32
 
 /**
+ * Count what would be done, and change nothing.
+ */
+#define LIVEDISK_RECOVER_DRY_RUN 1
+
+/**
  * A connection to libvirt. Made by livedisk_open() or livedisk_open_from(), ended by livedisk_close(). Any thread.
  */
 struct livedisk_connection;
@@ -386,9 +416,13 @@ struct livedisk_snapshot_disk {
    */
   uint32_t flags;
   /**
+   * The image that an increment (`since`) rests on; NULL: none is named. Not supported yet: NULL.
+   */
+  const char *backing;
+  /**
    * Zero.
    */
-  uint64_t reserved[4];
+  uint64_t reserved[3];
 };
 
 /**
@@ -455,6 +489,10 @@ struct livedisk_snapshot_options {
    * Passed to it unchanged.
    */
   void *clone_data;
+  /**
+   * BACKUP: directory of the scratch files; NULL: beside each disk's image. Not supported yet: NULL.
+   */
+  const char *scratch;
 };
 
 /**
@@ -592,6 +630,14 @@ struct livedisk_report {
    * Nanoseconds from start to end.
    */
   uint64_t elapsed_ns;
+  /**
+   * Disks copied whole although `since` was asked for.
+   */
+  uint32_t full_disks;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
 };
 
 /**
@@ -623,6 +669,72 @@ struct livedisk_recovery {
    */
   uint32_t reserved;
 };
+
+/**
+ * An operation that runs or was left behind, whoever runs it. It lives until the callback returns that is given it.
+ */
+struct livedisk_operation_info {
+  /**
+   * The domain's name.
+   */
+  const char *domain;
+  /**
+   * The operation's id, which no other has.
+   */
+  const char *id;
+  /**
+   * The name of the host whose process runs it.
+   */
+  const char *owner_host;
+  /**
+   * The number of that process, in digits.
+   */
+  const char *owner_process;
+  /**
+   * 1: a migration; 0: a snapshot, or a freeze of livedisk_freeze(), which has no disks.
+   */
+  int32_t is_migration;
+  /**
+   * LIVEDISK_METHOD_*.
+   */
+  int32_t method;
+  /**
+   * 1: the process has ended or has let go of it, so livedisk_attach() or livedisk_recover() is due; 0: it runs.
+   */
+  int32_t orphaned;
+  /**
+   * Its disks.
+   */
+  uint32_t disk_count;
+  /**
+   * The disk target of each.
+   */
+  const char *const *targets;
+  /**
+   * Where the content of each goes.
+   */
+  const char *const *destinations;
+  /**
+   * When it was started, in nanoseconds of CLOCK_REALTIME.
+   */
+  int64_t started_ns;
+  /**
+   * Bytes copied by the block jobs that run, over all disks.
+   */
+  uint64_t bytes_done;
+  /**
+   * Bytes to be copied by them, as far as known now; 0 where none runs.
+   */
+  uint64_t bytes_total;
+};
+
+/**
+ * Is told of one operation. `size` is the sizeof(struct livedisk_operation_info) that the library has: a field that ends
+ * behind it is not there. 0 goes on, everything else ends the listing.
+ */
+typedef int32_t (*livedisk_operation_callback)(const struct livedisk_operation_info *info,
+                                               size_t size,
+                                               void *data);
 
 #ifdef __cplusplus
 extern "C" {
@@ -794,6 +906,36 @@ int32_t livedisk_set_log(livedisk_log_callback callback,
                          struct livedisk_error **error);
 
 /**
+ * A phase in one lower-case word, as the command prints it: "copying".
+ *
+ * @param phase  LIVEDISK_PHASE_*
+ * @return text that lives as long as the library; "unknown" for a number that this library does not know, never NULL
+ *
+ * Any thread.
+ */
+const char *livedisk_phase_name(int32_t phase);
+
+/**
+ * A method in one lower-case word, as the command takes and prints it: "mirror".
+ *
+ * @param method  LIVEDISK_METHOD_*
+ * @return text that lives as long as the library; "unknown" for a number that this library does not know, never NULL
+ *
+ * Any thread.
+ */
+const char *livedisk_method_name(int32_t method);
+
+/**
+ * The name of an error code in this header, without LIVEDISK_ERR_: "NO_SPACE".
+ *
+ * @param code  LIVEDISK_OK, which is "OK", or LIVEDISK_ERR_*
+ * @return text that lives as long as the library; "unknown" for a number that this library does not know, never NULL
+ *
+ * Any thread.
+ */
+const char *livedisk_error_name(int32_t code);
+
+/**
  * livedisk's version, as "major.minor.patch".
  *
  * @return text that lives as long as the library
@@ -947,6 +1089,27 @@ int32_t livedisk_cancel(struct livedisk_operation *operation,
                         struct livedisk_error **error);
 
 /**
+ * Asks for what livedisk_cancel() does, and returns at once. livedisk_poll() and the descriptor tell when it is over: the
+ * phase is LIVEDISK_PHASE_CANCELLED then, and livedisk_finish() says CANCELLED. LIVEDISK_PHASE_DONE means that it came too
+ * late, LIVEDISK_PHASE_FAILED that not everything could be rolled back: livedisk_finish() says what is left. Asked for
+ * again it does nothing.
+ *
+ * @param operation  the operation
+ * @param error      receives the error, owned by the caller; may be NULL
+ * @return LIVEDISK_OK, also where it is cancelled or failed already, or
+ *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+ *         LIVEDISK_ERR_NO_OPERATION (it was complete: its images are yours to remove),
+ *         LIVEDISK_ERR_INTERNAL (free the handle)
+ *
+ * Any phase, any thread. It blocks on nothing; a livedisk_finish() that waits ends when everything is rolled back.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_request_cancel(struct livedisk_operation *operation,
+                                struct livedisk_error **error);
+
+/**
  * Frees an operation's handle: nothing is pivoted and nothing aborted. QEMU's jobs continue, and the operation's record stays
  * with the domain: livedisk_attach() resumes it, livedisk_recover() cleans up, and until then a start call on the domain
  * returns BUSY. If the operation is in the freeze window, the call returns after the thaw.
@@ -1013,6 +1176,110 @@ int32_t livedisk_recover(struct livedisk_connection *connection,
                          struct livedisk_recovery *recovery,
                          size_t recovery_size,
                          struct livedisk_error **error);
+
+/**
+ * livedisk_recover() with flags.
+ *
+ * @param connection     from livedisk_open() or livedisk_open_from()
+ * @param domain         name or UUID; NULL: all domains
+ * @param flags          LIVEDISK_RECOVER_DRY_RUN: change nothing, count what would be done, and log the steps at INFO;
+ *                       0: as livedisk_recover()
+ * @param recovery       is filled; NULL with size 0 if not wanted
+ * @param recovery_size  sizeof(struct livedisk_recovery)
+ * @param error          receives the error, owned by the caller; may be NULL
+ * @return as livedisk_recover()
+ *
+ * Any thread. It blocks on libvirt until everything is done.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_recover_flags(struct livedisk_connection *connection,
+                               const char *domain,
+                               uint32_t flags,
+                               struct livedisk_recovery *recovery,
+                               size_t recovery_size,
+                               struct livedisk_error **error);
+
+/**
+ * Lists the operations that run or were left behind, on a domain or on all, whoever runs them. So an agent that was started
+ * again finds its own: it attaches to those that are orphaned with livedisk_attach(), or resolves them with
+ * livedisk_recover().
+ *
+ * @param connection  from livedisk_open() or livedisk_open_from()
+ * @param domain      name or UUID; NULL: all domains
+ * @param each        is called once an operation, on this thread, after all of them were read; it may call livedisk
+ * @param data        passed to it as it is
+ * @param error       receives the error, owned by the caller; may be NULL
+ * @return LIVEDISK_OK, or
+ *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+ *         LIVEDISK_ERR_CANCELLED (the callback ended the listing),
+ *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
+ *
+ * Any thread. It blocks on libvirt.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_list_operations(struct livedisk_connection *connection,
+                                 const char *domain,
+                                 livedisk_operation_callback each,
+                                 void *data,
+                                 struct livedisk_error **error);
+
+/**
+ * Freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is noted with
+ * the domain and guarded: it ends with livedisk_thaw(), by the guard when this process dies, or when the limit has passed,
+ * whichever is first. The connection may be closed meanwhile.
+ *
+ * @param connection   from livedisk_open() or livedisk_open_from()
+ * @param domain       name or UUID of a running domain with a guest agent
+ * @param limit_ms     milliseconds it lasts at most; 0: 10 s
+ * @param filesystems  receives how many file systems were frozen; may be NULL
+ * @param error        receives the error, owned by the caller; may be NULL
+ * @return LIVEDISK_OK, or, with nothing frozen,
+ *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+ *         LIVEDISK_ERR_BUSY (an operation or a freeze is in the way, the message says whose: wait for it or end it),
+ *         LIVEDISK_ERR_AGENT (no agent answers: start it in the guest),
+ *         LIVEDISK_ERR_FREEZE (the freeze failed or took longer than the limit and was undone, or a guard is required and
+ *         none can run),
+ *         LIVEDISK_ERR_DOMAIN_STATE (start or resume the domain),
+ *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
+ *
+ * Any thread. It blocks until the guest agent answers, limit_ms at most.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_freeze(struct livedisk_connection *connection,
+                        const char *domain,
+                        uint32_t limit_ms,
+                        uint32_t *filesystems,
+                        struct livedisk_error **error);
+
+/**
+ * Ends a freeze of livedisk_freeze(), of whichever process and connection.
+ *
+ * @param connection   from livedisk_open() or livedisk_open_from()
+ * @param domain       name or UUID of the domain
+ * @param filesystems  receives how many file systems were thawed; may be NULL
+ * @param error        receives the error, owned by the caller; may be NULL
+ * @return LIVEDISK_OK: the guest was frozen all the time; or
+ *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+ *         LIVEDISK_ERR_FREEZE (the guest had been let go before, so what was taken meanwhile is not consistent: freeze and
+ *         take it again; or the thaw failed: try again, the guard thaws it when the limit has passed),
+ *         LIVEDISK_ERR_NO_OPERATION (the domain has no freeze of livedisk's: it was thawed or recovered before),
+ *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
+ *
+ * Any thread. It blocks until the guest agent answers, for seconds at most.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_thaw(struct livedisk_connection *connection,
+                      const char *domain,
+                      uint32_t *filesystems,
+                      struct livedisk_error **error);
 
 #ifdef __cplusplus
 }  // extern "C"

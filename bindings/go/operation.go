@@ -49,6 +49,8 @@ type Report struct {
 	BytesCopied uint64
 	// Elapsed from start to end.
 	Elapsed time.Duration
+	// FullDisks is how many disks were copied whole although SnapshotOptions.Since was asked for.
+	FullDisks int
 }
 
 func newOperation(object *C.struct_livedisk_operation, domain string, clone *clone) (*Operation, error) {
@@ -191,6 +193,7 @@ func (o *Operation) outcome() (Report, error) {
 		Pause:             time.Duration(found.pause_ns),
 		BytesCopied:       uint64(found.bytes_copied),
 		Elapsed:           time.Duration(found.elapsed_ns),
+		FullDisks:         int(found.full_disks),
 	}
 	if found.point_in_time_ns != 0 {
 		report.PointInTime = time.Unix(0, int64(found.point_in_time_ns))
@@ -220,6 +223,27 @@ func (o *Operation) Cancel(ctx context.Context) error {
 		})
 	}, func(struct{}) {})
 	return err
+}
+
+// RequestCancel asks for what [Operation.Cancel] does, and returns at once. [Operation.Wait] for PhaseDone and the channel
+// of [Operation.Progress] tell when it is over: the phase is PhaseCancelled then. PhaseDone means that it came too late,
+// PhaseFailed that not everything could be rolled back: [Operation.Finish] says what is left. Asked for again it does
+// nothing.
+//
+// Any phase. It fails with [os.ErrClosed], [ErrNoOperation] (it was complete: its images are yours to remove), or
+// [ErrInternal] (close the handle).
+func (o *Operation) RequestCancel() error {
+	if err := o.usable(); err != nil {
+		return err
+	}
+	operation, err := o.handle.enter()
+	if err != nil {
+		return err
+	}
+	defer o.handle.leave()
+	return check(func(failure **C.struct_livedisk_error) C.int32_t {
+		return C.livedisk_request_cancel(operation, failure)
+	})
 }
 
 // Close lets go of the operation and frees the handle. It ends nothing: an operation that runs is neither completed nor

@@ -6,6 +6,7 @@ mod args;
 mod attach;
 mod cancel;
 mod companions;
+mod freeze;
 mod interrupt;
 mod man;
 mod migrate;
@@ -84,6 +85,9 @@ fn run(arguments: &Arguments) -> Result<Output, Failure> {
         Command::Cancel(cancel) => cancel::run(&connect()?, cancel),
         Command::Recover(recover) => recover::run(&connect()?, recover),
         Command::Status(status) => status::run(&connect()?, status),
+        Command::Freeze(freeze) if freeze.hold => freeze::hold(&connect()?, freeze),
+        Command::Freeze(freeze) => freeze::run(freeze),
+        Command::Thaw(thaw) => freeze::thaw(&connect()?, thaw),
         Command::Completion { shell } => companions::completion(*shell),
         Command::Man { dir } => companions::man(dir.as_deref()),
     }

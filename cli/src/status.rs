@@ -22,6 +22,7 @@ fn object(operation: &OperationStatus) -> Value {
     let mut object = json!({
         "domain": operation.domain,
         "id": operation.id,
+        "kind": operation.kind,
         "method": operation.method.name(),
         "mark": operation.mark,
         "owner_host": operation.owner_host,
@@ -64,7 +65,10 @@ fn table(operations: &[OperationStatus]) -> String {
     let mut rows = vec![titles];
     for operation in operations {
         for disk in &operation.disks {
-            rows.push(row(operation, disk));
+            rows.push(row(operation, Some(disk)));
+        }
+        if operation.disks.is_empty() {
+            rows.push(row(operation, None));
         }
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -77,20 +81,22 @@ fn table(operations: &[OperationStatus]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn row(operation: &OperationStatus, disk: &DiskStatus) -> [String; 8] {
+/// A freeze has no disks.
+fn row(operation: &OperationStatus, disk: Option<&DiskStatus>) -> [String; 8] {
     let gone = if operation.orphaned { " (gone)" } else { "" };
-    let copied = match disk.progress {
+    let copied = match disk.and_then(|disk| disk.progress) {
         Some((done, total)) => format!("{} %", u128::from(done) * 100 / u128::from(total.max(1))),
         None => "-".into(),
     };
+    let nothing = || "-".to_owned();
     [
         operation.domain.clone(),
-        disk.target.clone(),
-        operation.method.name().into(),
+        disk.map_or_else(nothing, |disk| disk.target.clone()),
+        disk.map_or(operation.kind, |_| operation.method.name()).into(),
         operation.mark.into(),
         copied,
         units::local(operation.started, 0),
         format!("{}@{}{gone}", operation.owner_process, operation.owner_host),
-        disk.destination.clone(),
+        disk.map_or_else(nothing, |disk| disk.destination.clone()),
     ]
 }

@@ -8,6 +8,7 @@
 mod course;
 mod crash;
 mod disks;
+mod freeze;
 mod migrate;
 mod ownership;
 mod parts;
@@ -28,6 +29,7 @@ pub(crate) use crash::status::operations;
 pub use crash::status::{DiskStatus, OperationStatus};
 pub use disks::DomainDisk;
 pub(crate) use disks::disks;
+pub(crate) use freeze::{freeze, thaw};
 pub use types::{
     CloneCallback, CloneMethod, Consistency, Method, MigrateOptions, Phase, Progress, Quiesce, Report, SnapshotDisk,
     SnapshotOptions,
@@ -94,6 +96,7 @@ impl Draft {
             pause: Duration::ZERO,
             bytes_copied: 0,
             elapsed: Duration::ZERO,
+            full_disks: 0,
         };
         let outcome = Outcome {
             result: Ok(report),
@@ -283,13 +286,7 @@ impl Operation {
     pub fn cancel(&self) -> Result<()> {
         self.shared.request(|requests| requests.cancel = true);
         match self.shared.outcome(None) {
-            Some(Outcome { result: Ok(_), .. }) => Err(Error::new(
-                ErrorCode::NoOperation,
-                format!(
-                    "the operation on domain '{}' was complete before it could be cancelled; its images are yours to remove",
-                    self.domain
-                ),
-            )),
+            Some(Outcome { result: Ok(_), .. }) => Err(self.too_late()),
             Some(Outcome {
                 result: Err(error),
                 taken_back: false,
@@ -297,6 +294,29 @@ impl Operation {
             }) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Asks for what [`cancel`](Self::cancel) does, and returns at once. The phase tells when it is over, and
+    /// [`finish`](Self::finish) how it ended.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoOperation`] if it was complete before.
+    pub fn request_cancel(&self) -> Result<()> {
+        self.shared.request(|requests| requests.cancel = true);
+        match self.shared.outcome(Some(Instant::now())) {
+            Some(Outcome { result: Ok(_), .. }) => Err(self.too_late()),
+            _ => Ok(()),
+        }
+    }
+
+    fn too_late(&self) -> Error {
+        Error::new(
+            ErrorCode::NoOperation,
+            format!(
+                "the operation on domain '{}' was complete before it could be cancelled; its images are yours to remove",
+                self.domain
+            ),
+        )
     }
 
     /// The steps, in words, as they were planned.

@@ -16,7 +16,7 @@ pub struct OperationStatus {
     pub domain: String,
     /// The operation's id.
     pub id: String,
-    /// `snapshot` or `migration`.
+    /// `snapshot`, `migration` or `freeze`.
     pub kind: &'static str,
     /// The method taken.
     pub method: Method,
@@ -28,7 +28,7 @@ pub struct OperationStatus {
     pub owner_host: String,
     /// The number of that process.
     pub owner_process: u32,
-    /// That process is known to be dead, so nobody carries the operation on.
+    /// That process is known to be dead, so nobody carries the operation on; or the limit of a freeze has passed.
     pub orphaned: bool,
     /// Of a migration: the image that the disk moves from, where that is a file or block device.
     pub old_image: Option<String>,
@@ -82,7 +82,7 @@ pub(crate) fn operations(host: &Arc<Host>, domain: Option<&str>) -> Result<Vec<O
                 .collect();
             let request = match record.kind {
                 Kind::Migration => &record.details["request"],
-                Kind::Snapshot => &serde_json::Value::Null,
+                Kind::Snapshot | Kind::Freeze => &serde_json::Value::Null,
             };
             found.push(OperationStatus {
                 old_image: request["source"][0]
@@ -91,7 +91,7 @@ pub(crate) fn operations(host: &Arc<Host>, domain: Option<&str>) -> Result<Vec<O
                     .map(str::to_owned),
                 removes_old_image: request["delete_source"].as_bool().unwrap_or_default(),
                 domain: guest.name().to_owned(),
-                orphaned: record.owner.is_dead(),
+                orphaned: record.owner.is_dead() || record.has_lapsed(),
                 mark: record.mark.name(),
                 id: record.id,
                 kind: record.kind.name(),

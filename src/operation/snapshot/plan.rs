@@ -178,6 +178,18 @@ fn check_options(options: &SnapshotOptions) -> Result<()> {
     if options.checkpoint.is_some() || options.since.is_some() {
         return unsupported("checkpoint and since are");
     }
+    if options.compress {
+        return unsupported("COMPRESS is");
+    }
+    if options.full_if_needed {
+        return unsupported("FULL_IF_NEEDED is");
+    }
+    if options.scratch.is_some() {
+        return unsupported("scratch is");
+    }
+    if let Some(disk) = options.disks.iter().find(|disk| disk.backing.is_some()) {
+        return unsupported(&format!("backing of disk '{}' is", disk.target.escape_debug()));
+    }
     if method == Method::Backup && options.shallow {
         return Err(error(
             ErrorCode::Unsupported,
@@ -414,7 +426,7 @@ fn is_one_file(a: &PlannedDisk, b: &PlannedDisk) -> bool {
 }
 
 /// Whether the window freezes. REQUIRE that cannot be met fails here, before anything was started.
-fn decide_freeze(guest: &Guest, config: &DomainXml, quiesce: Quiesce) -> Result<bool> {
+pub(in crate::operation) fn decide_freeze(guest: &Guest, config: &DomainXml, quiesce: Quiesce) -> Result<bool> {
     if quiesce == Quiesce::None {
         return Ok(false);
     }

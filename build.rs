@@ -38,7 +38,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml"))?;
     let mut builder = cbindgen::Builder::new().with_config(config);
-    for file in ["values", "output", "start", "error", "log", "connection", "operation"] {
+    for file in [
+        "values",
+        "output",
+        "start",
+        "error",
+        "log",
+        "names",
+        "connection",
+        "operation",
+    ] {
         builder = builder.with_src(root.join(format!("src/abi/{file}.rs")));
     }
     // The file is only touched where it differs, so a build from a read-only tree works as well.

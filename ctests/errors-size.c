@@ -45,7 +45,7 @@ static bool cuts_a_value(const void *whole, size_t whole_size, size_t size, cons
 static void short_snapshot_options(struct livedisk_connection *connection)
 {
     /* Behind the fields, where an older header may have ended. */
-    static const size_t ends[] = {8, 16, 20, 24, 28, 32, 40, 48, 56, 60, 64, 72, 80, 0};
+    static const size_t ends[] = {8, 16, 20, 24, 28, 32, 40, 48, 56, 60, 64, 72, 80, 88, 0};
     char *destination = bed_destination("never-made");
     struct livedisk_snapshot_disk disk = {.target = "vda", .destination = destination};
     struct livedisk_snapshot_options options = {.disks = &disk, .disk_count = 1};

@@ -82,13 +82,13 @@ int main(void)
     connection = bed_open(0);
 
     open_flags();
-    refuses_bits(&options.flags, 5, "options.flags");
+    refuses_bits(&options.flags, 7, "options.flags");
     refuses_bits(&disk.flags, 2, "disks[0].flags");
     refuses_bits(&options.reserved, 0, "options.reserved");
     refuses_values(&options.method, 5, "options.method");
     refuses_values(&options.quiesce, 3, "options.quiesce");
     refuses_values(&options.clone, 5, "options.clone");
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < 3; i++) {
         disk.reserved[i] = 1;
         refuses("disks[0].reserved");
         disk.reserved[i] = 0;

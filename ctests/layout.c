@@ -26,6 +26,8 @@ IS(LIVEDISK_ERR_VERIFY, -17);
 IS(LIVEDISK_ERR_LIBVIRT, -18);
 IS(LIVEDISK_ERR_IO, -19);
 IS(LIVEDISK_ERR_INTERNAL, -20);
+IS(LIVEDISK_ERR_CHECKPOINT, -21);
+IS(LIVEDISK_ERR_NO_CHECKPOINT, -22);
 
 IS(LIVEDISK_METHOD_AUTO, 0);
 IS(LIVEDISK_METHOD_BACKUP, 1);
@@ -62,6 +64,9 @@ IS(LIVEDISK_SNAPSHOT_AUTO_FINISH, 2);
 IS(LIVEDISK_SNAPSHOT_DRY_RUN, 4);
 IS(LIVEDISK_SNAPSHOT_VERIFY, 8);
 IS(LIVEDISK_SNAPSHOT_WRITE_BLOCKING, 16);
+IS(LIVEDISK_SNAPSHOT_COMPRESS, 32);
+IS(LIVEDISK_SNAPSHOT_FULL_IF_NEEDED, 64);
+IS(LIVEDISK_RECOVER_DRY_RUN, 1);
 IS(LIVEDISK_DISK_REUSE_EXISTING, 1);
 IS(LIVEDISK_DISK_ALLOW_PLAINTEXT, 2);
 IS(LIVEDISK_MIGRATE_AUTO_FINISH, 1);
@@ -81,9 +86,10 @@ AT(snapshot_disk, target, 0);
 AT(snapshot_disk, destination, 8);
 AT(snapshot_disk, format, 16);
 AT(snapshot_disk, flags, 24);
-AT(snapshot_disk, reserved, 32);
+AT(snapshot_disk, backing, 32);
+AT(snapshot_disk, reserved, 40);
 
-SIZE(snapshot_options, 80);
+SIZE(snapshot_options, 88);
 AT(snapshot_options, disks, 0);
 AT(snapshot_options, disk_count, 8);
 AT(snapshot_options, method, 16);
@@ -97,6 +103,7 @@ AT(snapshot_options, clone, 56);
 AT(snapshot_options, reserved, 60);
 AT(snapshot_options, clone_callback, 64);
 AT(snapshot_options, clone_data, 72);
+AT(snapshot_options, scratch, 80);
 
 SIZE(migrate_options, 64);
 AT(migrate_options, target, 0);
@@ -121,7 +128,7 @@ AT(progress, bytes_per_second, 32);
 AT(progress, elapsed_ns, 40);
 AT(progress, guest_write_limit, 48);
 
-SIZE(report, 56);
+SIZE(report, 64);
 AT(report, method, 0);
 AT(report, consistency, 4);
 AT(report, filesystems_frozen, 8);
@@ -131,6 +138,8 @@ AT(report, freeze_ns, 24);
 AT(report, pause_ns, 32);
 AT(report, bytes_copied, 40);
 AT(report, elapsed_ns, 48);
+AT(report, full_disks, 56);
+AT(report, reserved, 60);
 
 SIZE(recovery, 24);
 AT(recovery, domains, 0);

@@ -6,10 +6,12 @@
 static struct livedisk_connection *connection;
 static struct livedisk_error *error;
 
+static const char *backing;
+
 static void snapshot(struct livedisk_snapshot_options options, const char *word)
 {
     char *destination = bed_destination("never-made");
-    struct livedisk_snapshot_disk disk = {.target = "vda", .destination = destination};
+    struct livedisk_snapshot_disk disk = {.target = "vda", .destination = destination, .backing = backing};
     struct livedisk_operation *operation = NULL;
     options.disks = &disk;
     options.disk_count = 1;
@@ -27,6 +29,11 @@ int main(void)
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_CLONE, .clone = LIVEDISK_CLONE_VOLUME}, "volumes");
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP, .checkpoint = "c"}, "checkpoint");
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP, .since = "c"}, "since");
+    snapshot((struct livedisk_snapshot_options){.flags = LIVEDISK_SNAPSHOT_COMPRESS}, "COMPRESS");
+    snapshot((struct livedisk_snapshot_options){.flags = LIVEDISK_SNAPSHOT_FULL_IF_NEEDED}, "FULL_IF_NEEDED");
+    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP, .scratch = "/tmp"}, "scratch");
+    backing = "/backup/full.qcow2";
+    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP}, "backing of disk 'vda'");
     livedisk_close(connection);
     bed_check_clean(GUEST_WITHOUT_AGENT);
     return 0;

@@ -28,6 +28,11 @@
 #include <stdint.h>
 
 /**
+ * The header's version: major * 1000000 + minor * 1000 + patch. livedisk_version() has the library's.
+ */
+#define LIVEDISK_VERSION_NUMBER 2000
+
+/**
  * Success.
  */
 #define LIVEDISK_OK 0
@@ -132,6 +137,16 @@
  * A fault of livedisk itself. Please report it.
  */
 #define LIVEDISK_ERR_INTERNAL -20
+
+/**
+ * A checkpoint's bitmap is missing or inconsistent. Take a full backup.
+ */
+#define LIVEDISK_ERR_CHECKPOINT -21
+
+/**
+ * The domain has no checkpoint of that name. Check the name.
+ */
+#define LIVEDISK_ERR_NO_CHECKPOINT -22
 
 /**
  * Let livedisk choose the cheapest method that cannot hurt the guest; the report says which one it was.
@@ -307,6 +322,16 @@
 #define LIVEDISK_SNAPSHOT_WRITE_BLOCKING 16
 
 /**
+ * Compress the image (qcow2, zstd). Not supported yet.
+ */
+#define LIVEDISK_SNAPSHOT_COMPRESS 32
+
+/**
+ * Copy a disk whole where `since` cannot be used; the report says how many disks that were. Not supported yet.
+ */
+#define LIVEDISK_SNAPSHOT_FULL_IF_NEEDED 64
+
+/**
  * The destination holds an image of the format and of exactly the disk's virtual size; it is overwritten, and never removed.
  */
 #define LIVEDISK_DISK_REUSE_EXISTING 1
@@ -349,6 +374,11 @@
 #define LIVEDISK_MIGRATE_ALLOW_PLAINTEXT 32
 
 /**
+ * Count what would be done, and change nothing.
+ */
+#define LIVEDISK_RECOVER_DRY_RUN 1
+
+/**
  * A connection to libvirt. Made by livedisk_open() or livedisk_open_from(), ended by livedisk_close(). Any thread.
  */
 struct livedisk_connection;
@@ -387,9 +417,13 @@ struct livedisk_snapshot_disk {
    */
   uint32_t flags;
   /**
+   * The image that an increment (`since`) rests on; NULL: none is named. Not supported yet: NULL.
+   */
+  const char *backing;
+  /**
    * Zero.
    */
-  uint64_t reserved[4];
+  uint64_t reserved[3];
 };
 
 /**
@@ -456,6 +490,10 @@ struct livedisk_snapshot_options {
    * Passed to it as it is.
    */
   void *clone_data;
+  /**
+   * BACKUP: directory of the scratch files; NULL: beside each disk's image. Not supported yet: NULL.
+   */
+  const char *scratch;
 };
 
 /**
@@ -593,6 +631,14 @@ struct livedisk_report {
    * Nanoseconds from start to end.
    */
   uint64_t elapsed_ns;
+  /**
+   * Disks copied whole although `since` was asked for.
+   */
+  uint32_t full_disks;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
 };
 
 /**
@@ -789,6 +835,36 @@ int32_t livedisk_set_log(livedisk_log_callback callback,
                          int32_t level,
                          void *data,
                          struct livedisk_error **error);
+
+/**
+ * A phase in one lower-case word, as the command prints it: "copying".
+ *
+ * @param phase  LIVEDISK_PHASE_*
+ * @return text that lives as long as the library; "unknown" for a number that this library does not know, never NULL
+ *
+ * Any thread.
+ */
+const char *livedisk_phase_name(int32_t phase);
+
+/**
+ * A method in one lower-case word, as the command takes and prints it: "mirror".
+ *
+ * @param method  LIVEDISK_METHOD_*
+ * @return text that lives as long as the library; "unknown" for a number that this library does not know, never NULL
+ *
+ * Any thread.
+ */
+const char *livedisk_method_name(int32_t method);
+
+/**
+ * The name of an error code in this header, without LIVEDISK_ERR_: "NO_SPACE".
+ *
+ * @param code  LIVEDISK_OK, which is "OK", or LIVEDISK_ERR_*
+ * @return text that lives as long as the library; "unknown" for a number that this library does not know, never NULL
+ *
+ * Any thread.
+ */
+const char *livedisk_error_name(int32_t code);
 
 /**
  * livedisk's version, as "major.minor.patch".

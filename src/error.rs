@@ -50,6 +50,40 @@ pub enum ErrorCode {
     Io = -19,
     /// A fault of livedisk itself. Please report it.
     Internal = -20,
+    /// A checkpoint's bitmap is missing or inconsistent. Take a full backup.
+    Checkpoint = -21,
+    /// The domain has no checkpoint of that name. Check the name.
+    NoCheckpoint = -22,
+}
+
+impl ErrorCode {
+    /// The name in the C header, without `LIVEDISK_ERR_`: `NO_SPACE`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::NoConnection => "NO_CONNECTION",
+            Self::NoDomain => "NO_DOMAIN",
+            Self::NoDisk => "NO_DISK",
+            Self::DomainState => "DOMAIN_STATE",
+            Self::Busy => "BUSY",
+            Self::Unsupported => "UNSUPPORTED",
+            Self::Agent => "AGENT",
+            Self::Freeze => "FREEZE",
+            Self::Destination => "DESTINATION",
+            Self::NoSpace => "NO_SPACE",
+            Self::Permission => "PERMISSION",
+            Self::JobFailed => "JOB_FAILED",
+            Self::Cancelled => "CANCELLED",
+            Self::Timeout => "TIMEOUT",
+            Self::NoOperation => "NO_OPERATION",
+            Self::Verify => "VERIFY",
+            Self::Libvirt => "LIBVIRT",
+            Self::Io => "IO",
+            Self::Internal => "INTERNAL",
+            Self::Checkpoint => "CHECKPOINT",
+            Self::NoCheckpoint => "NO_CHECKPOINT",
+        }
+    }
 }
 
 /// A failure: what failed, on which domain, disk or path, why, and what to do.

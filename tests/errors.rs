@@ -548,6 +548,29 @@ fn what_is_not_supported_says_so() {
         };
         refused(&bed, "a", &options, ErrorCode::Unsupported, &["not supported"]);
     }
+    let backup = with(Method::Backup, &options);
+    let mut resting = backup.clone();
+    resting.disks[0].backing = Some("/backup/full.qcow2".into());
+    let compressed = SnapshotOptions {
+        compress: true,
+        ..options.clone()
+    };
+    let patient = SnapshotOptions {
+        full_if_needed: true,
+        ..backup.clone()
+    };
+    let scratched = SnapshotOptions {
+        scratch: Some("/tmp".into()),
+        ..backup.clone()
+    };
+    for (options, named) in [
+        (&compressed, "COMPRESS"),
+        (&patient, "FULL_IF_NEEDED"),
+        (&scratched, "scratch"),
+        (&resting, "backing of disk 'vda'"),
+    ] {
+        refused(&bed, "a", options, ErrorCode::Unsupported, &["not supported", named]);
+    }
     let newline = with(Method::Backup, &one(bed.path("new\nline")));
     refused(&bed, "a", &newline, ErrorCode::Unsupported, &["'vda'", "newline"]);
     before.must_be_as_before(&[]);

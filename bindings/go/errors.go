@@ -59,6 +59,10 @@ const (
 	ErrIO Code = C.LIVEDISK_ERR_IO
 	// ErrInternal: a fault of livedisk itself. Please report it.
 	ErrInternal Code = C.LIVEDISK_ERR_INTERNAL
+	// ErrCheckpoint: a checkpoint's bitmap is missing or inconsistent. Take a full backup.
+	ErrCheckpoint Code = C.LIVEDISK_ERR_CHECKPOINT
+	// ErrNoCheckpoint: the domain has no checkpoint of that name. Check the name.
+	ErrNoCheckpoint Code = C.LIVEDISK_ERR_NO_CHECKPOINT
 )
 
 var codeNames = map[Code]string{
@@ -82,6 +86,8 @@ var codeNames = map[Code]string{
 	ErrLibvirt:         "libvirt error",
 	ErrIO:              "input/output error",
 	ErrInternal:        "internal error",
+	ErrCheckpoint:      "unusable checkpoint",
+	ErrNoCheckpoint:    "no such checkpoint",
 }
 
 // Error names the kind in a few words, or its number where a newer library has codes that this package does not know.
@@ -90,6 +96,11 @@ func (c Code) Error() string {
 		return "livedisk: " + name
 	}
 	return fmt.Sprintf("livedisk: error %d", int32(c))
+}
+
+// Name returns the code's name in the C header, such as "NO_SPACE"; "unknown" for a code that the C library does not know.
+func (c Code) Name() string {
+	return C.GoString(C.livedisk_error_name(C.int32_t(c)))
 }
 
 // Error is a failure that livedisk reports.

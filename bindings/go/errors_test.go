@@ -28,6 +28,8 @@ func TestErrors(t *testing.T) {
 		return []livedisk.SnapshotDisk{{Target: target, Destination: destination}}
 	}
 	guest := bed.WithoutAgent.Domain(t)
+	resting := disk("vda", new)
+	resting[0].Backing = "/backup/full.qcow2"
 	for name, test := range map[string]struct {
 		domain  string
 		options livedisk.SnapshotOptions
@@ -46,6 +48,10 @@ func TestErrors(t *testing.T) {
 		"not UTF-8":      {guest + "\xff", livedisk.SnapshotOptions{Disks: disk("vda", new)}, livedisk.ErrInvalidArgument, 0, "UTF-8"},
 		"freeze limit":   {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), FreezeLimit: -time.Second}, livedisk.ErrInvalidArgument, 0, "freeze_limit"},
 		"no clone":       {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), Method: livedisk.MethodClone, Clone: livedisk.CloneCallback}, livedisk.ErrInvalidArgument, 0, "callback"},
+		"compress":       {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), Compress: true}, livedisk.ErrUnsupported, 0, "COMPRESS"},
+		"full if needed": {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), FullIfNeeded: true}, livedisk.ErrUnsupported, 0, "FULL_IF_NEEDED"},
+		"scratch":        {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), Scratch: "/tmp"}, livedisk.ErrUnsupported, 0, "scratch"},
+		"backing":        {guest, livedisk.SnapshotOptions{Disks: resting}, livedisk.ErrUnsupported, 0, "backing of disk 'vda'"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			operation, err := connection.StartLiveSnapshot(context.Background(), test.domain, test.options)
@@ -121,5 +127,16 @@ func TestCodes(t *testing.T) {
 	}
 	if text := livedisk.Code(-1000).Error(); text != "livedisk: error -1000" {
 		t.Errorf("an unknown code is called '%s'", text)
+	}
+}
+
+func TestNamesOfCodes(t *testing.T) {
+	for code, name := range map[livedisk.Code]string{
+		0: "OK", livedisk.ErrInvalidArgument: "INVALID_ARGUMENT", livedisk.ErrNoSpace: "NO_SPACE",
+		livedisk.ErrCheckpoint: "CHECKPOINT", livedisk.ErrNoCheckpoint: "NO_CHECKPOINT", -1000: "unknown", 1: "unknown",
+	} {
+		if code.Name() != name {
+			t.Errorf("%d is %s, expected %s", code, code.Name(), name)
+		}
 	}
 }

@@ -49,6 +49,8 @@ type Report struct {
 	BytesCopied uint64
 	// Elapsed from start to end.
 	Elapsed time.Duration
+	// FullDisks is how many disks were copied whole although SnapshotOptions.Since was asked for.
+	FullDisks int
 }
 
 func newOperation(object *C.struct_livedisk_operation, domain string, clone *clone) (*Operation, error) {
@@ -191,6 +193,7 @@ func (o *Operation) outcome() (Report, error) {
 		Pause:             time.Duration(found.pause_ns),
 		BytesCopied:       uint64(found.bytes_copied),
 		Elapsed:           time.Duration(found.elapsed_ns),
+		FullDisks:         int(found.full_disks),
 	}
 	if found.point_in_time_ns != 0 {
 		report.PointInTime = time.Unix(0, int64(found.point_in_time_ns))

@@ -10,9 +10,11 @@ import (
 	"time"
 )
 
-// CloneFunc clones the quiet image source to destination, which does not exist yet: a storage array's clone, rsync. It is
-// called on a thread of livedisk's, at most once at a time for an operation, and holds the operation up until it returns;
-// it may use the Operation, but must not close it. An error makes the operation fail with [ErrJobFailed] and is found in
+// CloneFunc clones source, which nobody writes to meanwhile, to destination, where there is nothing yet unless it was to be
+// reused: a storage array's clone, rsync. It may run for hours. For a snapshot without Shallow what it makes must be
+// standalone, in the destination's format, and of exactly the disk's virtual size. It is called on a thread of livedisk's,
+// at most once at a time for an operation, and holds the operation up until it returns; it may use the Operation, but must
+// not close it. An error makes the operation fail with [ErrJobFailed] and is found in
 // it by errors.Is and errors.As.
 type CloneFunc func(source, destination string) error
 
@@ -30,6 +32,8 @@ type SnapshotDisk struct {
 	ReuseExisting bool
 	// AllowPlaintext: an encrypted disk may be written to a plain destination.
 	AllowPlaintext bool
+	// Backing is the image that an increment (SnapshotOptions.Since) rests on. Empty: none is named. Not supported yet.
+	Backing string
 }
 
 // SnapshotOptions is what a live snapshot is asked for. The zero value of each field but Disks is a good choice.
@@ -40,7 +44,7 @@ type SnapshotOptions struct {
 	Method Method
 	// Quiesce is whether the guest is frozen.
 	Quiesce Quiesce
-	// Shallow keeps the backing file instead of making a standalone image. MethodMirror to qcow2 only.
+	// Shallow keeps the backing file instead of making a standalone image. MethodMirror and MethodClone to qcow2 only.
 	Shallow bool
 	// AutoFinish finishes as soon as PhaseReady, without waiting for Finish.
 	AutoFinish bool
@@ -50,15 +54,23 @@ type SnapshotOptions struct {
 	Verify bool
 	// WriteBlocking lets the guest's writes wait for the mirror, so that it always converges.
 	WriteBlocking bool
+	// Compress compresses the image (qcow2, zstd). Not supported yet.
+	Compress bool
+	// FullIfNeeded copies a disk whole where Since cannot be used; the report says how many disks that were. Not
+	// supported yet.
+	FullIfNeeded bool
 	// FreezeLimit is how long the guest may be frozen; 0: 10 s. Past it the guest is thawed and the operation fails
 	// with ErrFreeze.
 	FreezeLimit time.Duration
 	// Bandwidth in bytes per second; 0: no limit.
 	Bandwidth uint64
-	// Checkpoint to create at the point in time, with MethodBackup. Empty: none.
+	// Checkpoint to create at the point in time, with MethodBackup. Empty: none. Not supported yet.
 	Checkpoint string
-	// Since is the checkpoint since which changes are wanted, with MethodBackup. Empty: everything.
+	// Since is the checkpoint since which changes are wanted, with MethodBackup. Empty: everything. Not supported yet.
 	Since string
+	// Scratch is the directory of the scratch files, with MethodBackup. Empty: beside each disk's image. Not supported
+	// yet.
+	Scratch string
 	// Clone is how MethodClone clones.
 	Clone CloneMethod
 	// CloneFunc is called with CloneCallback.
@@ -113,6 +125,7 @@ func (o *SnapshotOptions) in(m *memory, clone *clone) *C.struct_livedisk_snapsho
 		disks[i].format = m.optional(disk.Format, field("format"))
 		disks[i].flags = flag(disk.ReuseExisting, C.LIVEDISK_DISK_REUSE_EXISTING) |
 			flag(disk.AllowPlaintext, C.LIVEDISK_DISK_ALLOW_PLAINTEXT)
+		disks[i].backing = m.optional(disk.Backing, field("backing"))
 	}
 	options := &zeroed[C.struct_livedisk_snapshot_options](m, 1)[0]
 	if len(disks) > 0 {
@@ -125,11 +138,14 @@ func (o *SnapshotOptions) in(m *memory, clone *clone) *C.struct_livedisk_snapsho
 		flag(o.AutoFinish, C.LIVEDISK_SNAPSHOT_AUTO_FINISH) |
 		flag(o.DryRun, C.LIVEDISK_SNAPSHOT_DRY_RUN) |
 		flag(o.Verify, C.LIVEDISK_SNAPSHOT_VERIFY) |
-		flag(o.WriteBlocking, C.LIVEDISK_SNAPSHOT_WRITE_BLOCKING)
+		flag(o.WriteBlocking, C.LIVEDISK_SNAPSHOT_WRITE_BLOCKING) |
+		flag(o.Compress, C.LIVEDISK_SNAPSHOT_COMPRESS) |
+		flag(o.FullIfNeeded, C.LIVEDISK_SNAPSHOT_FULL_IF_NEEDED)
 	options.freeze_limit_ms = m.milliseconds(o.FreezeLimit, "options.freeze_limit")
 	options.bandwidth = C.uint64_t(o.Bandwidth)
 	options.checkpoint = m.optional(o.Checkpoint, "options.checkpoint")
 	options.since = m.optional(o.Since, "options.since")
+	options.scratch = m.optional(o.Scratch, "options.scratch")
 	options.clone = C.int32_t(o.Clone)
 	if clone != nil {
 		C.livedisk_go_clone_snapshot(options, C.uintptr_t(clone.handle))

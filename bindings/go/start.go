@@ -12,7 +12,17 @@ import (
 
 // StartLiveSnapshot starts a live snapshot of a running guest, named by its domain's name or UUID: its disks become
 // standalone images, all of one point in time, with its file systems frozen only for the moment that fixes it. It returns
-// as soon as the operation runs. Whatever can be found out beforehand is, and then nothing was changed.
+// as soon as the operation runs; it goes on whether or not anybody waits for it. Whatever can be found out beforehand is,
+// and then nothing was changed.
+//
+// With [MethodMirror] (the content is that of [Operation.Finish]) and [MethodClone] (the content is that of the start) a
+// destination that fails or hangs never reaches the guest; with [MethodBackup] (the content is that of the start) it gives
+// the guest I/O errors or stalls it. [MethodAuto] takes MethodClone where the destinations share a file system that clones
+// with the images, and nothing is to be flattened or converted; else MethodMirror.
+//
+// A guard process lets the guest go if this one dies or hangs while the guest is frozen: the program livedisk-guard, at
+// LIVEDISK_GUARD or in libexec beside the C library. Without it a warning is logged before the freeze; with
+// LIVEDISK_GUARD_REQUIRED=1 in the environment the start fails.
 //
 // The context bounds the start, not the operation. If it ends first, its error is returned, and what has been started
 // meanwhile is taken back in the background; [Connection.Close] waits for that.
@@ -20,8 +30,8 @@ import (
 // It fails with the context's error, [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrNoConnection],
 // [ErrNoDomain], [ErrNoDisk] (check the names), [ErrDomainState] (start or resume the domain), [ErrBusy] (wait for what is
 // in the way, or end it), [ErrUnsupported] (ask for another method, format or disk), [ErrAgent] (QuiesceRequire, and no
-// agent answers: start it in the guest), [ErrDestination], [ErrPermission] (name another destination, or mend this one),
-// [ErrLibvirt], [ErrIO], [ErrInternal] (see the message).
+// agent answers: start it in the guest), [ErrFreeze] (a guard is required, and none can run), [ErrDestination],
+// [ErrPermission] (name another destination, or mend this one), [ErrLibvirt], [ErrIO], [ErrInternal] (see the message).
 func (c *Connection) StartLiveSnapshot(ctx context.Context, domain string, options SnapshotOptions) (*Operation, error) {
 	return c.start(ctx, domain, options.CloneFunc, func(memory *memory, clone *clone) starter {
 		options := options.in(memory, clone)

@@ -19,7 +19,7 @@ const (
 	// MethodMirror is virDomainBlockCopy: content as of the finish. A destination that fails or hangs never reaches
 	// the guest.
 	MethodMirror Method = C.LIVEDISK_METHOD_MIRROR
-	// MethodRebase is as MethodMirror, by virDomainBlockRebase, for old hosts.
+	// MethodRebase is as MethodMirror, by virDomainBlockRebase, for old hosts. Not supported yet.
 	MethodRebase Method = C.LIVEDISK_METHOD_REBASE
 	// MethodClone is an external snapshot, a clone of the quiet base and an active commit; in a migration the
 	// five-step procedure.

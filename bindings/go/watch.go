@@ -30,6 +30,9 @@ type Progress struct {
 	BytesPerSecond uint64
 	// Elapsed since the start.
 	Elapsed time.Duration
+	// GuestWriteLimit is how many bytes per second the guest may write to the disk for as long as its job cannot keep up
+	// with it (migrations, and snapshots by MethodClone); 0: as always.
+	GuestWriteLimit uint64
 }
 
 // watch tells all who wait what the operation's descriptor announces. One goroutine waits on it, in the runtime's
@@ -112,13 +115,14 @@ func (w *watch) look() bool {
 	}
 	before := w.progress
 	w.progress = Progress{
-		Phase:          Phase(seen.phase),
-		Step:           int(seen.step),
-		StepCount:      int(seen.step_count),
-		BytesDone:      uint64(seen.bytes_done),
-		BytesTotal:     uint64(seen.bytes_total),
-		BytesPerSecond: uint64(seen.bytes_per_second),
-		Elapsed:        time.Duration(seen.elapsed_ns),
+		Phase:           Phase(seen.phase),
+		Step:            int(seen.step),
+		StepCount:       int(seen.step_count),
+		BytesDone:       uint64(seen.bytes_done),
+		BytesTotal:      uint64(seen.bytes_total),
+		BytesPerSecond:  uint64(seen.bytes_per_second),
+		Elapsed:         time.Duration(seen.elapsed_ns),
+		GuestWriteLimit: uint64(seen.guest_write_limit),
 	}
 	// Time alone is no news.
 	before.Elapsed = w.progress.Elapsed

@@ -107,6 +107,7 @@ fn classify(code: ErrorCode) -> (&'static str, u8) {
         ErrorCode::Verify => ("VERIFY", 1),
         ErrorCode::Libvirt => ("LIBVIRT", 1),
         ErrorCode::Io => ("IO", 1),
+        ErrorCode::Checkpoint | ErrorCode::NoCheckpoint => (code.name(), 1),
         _ => ("INTERNAL", 1),
     }
 }

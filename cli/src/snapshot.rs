@@ -45,6 +45,7 @@ fn options(snapshot: &Snapshot) -> Result<SnapshotOptions, Failure> {
         format: format(&disk.target),
         reuse_existing: snapshot.reuse_existing,
         allow_plaintext: snapshot.run.allow_plaintext,
+        ..SnapshotDisk::default()
     });
     Ok(SnapshotOptions {
         disks: disks.collect(),

@@ -8,6 +8,7 @@ mod connection;
 mod error;
 mod input;
 mod log;
+mod names;
 mod operation;
 mod output;
 mod start;
@@ -68,3 +69,19 @@ unsafe fn frame(error: *mut *mut livedisk_error, call: impl FnOnce() -> Result<(
         Err(failure) => unsafe { deliver(failure, error) },
     }
 }
+
+/// A part of the package's version.
+const fn number(digits: &str) -> i32 {
+    let (digits, mut number, mut index) = (digits.as_bytes(), 0, 0);
+    while index < digits.len() {
+        number = number * 10 + (digits[index] - b'0') as i32;
+        index += 1;
+    }
+    number
+}
+const _: () = assert!(
+    values::LIVEDISK_VERSION_NUMBER
+        == number(env!("CARGO_PKG_VERSION_MAJOR")) * 1_000_000
+            + number(env!("CARGO_PKG_VERSION_MINOR")) * 1_000
+            + number(env!("CARGO_PKG_VERSION_PATCH"))
+);

@@ -55,6 +55,10 @@ pub struct livedisk_report {
     pub bytes_copied: u64,
     /// Nanoseconds from start to end.
     pub elapsed_ns: u64,
+    /// Disks copied whole although `since` was asked for.
+    pub full_disks: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// What livedisk_recover() found and did.
@@ -84,7 +88,7 @@ pub(super) unsafe trait Output: Copy {}
 unsafe impl Output for livedisk_progress {}
 // SAFETY: six u32.
 unsafe impl Output for livedisk_recovery {}
-// SAFETY: four 32-bit and five 64-bit fields.
+// SAFETY: four 32-bit, five 64-bit and two 32-bit fields.
 unsafe impl Output for livedisk_report {}
 
 /// The room for a struct, checked before the call does anything.
@@ -169,6 +173,8 @@ impl From<&Report> for livedisk_report {
             pause_ns: nanoseconds(report.pause),
             bytes_copied: report.bytes_copied,
             elapsed_ns: nanoseconds(report.elapsed),
+            full_disks: report.full_disks,
+            reserved: 0,
         }
     }
 }

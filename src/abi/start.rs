@@ -32,8 +32,10 @@ pub struct livedisk_snapshot_disk {
     pub format: *const c_char,
     /// LIVEDISK_DISK_*.
     pub flags: u32,
+    /// The image that an increment (`since`) rests on; NULL: none is named. Not supported yet: NULL.
+    pub backing: *const c_char,
     /// Zero.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
 }
 
 /// What a live snapshot is asked for. Zero-initialise it, then set what you want.
@@ -67,6 +69,8 @@ pub struct livedisk_snapshot_options {
     pub clone_callback: livedisk_clone_callback,
     /// Passed to it as it is.
     pub clone_data: *mut c_void,
+    /// BACKUP: directory of the scratch files; NULL: beside each disk's image. Not supported yet: NULL.
+    pub scratch: *const c_char,
 }
 
 /// What a migration is asked for. Zero-initialise it, then set what you want.
@@ -98,7 +102,7 @@ pub struct livedisk_migrate_options {
 input!(livedisk_snapshot_options,
     disks: *const livedisk_snapshot_disk, disk_count: usize, method: i32, quiesce: i32, flags: u32,
     freeze_limit_ms: u32, bandwidth: u64, checkpoint: *const c_char, since: *const c_char, clone: i32,
-    reserved: u32, clone_callback: livedisk_clone_callback, clone_data: *mut c_void);
+    reserved: u32, clone_callback: livedisk_clone_callback, clone_data: *mut c_void, scratch: *const c_char);
 
 input!(livedisk_migrate_options,
     target: *const c_char, destination: *const c_char, format: *const c_char, method: i32, clone: i32, flags: u32,
@@ -315,7 +319,9 @@ unsafe fn snapshot_options(options: &livedisk_snapshot_options) -> Result<Snapsh
         | LIVEDISK_SNAPSHOT_AUTO_FINISH
         | LIVEDISK_SNAPSHOT_DRY_RUN
         | LIVEDISK_SNAPSHOT_VERIFY
-        | LIVEDISK_SNAPSHOT_WRITE_BLOCKING;
+        | LIVEDISK_SNAPSHOT_WRITE_BLOCKING
+        | LIVEDISK_SNAPSHOT_COMPRESS
+        | LIVEDISK_SNAPSHOT_FULL_IF_NEEDED;
     let flags = input::flags(options.flags, known, "options.flags")?;
     let has = |flag| flags & flag != 0;
     input::zero(options.reserved == 0, "options.reserved")?;
@@ -339,12 +345,16 @@ unsafe fn snapshot_options(options: &livedisk_snapshot_options) -> Result<Snapsh
         dry_run: has(LIVEDISK_SNAPSHOT_DRY_RUN),
         verify: has(LIVEDISK_SNAPSHOT_VERIFY),
         write_blocking: has(LIVEDISK_SNAPSHOT_WRITE_BLOCKING),
+        compress: has(LIVEDISK_SNAPSHOT_COMPRESS),
+        full_if_needed: has(LIVEDISK_SNAPSHOT_FULL_IF_NEEDED),
         freeze_limit: Duration::from_millis(options.freeze_limit_ms.into()),
         bandwidth: options.bandwidth,
         // SAFETY: by the caller's promise.
         checkpoint: unsafe { input::optional_string(options.checkpoint, "options.checkpoint") }?,
         // SAFETY: by the caller's promise.
         since: unsafe { input::optional_string(options.since, "options.since") }?,
+        // SAFETY: by the caller's promise.
+        scratch: unsafe { input::optional_string(options.scratch, "options.scratch") }?,
         clone,
         clone_callback,
     })
@@ -356,13 +366,14 @@ unsafe fn snapshot_disk(disk: &livedisk_snapshot_disk, index: usize) -> Result<S
     let name = |field: &str| format!("options.disks[{index}].{field}");
     let known = LIVEDISK_DISK_REUSE_EXISTING | LIVEDISK_DISK_ALLOW_PLAINTEXT;
     let flags = input::flags(disk.flags, known, &name("flags"))?;
-    input::zero(disk.reserved == [0; 4], &name("reserved"))?;
+    input::zero(disk.reserved == [0; 3], &name("reserved"))?;
     // SAFETY: by the caller's promise.
     unsafe {
         Ok(SnapshotDisk {
             target: input::string(disk.target, &name("target"))?,
             destination: input::string(disk.destination, &name("destination"))?,
             format: input::optional_string(disk.format, &name("format"))?,
+            backing: input::optional_string(disk.backing, &name("backing"))?,
             reuse_existing: flags & LIVEDISK_DISK_REUSE_EXISTING != 0,
             allow_plaintext: flags & LIVEDISK_DISK_ALLOW_PLAINTEXT != 0,
         })

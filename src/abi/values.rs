@@ -4,6 +4,9 @@
 //! Many of them are for C callers only.
 #![allow(dead_code)]
 
+/// The header's version: major * 1000000 + minor * 1000 + patch. livedisk_version() has the library's.
+pub const LIVEDISK_VERSION_NUMBER: i32 = 2000;
+
 /// Success.
 pub const LIVEDISK_OK: i32 = 0;
 
@@ -48,6 +51,10 @@ pub const LIVEDISK_ERR_LIBVIRT: i32 = -18;
 pub const LIVEDISK_ERR_IO: i32 = -19;
 /// A fault of livedisk itself. Please report it.
 pub const LIVEDISK_ERR_INTERNAL: i32 = -20;
+/// A checkpoint's bitmap is missing or inconsistent. Take a full backup.
+pub const LIVEDISK_ERR_CHECKPOINT: i32 = -21;
+/// The domain has no checkpoint of that name. Check the name.
+pub const LIVEDISK_ERR_NO_CHECKPOINT: i32 = -22;
 
 /// Let livedisk choose the cheapest method that cannot hurt the guest; the report says which one it was.
 pub const LIVEDISK_METHOD_AUTO: i32 = 0;
@@ -127,6 +134,10 @@ pub const LIVEDISK_SNAPSHOT_DRY_RUN: u32 = 4;
 pub const LIVEDISK_SNAPSHOT_VERIFY: u32 = 8;
 /// The guest's writes may wait for the mirror, so that it always converges.
 pub const LIVEDISK_SNAPSHOT_WRITE_BLOCKING: u32 = 16;
+/// Compress the image (qcow2, zstd). Not supported yet.
+pub const LIVEDISK_SNAPSHOT_COMPRESS: u32 = 32;
+/// Copy a disk whole where `since` cannot be used; the report says how many disks that were. Not supported yet.
+pub const LIVEDISK_SNAPSHOT_FULL_IF_NEEDED: u32 = 64;
 
 /// The destination holds an image of the format and of exactly the disk's virtual size; it is overwritten, and never removed.
 pub const LIVEDISK_DISK_REUSE_EXISTING: u32 = 1;
@@ -147,6 +158,9 @@ pub const LIVEDISK_MIGRATE_WRITE_BLOCKING: u32 = 16;
 /// An encrypted disk becomes a plain one. Without this a LUKS disk moves, by LIVEDISK_METHOD_MIRROR, to a new file only,
 /// which libvirt encrypts with the same secret.
 pub const LIVEDISK_MIGRATE_ALLOW_PLAINTEXT: u32 = 32;
+
+/// Count what would be done, and change nothing.
+pub const LIVEDISK_RECOVER_DRY_RUN: u32 = 1;
 
 /// The numbers stand twice, for C and for Rust, and cannot part.
 macro_rules! same {
@@ -175,6 +189,8 @@ same!(
     LIVEDISK_ERR_LIBVIRT = ErrorCode::Libvirt,
     LIVEDISK_ERR_IO = ErrorCode::Io,
     LIVEDISK_ERR_INTERNAL = ErrorCode::Internal,
+    LIVEDISK_ERR_CHECKPOINT = ErrorCode::Checkpoint,
+    LIVEDISK_ERR_NO_CHECKPOINT = ErrorCode::NoCheckpoint,
     LIVEDISK_METHOD_AUTO = Method::Auto,
     LIVEDISK_METHOD_BACKUP = Method::Backup,
     LIVEDISK_METHOD_MIRROR = Method::Mirror,

@@ -91,6 +91,7 @@ impl Draft {
             pause: Duration::ZERO,
             bytes_copied: 0,
             elapsed: Duration::ZERO,
+            full_disks: 0,
         };
         let outcome = Outcome {
             result: Ok(report),

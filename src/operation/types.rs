@@ -132,6 +132,8 @@ pub struct SnapshotDisk {
     pub reuse_existing: bool,
     /// An encrypted disk may be written to the destination in plain.
     pub allow_plaintext: bool,
+    /// The image that an increment rests on ([`SnapshotOptions::since`]). Not supported yet.
+    pub backing: Option<String>,
 }
 
 /// What a live snapshot is asked for.
@@ -153,6 +155,10 @@ pub struct SnapshotOptions {
     pub verify: bool,
     /// The guest's writes may wait for the mirror, so that it always converges.
     pub write_blocking: bool,
+    /// Compress the image (qcow2, zstd). Not supported yet.
+    pub compress: bool,
+    /// Copy a disk whole where `since` cannot be used; [`Report::full_disks`] counts them. Not supported yet.
+    pub full_if_needed: bool,
     /// How long the guest may be frozen; zero is 10 s.
     pub freeze_limit: Duration,
     /// Bytes per second, 0: no limit.
@@ -161,6 +167,8 @@ pub struct SnapshotOptions {
     pub checkpoint: Option<String>,
     /// Not supported yet.
     pub since: Option<String>,
+    /// With `Backup`: directory of the scratch files; `None`: beside each disk's image. Not supported yet.
+    pub scratch: Option<String>,
     /// With `Clone`: how.
     pub clone: CloneMethod,
     /// With [`CloneMethod::Callback`]: the function.
@@ -268,4 +276,6 @@ pub struct Report {
     pub bytes_copied: u64,
     /// From the start to the end.
     pub elapsed: Duration,
+    /// How many disks were copied whole although [`SnapshotOptions::since`] was asked for.
+    pub full_disks: u32,
 }

@@ -1127,6 +1127,7 @@ impl Procedure for Engine {
             pause: std::time::Duration::ZERO,
             bytes_copied: self.bytes().0,
             elapsed: self.ties.shared.began().elapsed(),
+            full_disks: 0,
         })
     }
 }

@@ -831,6 +831,7 @@ impl Procedure for Engine {
             pause: fixed.pause,
             bytes_copied: self.bytes_of_jobs().0,
             elapsed: self.ties.shared.began().elapsed(),
+            full_disks: 0,
         })
     }
 

@@ -163,6 +163,18 @@ fn check_options(options: &SnapshotOptions) -> Result<()> {
     if options.checkpoint.is_some() || options.since.is_some() {
         return unsupported("checkpoint and since are");
     }
+    if options.compress {
+        return unsupported("COMPRESS is");
+    }
+    if options.full_if_needed {
+        return unsupported("FULL_IF_NEEDED is");
+    }
+    if options.scratch.is_some() {
+        return unsupported("scratch is");
+    }
+    if let Some(disk) = options.disks.iter().find(|disk| disk.backing.is_some()) {
+        return unsupported(&format!("backing of disk '{}' is", disk.target.escape_debug()));
+    }
     if method == Method::Backup && options.shallow {
         return Err(error(
             ErrorCode::Unsupported,

@@ -749,6 +749,7 @@ impl Procedure for Engine {
             pause: fixed.pause,
             bytes_copied: self.disks.iter().map(|disk| disk.progress.0).sum(),
             elapsed: self.ties.shared.began().elapsed(),
+            full_disks: 0,
         })
     }
 

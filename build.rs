@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "names",
         "connection",
         "operation",
+        "list",
     ] {
         builder = builder.with_src(root.join(format!("src/abi/{file}.rs")));
     }

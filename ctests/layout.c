@@ -141,6 +141,21 @@ AT(report, elapsed_ns, 48);
 AT(report, full_disks, 56);
 AT(report, reserved, 60);
 
+SIZE(operation_info, 88);
+AT(operation_info, domain, 0);
+AT(operation_info, id, 8);
+AT(operation_info, owner_host, 16);
+AT(operation_info, owner_process, 24);
+AT(operation_info, is_migration, 32);
+AT(operation_info, method, 36);
+AT(operation_info, orphaned, 40);
+AT(operation_info, disk_count, 44);
+AT(operation_info, targets, 48);
+AT(operation_info, destinations, 56);
+AT(operation_info, started_ns, 64);
+AT(operation_info, bytes_done, 72);
+AT(operation_info, bytes_total, 80);
+
 SIZE(recovery, 24);
 AT(recovery, domains, 0);
 AT(recovery, thawed, 4);

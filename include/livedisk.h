@@ -671,6 +671,72 @@ struct livedisk_recovery {
   uint32_t reserved;
 };
 
+/**
+ * An operation that runs or was left behind, whoever runs it. It lives until the callback returns that is given it.
+ */
+struct livedisk_operation_info {
+  /**
+   * The domain's name.
+   */
+  const char *domain;
+  /**
+   * The operation's id, which no other has.
+   */
+  const char *id;
+  /**
+   * The name of the host whose process runs it.
+   */
+  const char *owner_host;
+  /**
+   * The number of that process, in digits.
+   */
+  const char *owner_process;
+  /**
+   * 1: a migration; 0: a snapshot.
+   */
+  int32_t is_migration;
+  /**
+   * LIVEDISK_METHOD_*.
+   */
+  int32_t method;
+  /**
+   * 1: the process has ended or has let go of it, so livedisk_attach() or livedisk_recover() is due; 0: it runs.
+   */
+  int32_t orphaned;
+  /**
+   * Its disks.
+   */
+  uint32_t disk_count;
+  /**
+   * The disk target of each.
+   */
+  const char *const *targets;
+  /**
+   * Where the content of each goes.
+   */
+  const char *const *destinations;
+  /**
+   * When it was started, in nanoseconds of CLOCK_REALTIME.
+   */
+  int64_t started_ns;
+  /**
+   * Bytes copied by the block jobs that run, over all disks.
+   */
+  uint64_t bytes_done;
+  /**
+   * Bytes to be copied by them, as far as known now; 0 where none runs.
+   */
+  uint64_t bytes_total;
+};
+
+/**
+ * Is told of one operation. `size` is the sizeof(struct livedisk_operation_info) that the library has: a field that ends
+ * behind it is not there. 0 goes on, everything else ends the listing.
+ */
+typedef int32_t (*livedisk_operation_callback)(const struct livedisk_operation_info *info,
+                                               size_t size,
+                                               void *data);
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1021,6 +1087,27 @@ int32_t livedisk_cancel(struct livedisk_operation *operation,
                         struct livedisk_error **error);
 
 /**
+ * Asks for what livedisk_cancel() does, and returns at once. livedisk_poll() and the descriptor tell when it is over: the
+ * phase is LIVEDISK_PHASE_CANCELLED then, and livedisk_finish() says CANCELLED. LIVEDISK_PHASE_DONE means that it came too
+ * late, LIVEDISK_PHASE_FAILED that not everything could be rolled back: livedisk_finish() says what is left. Asked for
+ * again it does nothing.
+ *
+ * @param operation  the operation
+ * @param error      receives the error, owned by the caller; may be NULL
+ * @return LIVEDISK_OK, also where it is cancelled or failed already, or
+ *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+ *         LIVEDISK_ERR_NO_OPERATION (it was complete: its images are yours to remove),
+ *         LIVEDISK_ERR_INTERNAL (free the handle)
+ *
+ * Any phase, any thread. It blocks on nothing; a livedisk_finish() that waits ends when everything is rolled back.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_request_cancel(struct livedisk_operation *operation,
+                                struct livedisk_error **error);
+
+/**
  * Lets go of an operation: nothing is pivoted and nothing aborted. What QEMU does goes on, and the operation's record
  * stays with the domain: livedisk_attach() takes it up, livedisk_recover() settles it, and until then a start call on the
  * domain says BUSY. If the operation is in the
@@ -1088,6 +1175,56 @@ int32_t livedisk_recover(struct livedisk_connection *connection,
                          struct livedisk_recovery *recovery,
                          size_t recovery_size,
                          struct livedisk_error **error);
+
+/**
+ * livedisk_recover() with flags.
+ *
+ * @param connection     from livedisk_open() or livedisk_open_from()
+ * @param domain         name or UUID; NULL: all domains
+ * @param flags          LIVEDISK_RECOVER_DRY_RUN: change nothing, count what would be done, and log the steps at INFO;
+ *                       0: as livedisk_recover()
+ * @param recovery       is filled; NULL with size 0 if not wanted
+ * @param recovery_size  sizeof(struct livedisk_recovery)
+ * @param error          receives the error, owned by the caller; may be NULL
+ * @return as livedisk_recover()
+ *
+ * Any thread. It blocks on libvirt until everything is done.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_recover_flags(struct livedisk_connection *connection,
+                               const char *domain,
+                               uint32_t flags,
+                               struct livedisk_recovery *recovery,
+                               size_t recovery_size,
+                               struct livedisk_error **error);
+
+/**
+ * Lists the operations that run or were left behind, on a domain or on all, whoever runs them. So an agent that was started
+ * again finds its own: it attaches to those that are orphaned with livedisk_attach(), or resolves them with
+ * livedisk_recover().
+ *
+ * @param connection  from livedisk_open() or livedisk_open_from()
+ * @param domain      name or UUID; NULL: all domains
+ * @param each        is called once an operation, on this thread, after all of them were read; it may call livedisk
+ * @param data        passed to it as it is
+ * @param error       receives the error, owned by the caller; may be NULL
+ * @return LIVEDISK_OK, or
+ *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+ *         LIVEDISK_ERR_CANCELLED (the callback ended the listing),
+ *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
+ *
+ * Any thread. It blocks on libvirt.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_list_operations(struct livedisk_connection *connection,
+                                 const char *domain,
+                                 livedisk_operation_callback each,
+                                 void *data,
+                                 struct livedisk_error **error);
 
 #ifdef __cplusplus
 }  // extern "C"

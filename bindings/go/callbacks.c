@@ -30,3 +30,18 @@ int32_t livedisk_go_set_log(int32_t wanted, int32_t level, struct livedisk_error
 {
     return livedisk_set_log(wanted ? line : NULL, level, NULL, error);
 }
+
+static int32_t operation(const struct livedisk_operation_info *info, size_t size, void *data)
+{
+    /* The library has the fields of this header, and perhaps more. */
+    if (size < sizeof *info)
+        return 1;
+    livedisk_go_operation(info, (uintptr_t)data);
+    return 0;
+}
+
+int32_t livedisk_go_list_operations(struct livedisk_connection *connection, const char *domain, uintptr_t handle,
+                                    struct livedisk_error **error)
+{
+    return livedisk_list_operations(connection, domain, operation, (void *)handle, error);
+}

@@ -122,6 +122,15 @@ type Recovery struct {
 // [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrNoDomain] (check the name), [ErrNoConnection],
 // [ErrLibvirt], [ErrInternal] (see the message).
 func (c *Connection) Recover(ctx context.Context, domain string) (Recovery, error) {
+	return c.recover(ctx, domain, 0)
+}
+
+// RecoverDryRun counts what [Connection.Recover] would do, and changes nothing. It fails as Recover.
+func (c *Connection) RecoverDryRun(ctx context.Context, domain string) (Recovery, error) {
+	return c.recover(ctx, domain, C.LIVEDISK_RECOVER_DRY_RUN)
+}
+
+func (c *Connection) recover(ctx context.Context, domain string, flags C.uint32_t) (Recovery, error) {
 	if err := ctx.Err(); err != nil {
 		return Recovery{}, err
 	}
@@ -138,7 +147,7 @@ func (c *Connection) Recover(ctx context.Context, domain string) (Recovery, erro
 		}
 		var found C.struct_livedisk_recovery
 		err := check(func(failure **C.struct_livedisk_error) C.int32_t {
-			return C.livedisk_recover(connection, name, &found, C.size_t(unsafe.Sizeof(found)), failure)
+			return C.livedisk_recover_flags(connection, name, flags, &found, C.size_t(unsafe.Sizeof(found)), failure)
 		})
 		return Recovery{
 			Domains:   int(found.domains),

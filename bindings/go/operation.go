@@ -225,6 +225,27 @@ func (o *Operation) Cancel(ctx context.Context) error {
 	return err
 }
 
+// RequestCancel asks for what [Operation.Cancel] does, and returns at once. [Operation.Wait] for PhaseDone and the channel
+// of [Operation.Progress] tell when it is over: the phase is PhaseCancelled then. PhaseDone means that it came too late,
+// PhaseFailed that not everything could be rolled back: [Operation.Finish] says what is left. Asked for again it does
+// nothing.
+//
+// Any phase. It fails with [os.ErrClosed], [ErrNoOperation] (it was complete: its images are yours to remove), or
+// [ErrInternal] (close the handle).
+func (o *Operation) RequestCancel() error {
+	if err := o.usable(); err != nil {
+		return err
+	}
+	operation, err := o.handle.enter()
+	if err != nil {
+		return err
+	}
+	defer o.handle.leave()
+	return check(func(failure **C.struct_livedisk_error) C.int32_t {
+		return C.livedisk_request_cancel(operation, failure)
+	})
+}
+
 // Close lets go of the operation and frees the handle. It ends nothing: an operation that runs is neither completed nor
 // taken back; what QEMU does goes on, and the domain is busy until it is settled by [Connection.Attach] or
 // [Connection.Recover]. So Finish or Cancel first. In the freeze window it returns behind the thaw. Whoever waits gets

@@ -7,6 +7,7 @@
 mod connection;
 mod error;
 mod input;
+mod list;
 mod log;
 mod names;
 mod operation;

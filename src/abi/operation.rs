@@ -7,9 +7,10 @@ use std::os::fd::AsRawFd;
 use super::connection::{connection, livedisk_connection, must_have_room};
 use super::error::livedisk_error;
 use super::output::{Room, livedisk_progress, livedisk_recovery, livedisk_report};
+use super::values::LIVEDISK_RECOVER_DRY_RUN;
 use super::{Handle, frame, input, invalid};
 use crate::error::Result;
-use crate::operation::Operation;
+use crate::operation::{Operation, Recovery};
 
 /// An operation on a running guest. It goes on by itself; the handle watches and steers it. Made by
 /// livedisk_start_live_snapshot(), livedisk_migrate_disk() or livedisk_attach(), ended by livedisk_operation_free(). Any
@@ -158,6 +159,36 @@ pub unsafe extern "C" fn livedisk_cancel(operation: *mut livedisk_operation, err
     }
 }
 
+/// Asks for what livedisk_cancel() does, and returns at once. livedisk_poll() and the descriptor tell when it is over: the
+/// phase is LIVEDISK_PHASE_CANCELLED then, and livedisk_finish() says CANCELLED. LIVEDISK_PHASE_DONE means that it came too
+/// late, LIVEDISK_PHASE_FAILED that not everything could be rolled back: livedisk_finish() says what is left. Asked for
+/// again it does nothing.
+///
+/// @param operation  the operation
+/// @param error      receives the error, owned by the caller; may be NULL
+/// @return LIVEDISK_OK, also where it is cancelled or failed already, or
+///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+///         LIVEDISK_ERR_NO_OPERATION (it was complete: its images are yours to remove),
+///         LIVEDISK_ERR_INTERNAL (free the handle)
+///
+/// Any phase, any thread. It blocks on nothing; a livedisk_finish() that waits ends when everything is rolled back.
+///
+/// # Safety
+/// Pointers are null or valid as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_request_cancel(
+    operation: *mut livedisk_operation,
+    error: *mut *mut livedisk_error,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        frame(error, || {
+            let operation = self::operation(operation)?;
+            operation.handle.call(Operation::request_cancel)
+        })
+    }
+}
+
 /// Lets go of an operation: nothing is pivoted and nothing aborted. What QEMU does goes on, and the operation's record
 /// stays with the domain: livedisk_attach() takes it up, livedisk_recover() settles it, and until then a start call on the
 /// domain says BUSY. If the operation is in the
@@ -255,5 +286,59 @@ pub unsafe extern "C" fn livedisk_recover(
             room.fill(&livedisk_recovery::from(&found));
             Ok(())
         })
+    }
+}
+
+/// livedisk_recover() with flags.
+///
+/// @param connection     from livedisk_open() or livedisk_open_from()
+/// @param domain         name or UUID; NULL: all domains
+/// @param flags          LIVEDISK_RECOVER_DRY_RUN: change nothing, count what would be done, and log the steps at INFO;
+///                       0: as livedisk_recover()
+/// @param recovery       is filled; NULL with size 0 if not wanted
+/// @param recovery_size  sizeof(struct livedisk_recovery)
+/// @param error          receives the error, owned by the caller; may be NULL
+/// @return as livedisk_recover()
+///
+/// Any thread. It blocks on libvirt until everything is done.
+///
+/// # Safety
+/// Pointers are null or valid as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_recover_flags(
+    connection: *mut livedisk_connection,
+    domain: *const c_char,
+    flags: u32,
+    recovery: *mut livedisk_recovery,
+    recovery_size: usize,
+    error: *mut *mut livedisk_error,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        frame(error, || {
+            let connection = self::connection(connection)?;
+            let domain = input::optional_string(domain, "domain")?;
+            let dry_run = input::flags(flags, LIVEDISK_RECOVER_DRY_RUN, "flags")? & LIVEDISK_RECOVER_DRY_RUN != 0;
+            let room = Room::new(recovery, recovery_size, "recovery")?;
+            let found = connection.call(|connection| connection.recover(domain.as_deref(), dry_run))?;
+            if dry_run {
+                log_plan(&found);
+            }
+            room.fill(&livedisk_recovery::from(&found));
+            Ok(())
+        })
+    }
+}
+
+fn log_plan(found: &Recovery) {
+    for operation in &found.operations {
+        for (number, line) in operation.plan.iter().enumerate() {
+            let number = number + 1;
+            log::info!(
+                "plan for domain '{}', operation {}, step {number}: {line}",
+                operation.domain,
+                operation.id
+            );
+        }
     }
 }

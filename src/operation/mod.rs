@@ -281,13 +281,7 @@ impl Operation {
     pub fn cancel(&self) -> Result<()> {
         self.shared.request(|requests| requests.cancel = true);
         match self.shared.outcome(None) {
-            Some(Outcome { result: Ok(_), .. }) => Err(Error::new(
-                ErrorCode::NoOperation,
-                format!(
-                    "the operation on domain '{}' was complete before it could be cancelled; its images are yours to remove",
-                    self.domain
-                ),
-            )),
+            Some(Outcome { result: Ok(_), .. }) => Err(self.too_late()),
             Some(Outcome {
                 result: Err(error),
                 taken_back: false,
@@ -295,6 +289,29 @@ impl Operation {
             }) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Asks for what [`cancel`](Self::cancel) does, and returns at once. The phase tells when it is over, and
+    /// [`finish`](Self::finish) how it ended.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoOperation`] if it was complete before.
+    pub fn request_cancel(&self) -> Result<()> {
+        self.shared.request(|requests| requests.cancel = true);
+        match self.shared.outcome(Some(Instant::now())) {
+            Some(Outcome { result: Ok(_), .. }) => Err(self.too_late()),
+            _ => Ok(()),
+        }
+    }
+
+    fn too_late(&self) -> Error {
+        Error::new(
+            ErrorCode::NoOperation,
+            format!(
+                "the operation on domain '{}' was complete before it could be cancelled; its images are yours to remove",
+                self.domain
+            ),
+        )
     }
 
     /// The steps, in words, as they were planned.

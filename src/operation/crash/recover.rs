@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::resume::resume;
-use crate::driver::{Guest, Host};
+use crate::driver::{AgentStatus, Guest, Host};
 use crate::error::{Error, ErrorCode, Result};
 use crate::operation::course::shared::{Outcome, Shared};
 use crate::operation::course::worker::Worker;
@@ -15,7 +15,7 @@ use crate::operation::ownership::claim::{self, Claim};
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::record::Record;
 use crate::operation::plan::preflight::apart_if_in_use;
-use crate::operation::state::Goal;
+use crate::operation::state::{Goal, Mark};
 use crate::operation::types::Method;
 
 /// What a recovery found and did.
@@ -40,7 +40,7 @@ pub struct Recovered {
     pub mark: &'static str,
     /// Who ran it.
     pub owner: String,
-    /// The guest had been left frozen, and was thawed.
+    /// The guest had been left frozen, and was thawed; in a dry run, it is frozen now.
     pub thawed: bool,
     /// The steps, in words, as far as they were foreseen.
     pub plan: Vec<String>,
@@ -163,6 +163,7 @@ fn settle(guest: &Arc<Guest>, record: Record, dry_run: bool) -> Result<Recovered
         return Ok(found);
     }
     let guest = &apart_if_in_use(guest)?;
+    let of_window = record.mark == Mark::Fixing;
     let journal = if dry_run {
         Journal::look_at(guest, record)
     } else {
@@ -177,6 +178,7 @@ fn settle(guest: &Arc<Guest>, record: Record, dry_run: bool) -> Result<Recovered
         let forward = course.is_settled_forward();
         found.plan = course.words(if forward { Goal::Forward } else { Goal::Back });
         if dry_run {
+            found.thawed = of_window && guest.get_agent_status() == AgentStatus::Frozen;
             return Ok(forward);
         }
         shared.request(|requests| (requests.finish, requests.cancel) = (forward, !forward));

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+
+package livedisk
+
+// #include "callbacks.h"
+import "C"
+
+import (
+	"context"
+	"runtime/cgo"
+	"strconv"
+	"time"
+	"unsafe"
+)
+
+// OperationInfo is an operation that runs or was left behind, whoever runs it.
+type OperationInfo struct {
+	// Domain is the domain's name.
+	Domain string
+	// ID is the operation's, which no other has.
+	ID string
+	// OwnerHost is the name of the host whose process runs it.
+	OwnerHost string
+	// OwnerProcess is the number of that process.
+	OwnerProcess int
+	// IsMigration tells a migration from a snapshot.
+	IsMigration bool
+	// Method taken.
+	Method Method
+	// Orphaned: the process has ended or has let go of it, so Attach or Recover is due.
+	Orphaned bool
+	// Disks of the operation.
+	Disks []OperationDisk
+	// Started is when it was started.
+	Started time.Time
+	// BytesDone is what the block jobs that run have copied, over all disks.
+	BytesDone uint64
+	// BytesTotal is what they are to copy, as far as known now; 0 where none runs.
+	BytesTotal uint64
+}
+
+// OperationDisk is a disk of an [OperationInfo].
+type OperationDisk struct {
+	// Target is the disk target, such as "vda".
+	Target string
+	// Destination is where its content goes.
+	Destination string
+}
+
+// Operations lists the operations that run or were left behind, on a domain or, if the name is empty, on all, whoever runs
+// them. So an agent that was started again finds its own: it attaches to those that are orphaned with [Connection.Attach],
+// or resolves them with [Connection.Recover].
+//
+// If the context ends first, its error is returned. It fails with the context's error, [os.ErrClosed],
+// [ErrInvalidArgument] (correct the call), [ErrNoDomain] (check the name), [ErrNoConnection], [ErrLibvirt], [ErrInternal]
+// (see the message).
+func (c *Connection) Operations(ctx context.Context, domain string) ([]OperationInfo, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	connection, err := c.enter()
+	if err != nil {
+		return nil, err
+	}
+	return await(ctx, &c.handle, func() ([]OperationInfo, error) {
+		var memory memory
+		defer memory.free()
+		name := memory.optional(domain, "domain")
+		if memory.err != nil {
+			return nil, memory.err
+		}
+		var found []OperationInfo
+		handle := cgo.NewHandle(&found)
+		defer handle.Delete()
+		err := check(func(failure **C.struct_livedisk_error) C.int32_t {
+			return C.livedisk_go_list_operations(connection, name, C.uintptr_t(handle), failure)
+		})
+		if err != nil {
+			return nil, err
+		}
+		return found, nil
+	}, func([]OperationInfo) {})
+}
+
+//export livedisk_go_operation
+func livedisk_go_operation(info *C.livedisk_go_operation_info, handle C.uintptr_t) {
+	process, _ := strconv.Atoi(C.GoString(info.owner_process))
+	operation := OperationInfo{
+		Domain:       C.GoString(info.domain),
+		ID:           C.GoString(info.id),
+		OwnerHost:    C.GoString(info.owner_host),
+		OwnerProcess: process,
+		IsMigration:  info.is_migration != 0,
+		Method:       Method(info.method),
+		Orphaned:     info.orphaned != 0,
+		Started:      time.Unix(0, int64(info.started_ns)),
+		BytesDone:    uint64(info.bytes_done),
+		BytesTotal:   uint64(info.bytes_total),
+	}
+	targets := unsafe.Slice(info.targets, info.disk_count)
+	for i, destination := range unsafe.Slice(info.destinations, info.disk_count) {
+		operation.Disks = append(operation.Disks, OperationDisk{C.GoString(targets[i]), C.GoString(destination)})
+	}
+	found := cgo.Handle(handle).Value().(*[]OperationInfo)
+	*found = append(*found, operation)
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! livedisk_list_operations.
+
+use std::ffi::{CString, c_char, c_void};
+use std::time::UNIX_EPOCH;
+
+use super::connection::{connection, livedisk_connection};
+use super::error::livedisk_error;
+use super::{frame, input, invalid};
+use crate::error::{Error, ErrorCode, Result};
+use crate::operation::OperationStatus;
+
+/// An operation that runs or was left behind, whoever runs it. It lives until the callback returns that is given it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct livedisk_operation_info {
+    /// The domain's name.
+    pub domain: *const c_char,
+    /// The operation's id, which no other has.
+    pub id: *const c_char,
+    /// The name of the host whose process runs it.
+    pub owner_host: *const c_char,
+    /// The number of that process, in digits.
+    pub owner_process: *const c_char,
+    /// 1: a migration; 0: a snapshot.
+    pub is_migration: i32,
+    /// LIVEDISK_METHOD_*.
+    pub method: i32,
+    /// 1: the process has ended or has let go of it, so livedisk_attach() or livedisk_recover() is due; 0: it runs.
+    pub orphaned: i32,
+    /// Its disks.
+    pub disk_count: u32,
+    /// The disk target of each.
+    pub targets: *const *const c_char,
+    /// Where the content of each goes.
+    pub destinations: *const *const c_char,
+    /// When it was started, in nanoseconds of CLOCK_REALTIME.
+    pub started_ns: i64,
+    /// Bytes copied by the block jobs that run, over all disks.
+    pub bytes_done: u64,
+    /// Bytes to be copied by them, as far as known now; 0 where none runs.
+    pub bytes_total: u64,
+}
+
+/// Is told of one operation. `size` is the sizeof(struct livedisk_operation_info) that the library has: a field that ends
+/// behind it is not there. 0 goes on, everything else ends the listing.
+pub type livedisk_operation_callback =
+    Option<unsafe extern "C" fn(info: *const livedisk_operation_info, size: usize, data: *mut c_void) -> i32>;
+
+/// Lists the operations that run or were left behind, on a domain or on all, whoever runs them. So an agent that was started
+/// again finds its own: it attaches to those that are orphaned with livedisk_attach(), or resolves them with
+/// livedisk_recover().
+///
+/// @param connection  from livedisk_open() or livedisk_open_from()
+/// @param domain      name or UUID; NULL: all domains
+/// @param each        is called once an operation, on this thread, after all of them were read; it may call livedisk
+/// @param data        passed to it as it is
+/// @param error       receives the error, owned by the caller; may be NULL
+/// @return LIVEDISK_OK, or
+///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+///         LIVEDISK_ERR_CANCELLED (the callback ended the listing),
+///         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
+///
+/// Any thread. It blocks on libvirt.
+///
+/// # Safety
+/// Pointers are null or valid as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_list_operations(
+    connection: *mut livedisk_connection,
+    domain: *const c_char,
+    each: livedisk_operation_callback,
+    data: *mut c_void,
+    error: *mut *mut livedisk_error,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        frame(error, || {
+            let connection = self::connection(connection)?;
+            let domain = input::optional_string(domain, "domain")?;
+            let each = each.ok_or_else(|| invalid("each is NULL; pass the function that is told of each operation"))?;
+            for found in connection.call(|connection| connection.operations(domain.as_deref()))? {
+                let texts = Texts::of(&found)?;
+                if each(&texts.info(&found), size_of::<livedisk_operation_info>(), data) != 0 {
+                    return Err(Error::new(ErrorCode::Cancelled, "the callback ended the listing"));
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The strings of one operation, as C has them.
+struct Texts {
+    domain: CString,
+    id: CString,
+    owner_host: CString,
+    owner_process: CString,
+    disks: Vec<(CString, CString)>,
+    targets: Vec<*const c_char>,
+    destinations: Vec<*const c_char>,
+}
+
+impl Texts {
+    fn of(found: &OperationStatus) -> Result<Self> {
+        let disks = found.disks.iter();
+        let disks = disks.map(|disk| Ok((text(&disk.target)?, text(&disk.destination)?)));
+        let disks: Vec<_> = disks.collect::<Result<_>>()?;
+        Ok(Self {
+            domain: text(&found.domain)?,
+            id: text(&found.id)?,
+            owner_host: text(&found.owner_host)?,
+            owner_process: text(&found.owner_process.to_string())?,
+            // What a CString points to stays where it is when the string is moved.
+            targets: disks.iter().map(|(target, _)| target.as_ptr()).collect(),
+            destinations: disks.iter().map(|(_, destination)| destination.as_ptr()).collect(),
+            disks,
+        })
+    }
+
+    fn info(&self, found: &OperationStatus) -> livedisk_operation_info {
+        let started = found.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let progress = || found.disks.iter().filter_map(|disk| disk.progress);
+        livedisk_operation_info {
+            domain: self.domain.as_ptr(),
+            id: self.id.as_ptr(),
+            owner_host: self.owner_host.as_ptr(),
+            owner_process: self.owner_process.as_ptr(),
+            is_migration: i32::from(found.kind == "migration"),
+            method: found.method as i32,
+            orphaned: i32::from(found.orphaned),
+            disk_count: u32::try_from(self.disks.len()).unwrap_or(u32::MAX),
+            targets: self.targets.as_ptr(),
+            destinations: self.destinations.as_ptr(),
+            started_ns: i64::try_from(started.as_nanos()).unwrap_or(i64::MAX),
+            bytes_done: progress().map(|(done, _)| done).sum(),
+            bytes_total: progress().map(|(_, total)| total).sum(),
+        }
+    }
+}
+
+/// A record was read from XML, which holds no NUL, but what is in it is JSON, which may.
+fn text(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| {
+        Error::new(
+            ErrorCode::Internal,
+            format!(
+                "the record of an operation holds a zero byte: '{}'",
+                text.escape_debug()
+            ),
+        )
+    })
+}

@@ -692,7 +692,7 @@ struct livedisk_operation_info {
    */
   const char *owner_process;
   /**
-   * 1: a migration; 0: a snapshot.
+   * 1: a migration; 0: a snapshot, or a freeze of livedisk_freeze(), which has no disks.
    */
   int32_t is_migration;
   /**
@@ -1225,6 +1225,60 @@ int32_t livedisk_list_operations(struct livedisk_connection *connection,
                                  livedisk_operation_callback each,
                                  void *data,
                                  struct livedisk_error **error);
+
+/**
+ * Freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is noted with
+ * the domain and guarded: it ends with livedisk_thaw(), by the guard when this process dies, or when the limit has passed,
+ * whichever is first. The connection may be closed meanwhile.
+ *
+ * @param connection   from livedisk_open() or livedisk_open_from()
+ * @param domain       name or UUID of a running domain with a guest agent
+ * @param limit_ms     milliseconds it lasts at most; 0: 10 s
+ * @param filesystems  receives how many file systems were frozen; may be NULL
+ * @param error        receives the error, owned by the caller; may be NULL
+ * @return LIVEDISK_OK, or, with nothing frozen,
+ *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+ *         LIVEDISK_ERR_BUSY (an operation or a freeze is in the way, the message says whose: wait for it or end it),
+ *         LIVEDISK_ERR_AGENT (no agent answers: start it in the guest),
+ *         LIVEDISK_ERR_FREEZE (the freeze failed or took longer than the limit and was undone, or a guard is required and
+ *         none can run),
+ *         LIVEDISK_ERR_DOMAIN_STATE (start or resume the domain),
+ *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
+ *
+ * Any thread. It blocks until the guest agent answers, limit_ms at most.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_freeze(struct livedisk_connection *connection,
+                        const char *domain,
+                        uint32_t limit_ms,
+                        uint32_t *filesystems,
+                        struct livedisk_error **error);
+
+/**
+ * Ends a freeze of livedisk_freeze(), of whichever process and connection.
+ *
+ * @param connection   from livedisk_open() or livedisk_open_from()
+ * @param domain       name or UUID of the domain
+ * @param filesystems  receives how many file systems were thawed; may be NULL
+ * @param error        receives the error, owned by the caller; may be NULL
+ * @return LIVEDISK_OK: the guest was frozen all the time; or
+ *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+ *         LIVEDISK_ERR_FREEZE (the guest had been let go before, so what was taken meanwhile is not consistent: freeze and
+ *         take it again; or the thaw failed: try again, the guard thaws it when the limit has passed),
+ *         LIVEDISK_ERR_NO_OPERATION (the domain has no freeze of livedisk's: it was thawed or recovered before),
+ *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
+ *
+ * Any thread. It blocks until the guest agent answers, for seconds at most.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_thaw(struct livedisk_connection *connection,
+                      const char *domain,
+                      uint32_t *filesystems,
+                      struct livedisk_error **error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::driver::Host;
 use crate::error::Result;
@@ -89,6 +90,31 @@ impl Connection {
     pub fn recover(&self, domain: Option<&str>, dry_run: bool) -> Result<Recovery> {
         let _quiet = Quiet::new();
         operation::recover(&self.host, domain, dry_run)
+    }
+
+    /// Freezes the file systems of a running domain, named by name or UUID, around somebody else's snapshots (a volume
+    /// service, an array), and returns how many were frozen. It lasts until [`thaw`](Self::thaw), by any process over any
+    /// connection, or until `limit` (zero: 10 s) has passed or this process dies, when the guard thaws it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Busy`](crate::ErrorCode::Busy) while an operation or another freeze holds the domain (the message says
+    /// whose), [`ErrorCode::Agent`](crate::ErrorCode::Agent) where no agent answers,
+    /// [`ErrorCode::Freeze`](crate::ErrorCode::Freeze) where the freeze fails, which is undone, or no guard can run that is
+    /// required, [`ErrorCode::DomainState`](crate::ErrorCode::DomainState) where the domain does not run.
+    pub fn freeze(&self, domain: &str, limit: Duration) -> Result<u32> {
+        let _quiet = Quiet::new();
+        operation::freeze(self.host.get_guest(domain)?, limit)
+    }
+
+    /// Ends a [`freeze`](Self::freeze), of whichever process, and returns how many file systems were thawed.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Freeze`](crate::ErrorCode::Freeze) if the guest had been let go before, so that what was taken meanwhile
+    /// is not consistent, or if the thaw fails; [`ErrorCode::NoOperation`](crate::ErrorCode::NoOperation) where the domain
+    /// has no freeze.
+    pub fn thaw(&self, domain: &str) -> Result<u32> {
+        let _quiet = Quiet::new();
+        operation::thaw(&self.host.get_guest(domain)?)
     }
 
     /// The operations that a domain (`None`: every domain) knows of, whoever runs them.

@@ -41,11 +41,13 @@ those that are there stay.
     pause_ns, bytes_copied, elapsed_ns
   recover
     domains, thawed, completed, taken_back, failed (counts),
-    operations: [{domain, id, kind (snapshot, migration), method, mark, owner, thawed,
+    operations: [{domain, id, kind (snapshot, migration, freeze), method, mark, owner, thawed,
     plan: [text], settlement (completed, taken_back, left_alone, failed), reason}]
     and error beside them where one failed
+  freeze, thaw
+    domain, filesystems_frozen or filesystems_thawed
   status
-    operations: [{domain, id, method, mark (begun, copying, fixing, fixed), started_ns,
+    operations: [{domain, id, kind (snapshot, migration, freeze), method, mark (begun, copying, fixing, fixed), started_ns,
     owner_host, owner_process, orphaned,
     disks: [{target, destination, format, bytes_done, bytes_total}]}]
     (bytes are null where no block job runs)
@@ -98,6 +100,8 @@ pub enum Command {
     Attach(Attach),
     Recover(Recover),
     Status(Status),
+    Freeze(Freeze),
+    Thaw(Thaw),
     /// Print the completion of a shell's command line
     Completion {
         shell: clap_complete::Shell,
@@ -236,6 +240,33 @@ pub struct Recover {
 pub struct Status {
     /// The domain's name or UUID [default: all domains]
     pub domain: Option<String>,
+}
+
+/// Freeze a running domain's file systems around somebody else's snapshot
+///
+/// The command ends when they are frozen. They stay so until livedisk thaw, or until the limit has passed; a process of the
+/// command stays behind until then, and where it is killed the guest is thawed.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
+pub struct Freeze {
+    /// The domain's name or UUID
+    pub domain: String,
+    /// How long they may be frozen: 500ms, 10s [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = units::time)]
+    pub limit: Option<Duration>,
+    /// Be the process that stays behind
+    #[arg(long, hide = true)]
+    pub hold: bool,
+}
+
+/// End a freeze of livedisk freeze
+///
+/// It fails with exit status 7 if the guest had been let go before: what was taken meanwhile is not consistent.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
+pub struct Thaw {
+    /// The domain's name or UUID
+    pub domain: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

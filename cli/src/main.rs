@@ -5,6 +5,7 @@
 mod args;
 mod attach;
 mod companions;
+mod freeze;
 mod interrupt;
 mod migrate;
 mod operation;
@@ -65,6 +66,9 @@ fn run(arguments: &Arguments) -> Result<Output, Failure> {
         Command::Attach(attach) => attach::run(&connect()?, attach, arguments),
         Command::Recover(recover) => recover::run(&connect()?, recover),
         Command::Status(status) => status::run(&connect()?, status),
+        Command::Freeze(freeze) if freeze.hold => freeze::hold(&connect()?, freeze),
+        Command::Freeze(freeze) => freeze::run(freeze),
+        Command::Thaw(thaw) => freeze::thaw(&connect()?, thaw),
         Command::Completion { shell } => companions::completion(*shell),
         Command::Man { dir } => companions::man(dir.as_deref()),
     }

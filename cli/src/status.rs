@@ -27,6 +27,7 @@ fn object(operation: &OperationStatus) -> Value {
     json!({
         "domain": operation.domain,
         "id": operation.id,
+        "kind": operation.kind,
         "method": operation.method.name(),
         "mark": operation.mark,
         "started_ns": u64::try_from(started.as_nanos()).unwrap_or(u64::MAX),
@@ -56,7 +57,10 @@ fn table(operations: &[OperationStatus]) -> String {
     let mut rows = vec![titles];
     for operation in operations {
         for disk in &operation.disks {
-            rows.push(row(operation, disk));
+            rows.push(row(operation, Some(disk)));
+        }
+        if operation.disks.is_empty() {
+            rows.push(row(operation, None));
         }
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -69,19 +73,21 @@ fn table(operations: &[OperationStatus]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn row(operation: &OperationStatus, disk: &DiskStatus) -> [String; 7] {
+/// A freeze has no disks.
+fn row(operation: &OperationStatus, disk: Option<&DiskStatus>) -> [String; 7] {
     let gone = if operation.orphaned { " (gone)" } else { "" };
-    let copied = match disk.progress {
+    let copied = match disk.and_then(|disk| disk.progress) {
         Some((done, total)) => format!("{} %", u128::from(done) * 100 / u128::from(total.max(1))),
         None => "-".into(),
     };
+    let nothing = || "-".to_owned();
     [
         operation.domain.clone(),
-        disk.target.clone(),
-        operation.method.name().into(),
+        disk.map_or_else(nothing, |disk| disk.target.clone()),
+        disk.map_or(operation.kind, |_| operation.method.name()).into(),
         operation.mark.into(),
         copied,
         format!("{}@{}{gone}", operation.owner_process, operation.owner_host),
-        disk.destination.clone(),
+        disk.map_or_else(nothing, |disk| disk.destination.clone()),
     ]
 }

@@ -22,7 +22,7 @@ pub struct livedisk_operation_info {
     pub owner_host: *const c_char,
     /// The number of that process, in digits.
     pub owner_process: *const c_char,
-    /// 1: a migration; 0: a snapshot.
+    /// 1: a migration; 0: a snapshot, or a freeze of livedisk_freeze(), which has no disks.
     pub is_migration: i32,
     /// LIVEDISK_METHOD_*.
     pub method: i32,

@@ -6,6 +6,7 @@
 
 mod connection;
 mod error;
+mod freeze;
 mod input;
 mod list;
 mod log;

@@ -7,6 +7,7 @@
 
 mod course;
 mod crash;
+mod freeze;
 mod migrate;
 mod ownership;
 mod parts;
@@ -25,6 +26,7 @@ pub(crate) use crash::recover::recover;
 pub use crash::recover::{Recovered, Recovery, Settlement};
 pub(crate) use crash::status::operations;
 pub use crash::status::{DiskStatus, OperationStatus};
+pub(crate) use freeze::{freeze, thaw};
 pub use types::{
     CloneCallback, CloneMethod, Consistency, Method, MigrateOptions, Phase, Progress, Quiesce, Report, SnapshotDisk,
     SnapshotOptions,

@@ -11,9 +11,10 @@ use crate::driver::{AgentStatus, Guest, Host};
 use crate::error::{Error, ErrorCode, Result};
 use crate::operation::course::shared::{Outcome, Shared};
 use crate::operation::course::worker::Worker;
+use crate::operation::freeze;
 use crate::operation::ownership::claim::{self, Claim};
 use crate::operation::ownership::journal::Journal;
-use crate::operation::ownership::record::Record;
+use crate::operation::ownership::record::{Kind, Record};
 use crate::operation::plan::preflight::apart_if_in_use;
 use crate::operation::state::{Goal, Mark};
 use crate::operation::types::Method;
@@ -32,7 +33,7 @@ pub struct Recovered {
     pub domain: String,
     /// The operation's id; empty where its record cannot be read.
     pub id: String,
-    /// `snapshot` or `migration`.
+    /// `snapshot`, `migration` or `freeze`.
     pub kind: &'static str,
     /// The method taken.
     pub method: Method,
@@ -159,7 +160,20 @@ fn settle(guest: &Arc<Guest>, record: Record, dry_run: bool) -> Result<Recovered
         plan: Vec::new(),
         settlement: Settlement::LeftAlone,
     };
-    if !record.owner.is_dead() {
+    if !record.owner.is_dead() && !record.has_lapsed() {
+        return Ok(found);
+    }
+    if record.kind == Kind::Freeze {
+        found.settlement = match freeze::recover(guest, &record, dry_run) {
+            Ok((plan, thawed)) => {
+                (found.plan, found.thawed) = (plan, thawed);
+                Settlement::TakenBack
+            }
+            Err(error) => {
+                log::error!("{error}");
+                Settlement::Failed(error)
+            }
+        };
         return Ok(found);
     }
     let guest = &apart_if_in_use(guest)?;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::driver::Guest;
-use crate::error::Result;
+use crate::error::{Error, ErrorCode, Result};
 use crate::operation::course::procedure::Procedure;
 use crate::operation::course::run::{Course, Run};
 use crate::operation::course::shared::Shared;
@@ -29,5 +29,12 @@ pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared:
         Kind::Snapshot if record.method == Method::Clone => course::<clone::engine::Engine>(guest, journal, shared),
         Kind::Snapshot => course::<snapshot::engine::Engine>(guest, journal, shared),
         Kind::Migration => course::<migrate::engine::Engine>(guest, journal, shared),
+        Kind::Freeze => Err(Error::new(
+            ErrorCode::NoOperation,
+            format!(
+                "domain '{}' has a freeze, which is thawed and not resumed",
+                guest.name()
+            ),
+        )),
     }
 }

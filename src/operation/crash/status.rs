@@ -16,7 +16,7 @@ pub struct OperationStatus {
     pub domain: String,
     /// The operation's id.
     pub id: String,
-    /// `snapshot` or `migration`.
+    /// `snapshot`, `migration` or `freeze`.
     pub kind: &'static str,
     /// The method taken.
     pub method: Method,
@@ -28,7 +28,7 @@ pub struct OperationStatus {
     pub owner_host: String,
     /// The number of that process.
     pub owner_process: u32,
-    /// That process is known to be dead, so nobody carries the operation on.
+    /// That process is known to be dead, so nobody carries the operation on; or the limit of a freeze has passed.
     pub orphaned: bool,
     /// Its disks.
     pub disks: Vec<DiskStatus>,
@@ -78,7 +78,7 @@ pub(crate) fn operations(host: &Arc<Host>, domain: Option<&str>) -> Result<Vec<O
                 .collect();
             found.push(OperationStatus {
                 domain: guest.name().to_owned(),
-                orphaned: record.owner.is_dead(),
+                orphaned: record.owner.is_dead() || record.has_lapsed(),
                 mark: record.mark.name(),
                 id: record.id,
                 kind: record.kind.name(),

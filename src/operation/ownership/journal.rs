@@ -265,7 +265,7 @@ impl Pages {
 }
 
 /// In the inactive definition first: whatever the live one says, the other has said already.
-fn write(guest: &Guest, record: &Record) -> Result<()> {
+pub(in crate::operation) fn write(guest: &Guest, record: &Record) -> Result<()> {
     let uri = record.namespace();
     if guest.has_persistent_configuration()? {
         guest.set_metadata(&uri, Some(&record.to_xml(false)?), false, true)?;
@@ -278,7 +278,7 @@ fn write(guest: &Guest, record: &Record) -> Result<()> {
 }
 
 /// Whether a definition has a `<metadata>` that is not only there for operations that run.
-fn has_own_metadata(config: &DomainXml) -> bool {
+pub(in crate::operation) fn has_own_metadata(config: &DomainXml) -> bool {
     let is_own = |element: &xmltree::Element| {
         let uri = element.namespace.as_deref();
         !uri.is_some_and(|uri| uri.starts_with("urn:livedisk:"))

@@ -58,6 +58,12 @@ impl Owner {
         self.lease = SystemTime::now() + LEASE;
     }
 
+    /// It gives no sign of life for so long.
+    pub(crate) fn renew_for(&mut self, time: Duration) {
+        self.renew();
+        self.lease = self.lease.checked_add(time).unwrap_or(self.lease);
+    }
+
     /// It gave no sign of life for so long that others may have taken over what it owns.
     pub(crate) fn has_overslept(&self) -> bool {
         SystemTime::now() > self.lease

@@ -3,7 +3,7 @@
 //! as metadata in a namespace of its own for each operation, and so survives the agent, libvirtd and the agent's host.
 //! With it and what can be observed another process takes the operation up.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use xmltree::{Element, XMLNode};
@@ -18,6 +18,8 @@ use crate::operation::types::Method;
 
 /// Every operation's namespace begins so and ends in the operation's id.
 const NAMESPACE: &str = "urn:livedisk:operation:";
+/// How long after the limit of a freeze a guest may still be let go: what freezes it meanwhile would be thawed too.
+const LETTING_GO: Duration = Duration::from_secs(4);
 /// Of what is written below.
 const VERSION: &str = "1";
 
@@ -61,6 +63,8 @@ impl RecordedDisk {
 pub(crate) enum Kind {
     Snapshot,
     Migration,
+    /// Around somebody else's snapshots.
+    Freeze,
 }
 
 impl Kind {
@@ -68,6 +72,7 @@ impl Kind {
         match self {
             Self::Snapshot => "snapshot",
             Self::Migration => "migration",
+            Self::Freeze => "freeze",
         }
     }
 }
@@ -91,6 +96,9 @@ pub(crate) struct Record {
     /// The instance of the domain that it was begun on still runs. Only a record in the live definition says so: one that
     /// a domain was started with does not.
     pub(crate) live: bool,
+    /// A freeze ends by then.
+    #[serde(default)]
+    pub(crate) until: Option<SystemTime>,
 }
 
 fn broken(id: &str, reason: impl std::fmt::Display) -> Error {
@@ -115,9 +123,16 @@ impl Record {
             disks,
             details: serde_json::Value::Null,
             live: false,
+            until: None,
         };
         record.set_details(details)?;
         Ok(record)
+    }
+
+    /// Of a freeze: its limit has passed, and whoever lets the guest go because of it has done so.
+    pub(crate) fn has_lapsed(&self) -> bool {
+        let until = self.until.and_then(|until| until.checked_add(LETTING_GO));
+        until.is_some_and(|until| SystemTime::now() > until)
     }
 
     /// One that was edited may have fewer disks than its request.

@@ -21,7 +21,7 @@ use crate::operation::types::Consistency;
 /// full speed, and the thaw and the guest's first writes wait behind them.
 const HELD: u64 = 16 << 20;
 
-const FROZEN: Stopped = Stopped {
+pub(in crate::operation) const FROZEN: Stopped = Stopped {
     frozen: true,
     paused: false,
 };
@@ -166,7 +166,7 @@ impl Window<'_> {
     }
 }
 
-fn freeze_failed(error: &Error, limit: Duration, late: bool) -> Error {
+pub(in crate::operation) fn freeze_failed(error: &Error, limit: Duration, late: bool) -> Error {
     let late = if late {
         format!(" within the limit of {limit:?}")
     } else {
@@ -336,7 +336,7 @@ fn tend_backup(undo: &Arc<Undo>, shared: &Arc<Shared>, deadline: Instant) -> Res
     })
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+pub(in crate::operation) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let quietly = move || {
         let _quiet = Quiet::new();
         work();
@@ -354,7 +354,7 @@ fn log_failure(result: Result<()>) {
 }
 
 /// Over a connection of its own, because others would wait for each attempt.
-fn keep_thawing(guest: &Arc<Guest>, guard: Option<Arc<guard::Armed>>) {
+pub(in crate::operation) fn keep_thawing(guest: &Arc<Guest>, guard: Option<Arc<guard::Armed>>) {
     let shared = Arc::clone(guest);
     let spawned = spawn("livedisk-thaw", move || {
         let guest = shared.apart().map(Arc::new).unwrap_or_else(|error| {

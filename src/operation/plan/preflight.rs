@@ -26,6 +26,9 @@ pub(in crate::operation) fn must_be_free(guest: &Guest, migrated: Option<&str>) 
                 format!("domain '{name}' is in use by another livedisk: {}", failure.message()),
             )
         })?;
+        if record.has_lapsed() {
+            continue;
+        }
         let is_elsewhere = |target| record.disks.iter().all(|disk| disk.target != target);
         if record.kind != Kind::Migration || !migrated.is_some_and(is_elsewhere) {
             return Err(in_use(guest, &record));
@@ -55,7 +58,14 @@ pub(in crate::operation) fn apart_if_in_use(guest: &Arc<Guest>) -> Result<Arc<Gu
 /// Who is in the way, and what to do about it.
 pub(in crate::operation) fn in_use(guest: &Guest, record: &Record) -> Error {
     let (name, kind, owner) = (guest.name(), record.kind.name(), &record.owner);
-    let (state, advice) = if owner.is_dead() {
+    let (state, advice) = if record.kind == Kind::Freeze && !owner.is_dead() {
+        (
+            "is held by",
+            "thaw it (livedisk thaw), or wait until its limit has passed",
+        )
+    } else if record.kind == Kind::Freeze {
+        ("was left behind by", "let recover thaw it (livedisk recover)")
+    } else if owner.is_dead() {
         ("was left behind by", "attach to it, or let recover settle it")
     } else {
         ("is run by", "wait for it, or cancel it there")

@@ -341,7 +341,7 @@ fn must_differ(disks: &[PlannedDisk]) -> Result<()> {
 }
 
 /// Whether the window freezes. REQUIRE that cannot be met fails here, before anything was started.
-fn decide_freeze(guest: &Guest, config: &DomainXml, quiesce: Quiesce) -> Result<bool> {
+pub(in crate::operation) fn decide_freeze(guest: &Guest, config: &DomainXml, quiesce: Quiesce) -> Result<bool> {
     if quiesce == Quiesce::None {
         return Ok(false);
     }

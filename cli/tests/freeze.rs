@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! livedisk freeze and livedisk thaw on a real bed.
+
+mod bed;
+
+use std::process::{Command, Output};
+
+use bed::{Bed, until};
+
+impl Bed {
+    fn run(&self, status: i32, arguments: &[&str]) -> String {
+        let output: Output = self.livedisk(arguments).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {said}");
+        said
+    }
+
+    fn fsfreeze_status(&self) -> String {
+        let question = r#"{"execute":"guest-fsfreeze-status"}"#;
+        self.virsh(&["qemu-agent-command", "--timeout", "10", "a", question])
+    }
+
+    /// The process that stays behind.
+    fn holder(&self) -> String {
+        let status: serde_json::Value = serde_json::from_str(&self.run(0, &["status", "a", "--json"])).unwrap();
+        let operation = &status["operations"][0];
+        assert_eq!(operation["kind"], "freeze", "{status}");
+        assert_eq!(operation["orphaned"], false, "{status}");
+        operation["owner_process"].to_string()
+    }
+}
+
+fn runs(process: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+    stat.is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.starts_with(" Z"))
+}
+
+#[test]
+fn a_freeze_outlives_its_command() {
+    let bed = Bed::up("ldfrz", &["name=a,disks=raw:16M,data=2M", "name=b,agent=no,data=1M"]);
+    let said = bed.run(0, &["freeze", "a", "--limit", "120s"]);
+    assert!(said.contains("'a'") && said.contains("frozen"), "{said}");
+    assert!(bed.fsfreeze_status().contains("frozen"));
+    let holder = bed.holder();
+    let table = bed.run(0, &["status"]);
+    assert!(table.contains("freeze") && table.contains(&holder), "{table}");
+    let busy = bed.run(5, &["freeze", "a"]);
+    assert!(busy.contains(&holder) && busy.contains("livedisk thaw"), "{busy}");
+    let said = bed.run(0, &["thaw", "a", "--json"]);
+    assert!(said.contains("\"filesystems_thawed\":"), "{said}");
+    assert!(bed.fsfreeze_status().contains("thawed"));
+    until("the holder has ended", || !runs(&holder));
+    bed.run(1, &["thaw", "a"]);
+
+    // The limit, and the holder's death.
+    for kill in [false, true] {
+        let said = bed.run(
+            0,
+            &["freeze", "a", "--json", "--limit", if kill { "120s" } else { "2s" }],
+        );
+        assert!(said.contains("\"filesystems_frozen\":"), "{said}");
+        let holder = bed.holder();
+        if kill {
+            assert!(
+                Command::new("kill")
+                    .args(["-KILL", &holder])
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        }
+        until("it is thawed", || bed.fsfreeze_status().contains("thawed"));
+        until("the holder has ended", || !runs(&holder));
+        let late = bed.run(7, &["thaw", "a"]);
+        assert!(late.contains("not consistent"), "{late}");
+    }
+    bed.run(7, &["freeze", "b"]);
+    bed.run(4, &["freeze", "nobody"]);
+    let answer: serde_json::Value = serde_json::from_str(&bed.run(4, &["freeze", "nobody", "--json"])).unwrap();
+    assert_eq!(answer["error"]["code"], "NO_DOMAIN");
+    assert_eq!(bed.run(0, &["status"]).trim(), "no operations");
+}

@@ -38,6 +38,7 @@ def virsh(*arguments: str) -> str:
         env={**os.environ, "XDG_CACHE_HOME": os.path.join(value("DIR"), "c")},
         check=True,
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     ).stdout
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_snapshot(wrong: dict[str, Any], connection: livedisk.Connection) -> Non
         connection.start_live_snapshot(call.pop("domain"), call.pop("disks"), **call)
     # It is what Python calls a wrong value, and it names it.
     assert isinstance(raised.value, ValueError) and raised.value.code is livedisk.ErrorCode.INVALID_ARGUMENT
-    assert next(iter(wrong)).split("_")[0].rstrip("s") in str(raised.value)
+    assert re.search(f"{next(iter(wrong)).split('_')[0].rstrip('s')}|'relative'", str(raised.value))
 
 
 @pytest.mark.parametrize("wrong", [{"target": None}, {"destination": 3}, {"bandwidth": -1}, {"method": "x"}, {"clone": 9}])

@@ -334,7 +334,13 @@ class Operation:
                 if has("livedisk_request_cancel"):
                     self._cancel_on(error, self.request_cancel)
                     await self._reach()
-                # At once after the former: it is rolled back, or says what is left.
-                await loop.run_in_executor(None, self._cancel_on, error, self.cancel)
+                    # It is over, so this does not wait; it says what is left.
+                    self._cancel_on(error, self.cancel)
+                else:
+                    await loop.run_in_executor(None, self._cancel_on, error, self.cancel)
         finally:
-            await loop.run_in_executor(None, self.close)
+            if self._progress is not None and self._progress.phase.is_final:
+                self.close()
+            else:
+                # It may be in the freeze window.
+                await loop.run_in_executor(None, self.close)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  * Made of include/livedisk.h by filter_header.py. */
+#define LIVEDISK_VERSION_NUMBER 2000
 #define LIVEDISK_OK 0
 #define LIVEDISK_ERR_INVALID_ARGUMENT -1
 #define LIVEDISK_ERR_NO_CONNECTION -2
@@ -21,6 +22,8 @@
 #define LIVEDISK_ERR_LIBVIRT -18
 #define LIVEDISK_ERR_IO -19
 #define LIVEDISK_ERR_INTERNAL -20
+#define LIVEDISK_ERR_CHECKPOINT -21
+#define LIVEDISK_ERR_NO_CHECKPOINT -22
 #define LIVEDISK_METHOD_AUTO 0
 #define LIVEDISK_METHOD_BACKUP 1
 #define LIVEDISK_METHOD_MIRROR 2
@@ -55,6 +58,8 @@
 #define LIVEDISK_SNAPSHOT_DRY_RUN 4
 #define LIVEDISK_SNAPSHOT_VERIFY 8
 #define LIVEDISK_SNAPSHOT_WRITE_BLOCKING 16
+#define LIVEDISK_SNAPSHOT_COMPRESS 32
+#define LIVEDISK_SNAPSHOT_FULL_IF_NEEDED 64
 #define LIVEDISK_DISK_REUSE_EXISTING 1
 #define LIVEDISK_DISK_ALLOW_PLAINTEXT 2
 #define LIVEDISK_MIGRATE_AUTO_FINISH 1
@@ -63,6 +68,7 @@
 #define LIVEDISK_MIGRATE_DELETE_SOURCE 8
 #define LIVEDISK_MIGRATE_WRITE_BLOCKING 16
 #define LIVEDISK_MIGRATE_ALLOW_PLAINTEXT 32
+#define LIVEDISK_RECOVER_DRY_RUN 1
 struct livedisk_connection;
 struct livedisk_error;
 struct livedisk_operation;
@@ -71,7 +77,8 @@ struct livedisk_snapshot_disk {
   const char *destination;
   const char *format;
   uint32_t flags;
-  uint64_t reserved[4];
+  const char *backing;
+  uint64_t reserved[3];
 };
 typedef int32_t (*livedisk_clone_callback)(const char *source, const char *destination, void *data);
 struct livedisk_snapshot_options {
@@ -88,6 +95,7 @@ struct livedisk_snapshot_options {
   uint32_t reserved;
   livedisk_clone_callback clone_callback;
   void *clone_data;
+  const char *scratch;
 };
 struct livedisk_migrate_options {
   const char *target;
@@ -123,6 +131,8 @@ struct livedisk_report {
   uint64_t pause_ns;
   uint64_t bytes_copied;
   uint64_t elapsed_ns;
+  uint32_t full_disks;
+  uint32_t reserved;
 };
 struct livedisk_recovery {
   uint32_t domains;
@@ -132,6 +142,24 @@ struct livedisk_recovery {
   uint32_t failed;
   uint32_t reserved;
 };
+struct livedisk_operation_info {
+  const char *domain;
+  const char *id;
+  const char *owner_host;
+  const char *owner_process;
+  int32_t is_migration;
+  int32_t method;
+  int32_t orphaned;
+  uint32_t disk_count;
+  const char *const *targets;
+  const char *const *destinations;
+  int64_t started_ns;
+  uint64_t bytes_done;
+  uint64_t bytes_total;
+};
+typedef int32_t (*livedisk_operation_callback)(const struct livedisk_operation_info *info,
+                                               size_t size,
+                                               void *data);
 int32_t livedisk_start_live_snapshot(struct livedisk_connection *connection,
                                      const char *domain,
                                      const struct livedisk_snapshot_options *options,
@@ -152,6 +180,9 @@ int32_t livedisk_set_log(livedisk_log_callback callback,
                          int32_t level,
                          void *data,
                          struct livedisk_error **error);
+const char *livedisk_phase_name(int32_t phase);
+const char *livedisk_method_name(int32_t method);
+const char *livedisk_error_name(int32_t code);
 const char *livedisk_version(void);
 int32_t livedisk_open(const char *uri,
                       uint32_t flags,
@@ -175,6 +206,8 @@ int32_t livedisk_finish(struct livedisk_operation *operation,
                         struct livedisk_error **error);
 int32_t livedisk_cancel(struct livedisk_operation *operation,
                         struct livedisk_error **error);
+int32_t livedisk_request_cancel(struct livedisk_operation *operation,
+                                struct livedisk_error **error);
 void livedisk_operation_free(struct livedisk_operation *operation);
 int32_t livedisk_attach(struct livedisk_connection *connection,
                         const char *domain,
@@ -186,3 +219,14 @@ int32_t livedisk_recover(struct livedisk_connection *connection,
                          struct livedisk_recovery *recovery,
                          size_t recovery_size,
                          struct livedisk_error **error);
+int32_t livedisk_recover_flags(struct livedisk_connection *connection,
+                               const char *domain,
+                               uint32_t flags,
+                               struct livedisk_recovery *recovery,
+                               size_t recovery_size,
+                               struct livedisk_error **error);
+int32_t livedisk_list_operations(struct livedisk_connection *connection,
+                                 const char *domain,
+                                 livedisk_operation_callback each,
+                                 void *data,
+                                 struct livedisk_error **error);

@@ -105,3 +105,18 @@ def test_options_reach_the_library(options: dict[str, object], connection: lived
         assert "needs liblivedisk" not in str(error) and any(name in str(error).lower() for name in options), error
     except livedisk.NoCheckpointError:
         assert "since" in options
+
+
+def test_freeze_and_thaw(connection: livedisk.Connection) -> None:
+    domain = bed.WITH_AGENT.domain
+    assert connection.freeze(domain, limit=30) > 0
+    try:
+        with pytest.raises(livedisk.BusyError):
+            connection.freeze(domain)
+    finally:
+        assert connection.thaw(domain) > 0
+    with pytest.raises(livedisk.NoOperationError):
+        connection.thaw(domain)
+    with pytest.raises(livedisk.InvalidArgumentError, match="limit"):
+        connection.freeze(domain, limit=0)
+    bed.WITH_AGENT.check_clean()

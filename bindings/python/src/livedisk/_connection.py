@@ -418,7 +418,9 @@ class Connection:
             how many file systems were thawed.
 
         Raises:
-            FreezeError: the guest had been let go before, so what was taken meanwhile is not consistent.
+            FreezeError: the guest had been let go before, so what was taken meanwhile is not consistent; or the thaw
+                failed: try again.
+            NoOperationError: livedisk has not frozen it, or it was thawed or recovered before.
             UnsupportedError: the library is older than 0.2.
             NoDomainError, NoConnectionError, LibvirtError, InternalError: see the message.
         """

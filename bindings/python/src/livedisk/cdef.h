@@ -230,3 +230,12 @@ int32_t livedisk_list_operations(struct livedisk_connection *connection,
                                  livedisk_operation_callback each,
                                  void *data,
                                  struct livedisk_error **error);
+int32_t livedisk_freeze(struct livedisk_connection *connection,
+                        const char *domain,
+                        uint32_t limit_ms,
+                        uint32_t *filesystems,
+                        struct livedisk_error **error);
+int32_t livedisk_thaw(struct livedisk_connection *connection,
+                      const char *domain,
+                      uint32_t *filesystems,
+                      struct livedisk_error **error);

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Live snapshots and disk migration of running libvirt/QEMU guests, by the C library liblivedisk.
+
+    import livedisk
+
+    with livedisk.open("qemu:///system") as connection:
+        with connection.start_live_snapshot("guest", {"vda": "/backup/guest.qcow2"}) as operation:
+            report = operation.finish()
+    print(f"frozen for {report.freeze_ns / 1e6:.1f} ms")
+
+The library is found by the loader, as liblivedisk.so.0, or at the environment variable LIVEDISK_LIBRARY; where it is
+not there, or too old, the import fails and says so. What a newer library brought raises UnsupportedError on an older.
+
+Times that go in are seconds, as Python has them; those that come out are nanoseconds, as their names say.
+
+Threads: any call from any thread. asyncio: ``await operation``. Forks: handles belong to the process that made them.
+Logs: the logger "livedisk" gets the library's lines, in order, from a thread of the package's own.
+
+When the interpreter ends, operations that run are let go as by ``Operation.close``, after a clone_callback that runs.
+"""
+
+from ._clone import CloneCallback
+from ._connection import Connection, open, open_from
+from ._errors import (
+    AgentError,
+    BusyError,
+    CancelledError,
+    CheckpointError,
+    DestinationError,
+    DomainStateError,
+    Error,
+    FreezeError,
+    InternalError,
+    InvalidArgumentError,
+    IOError,
+    JobFailedError,
+    LibvirtError,
+    NoCheckpointError,
+    NoConnectionError,
+    NoDiskError,
+    NoDomainError,
+    NoOperationError,
+    NoSpaceError,
+    PermissionError,
+    TimeoutError,
+    UnsupportedError,
+    VerifyError,
+)
+from ._library import version
+from ._log import TRACE, update_log_level
+from ._operation import Operation
+from ._types import Checkpoint, OperationInfo, Progress, Recovery, Report, SnapshotDisk
+from ._values import Clone, Consistency, ErrorCode, Method, Phase, Quiesce
+from ._version import VERSION as __version__
+
+__all__ = [
+    "TRACE",
+    "AgentError",
+    "BusyError",
+    "CancelledError",
+    "Checkpoint",
+    "CheckpointError",
+    "Clone",
+    "CloneCallback",
+    "Connection",
+    "Consistency",
+    "DestinationError",
+    "DomainStateError",
+    "Error",
+    "ErrorCode",
+    "FreezeError",
+    "IOError",
+    "InternalError",
+    "InvalidArgumentError",
+    "JobFailedError",
+    "LibvirtError",
+    "Method",
+    "NoCheckpointError",
+    "NoConnectionError",
+    "NoDiskError",
+    "NoDomainError",
+    "NoOperationError",
+    "NoSpaceError",
+    "Operation",
+    "OperationInfo",
+    "PermissionError",
+    "Phase",
+    "Progress",
+    "Quiesce",
+    "Recovery",
+    "Report",
+    "SnapshotDisk",
+    "TimeoutError",
+    "UnsupportedError",
+    "VerifyError",
+    "__version__",
+    "open",
+    "open_from",
+    "update_log_level",
+    "version",
+]

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The library's log lines, brought to `logging`. They come on the library's own threads, which must not wait for
+anybody's handlers; so they go through a queue to a thread that does nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from typing import Any, Optional
+
+from ._errors import check
+from ._ffi import ffi
+from ._handle import after_fork, before_exit
+from ._library import lib
+from ._values import LogLevel
+
+#: What the library's TRACE is to ``logging``.
+TRACE = 5
+
+LEVELS = {
+    LogLevel.ERROR: logging.ERROR,
+    LogLevel.WARN: logging.WARNING,
+    LogLevel.INFO: logging.INFO,
+    LogLevel.DEBUG: logging.DEBUG,
+    LogLevel.TRACE: TRACE,
+}
+
+logger = logging.getLogger("livedisk")
+
+_Line = Optional[tuple[int, bytes]]
+_lines: queue.SimpleQueue[_Line] = queue.SimpleQueue()
+_lock = threading.RLock()
+_thread: Optional[threading.Thread] = None
+_level: Optional[LogLevel] = None
+_process = os.getpid()
+
+
+def _tell(level: int, message: Any, data: Any) -> None:
+    del data
+    _lines.put((level, ffi.string(message)))
+
+
+_callback: Any = ffi.callback("livedisk_log_callback", _tell)
+
+
+def _write(lines: queue.SimpleQueue[_Line]) -> None:
+    while True:
+        line = lines.get()
+        if line is None:
+            return
+        level = LEVELS.get(LogLevel(line[0]), TRACE)
+        logger.log(level, "%s", line[1].decode("utf-8", "replace"))
+
+
+def update_log_level() -> None:
+    """Has the library tell what the logger "livedisk" is enabled for now.
+
+    That is done whenever a connection is opened or an operation starts; call it where the logger's level changes while
+    an operation runs. Lines reach the logger in order, on a thread of their own, some moments later. At DEBUG the
+    library has to wait for Python's global interpreter lock with each line: not what you want while a guest is frozen.
+
+    Raises:
+        InternalError: the process has another logger of the Rust crate ``log``.
+    """
+    global _level, _thread
+    with _lock:
+        wanted = next((level for level in reversed(LEVELS) if logger.isEnabledFor(LEVELS[level])), None)
+        if wanted == _level:
+            return
+        if wanted is not None and _thread is None:
+            _thread = threading.Thread(target=_write, args=(_lines,), name="livedisk-log", daemon=True)
+            _thread.start()
+        if wanted is None:
+            check(lambda failure: lib.livedisk_set_log(ffi.NULL, 0, ffi.NULL, failure))
+        else:
+            check(lambda failure: lib.livedisk_set_log(_callback, int(wanted), ffi.NULL, failure))
+        _level = wanted
+
+
+def _end() -> None:
+    global _thread
+    if _process != os.getpid() or _thread is None:
+        return
+    check(lambda failure: lib.livedisk_set_log(ffi.NULL, 0, ffi.NULL, failure))
+    _lines.put(None)
+    _thread.join(5)
+    _thread = None
+
+
+def _forked() -> None:
+    global _lines, _lock, _thread, _level, _process
+    _lines, _lock, _thread, _level, _process = queue.SimpleQueue(), threading.RLock(), None, None, os.getpid()
+
+
+before_exit(_end)
+after_fork(_forked)

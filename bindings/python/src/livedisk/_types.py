@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What goes in and comes out, with the names of the C fields. Times in nanoseconds, sizes in bytes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Optional, Union
+
+from ._ffi import ffi
+from ._values import Consistency, Method, Phase
+
+Path = Union[str, "os.PathLike[str]"]
+
+
+def _text(pointer: Any) -> str:
+    return "" if pointer == ffi.NULL else ffi.string(pointer).decode("utf-8", "replace")
+
+
+def _optional(pointer: Any) -> Optional[str]:
+    return None if pointer == ffi.NULL else _text(pointer)
+
+
+@dataclass(frozen=True)
+class SnapshotDisk:
+    """One disk of a snapshot.
+
+    Attributes:
+        target: the disk target, such as "vda".
+        destination: absolute path of a file that does not exist yet, path of a block device, or an nbd:// or
+            nbd+unix:// URI.
+        format: "qcow2" or "raw". None: the disk's own for a file, raw for a block device or an NBD export.
+        reuse_existing: the destination holds an image of the format and of exactly the disk's virtual size; it is
+            overwritten, and never removed.
+        allow_plaintext: an encrypted disk may be written to a plain destination.
+        backing: the image that an increment (``since``) rests on. Needs liblivedisk 0.2.
+    """
+
+    target: str
+    destination: Path
+    format: Optional[str] = None
+    reuse_existing: bool = False
+    allow_plaintext: bool = False
+    backing: Optional[Path] = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an operation is.
+
+    Attributes:
+        phase: it never goes back.
+        step: steps that are done.
+        step_count: steps that there are.
+        bytes_done: bytes copied, over all disks.
+        bytes_total: bytes to copy as far as known now; a guest that writes makes it grow.
+        bytes_per_second: the rate of late.
+        elapsed_ns: nanoseconds since the start.
+        guest_write_limit: bytes per second that the guest may write to the disk while its job cannot keep up with it;
+            0: as always.
+    """
+
+    phase: Phase
+    step: int
+    step_count: int
+    bytes_done: int
+    bytes_total: int
+    bytes_per_second: int
+    elapsed_ns: int
+    guest_write_limit: int
+
+    @classmethod
+    def _of(cls, found: Any) -> Progress:
+        return cls(
+            phase=Phase(found.phase),
+            step=found.step,
+            step_count=found.step_count,
+            bytes_done=found.bytes_done,
+            bytes_total=found.bytes_total,
+            bytes_per_second=found.bytes_per_second,
+            elapsed_ns=found.elapsed_ns,
+            guest_write_limit=found.guest_write_limit,
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a finished operation did.
+
+    Attributes:
+        method: the method taken.
+        consistency: what the images can be relied on for.
+        filesystems_frozen: how many file systems were frozen.
+        disk_count: how many disks were copied.
+        point_in_time_ns: the content is that of this moment, in nanoseconds of CLOCK_REALTIME; 0 for a dry run.
+        freeze_ns: nanoseconds from the freeze request sent to the thaw answered; 0: not frozen.
+        pause_ns: nanoseconds for which the vCPUs were paused to give several mirrors one point in time; 0: not.
+        bytes_copied: bytes copied, over all disks.
+        elapsed_ns: nanoseconds from start to end.
+        full_disks: disks copied whole although ``since`` was asked for.
+    """
+
+    method: Method
+    consistency: Consistency
+    filesystems_frozen: int
+    disk_count: int
+    point_in_time_ns: int
+    freeze_ns: int
+    pause_ns: int
+    bytes_copied: int
+    elapsed_ns: int
+    full_disks: int = 0
+
+    @classmethod
+    def _of(cls, found: Any) -> Report:
+        return cls(
+            method=Method(found.method),
+            consistency=Consistency(found.consistency),
+            filesystems_frozen=found.filesystems_frozen,
+            disk_count=found.disk_count,
+            point_in_time_ns=found.point_in_time_ns,
+            freeze_ns=found.freeze_ns,
+            pause_ns=found.pause_ns,
+            bytes_copied=found.bytes_copied,
+            elapsed_ns=found.elapsed_ns,
+            full_disks=getattr(found, "full_disks", 0),
+        )
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What a recovery found and did. Operations that somebody runs are not counted.
+
+    Attributes:
+        domains: domains that had something left.
+        thawed: guests thawed.
+        completed: operations completed, because they had passed their point of no return.
+        taken_back: operations rolled back.
+        failed: operations that could not be cleaned up, and stay to be recovered again; the log says why.
+    """
+
+    domains: int
+    thawed: int
+    completed: int
+    taken_back: int
+    failed: int
+
+    @classmethod
+    def _of(cls, found: Any) -> Recovery:
+        return cls(
+            domains=found.domains,
+            thawed=found.thawed,
+            completed=found.completed,
+            taken_back=found.taken_back,
+            failed=found.failed,
+        )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint of a domain: what changed since it can be copied alone.
+
+    Attributes:
+        name: the name.
+        parent: the one before; None for the first.
+        created_ns: when, in nanoseconds of CLOCK_REALTIME.
+        changed_bytes: bytes that changed since.
+        usable: whether an increment can rest on it.
+        disk_count: disks that it has.
+        why_not: why it is not usable, else None.
+    """
+
+    name: str
+    parent: Optional[str]
+    created_ns: int
+    changed_bytes: int
+    usable: bool
+    disk_count: int
+    why_not: Optional[str]
+
+    @classmethod
+    def _of(cls, found: Any) -> Checkpoint:
+        return cls(
+            name=_text(found.name),
+            parent=_optional(found.parent),
+            created_ns=found.created_ns,
+            changed_bytes=found.changed_bytes,
+            usable=bool(found.usable),
+            disk_count=found.disk_count,
+            why_not=_optional(found.why_not),
+        )
+
+
+@dataclass(frozen=True)
+class OperationInfo:
+    """An operation that runs or was left behind.
+
+    Attributes:
+        domain: the domain's name.
+        id: the operation's id.
+        owner_host: the host of the process that runs it, or ran it.
+        owner_process: that process.
+        is_migration: a migration, else a snapshot.
+        method: how.
+        orphaned: nobody runs it any more: ``attach`` or ``recover``.
+        disk_count: how many disks it has.
+        targets: their disk targets.
+        destinations: where each goes.
+        started_ns: when it began, in nanoseconds of CLOCK_REALTIME.
+        bytes_done: bytes copied.
+        bytes_total: bytes to copy as far as known.
+    """
+
+    domain: str
+    id: str
+    owner_host: str
+    owner_process: str
+    is_migration: bool
+    method: Method
+    orphaned: bool
+    disk_count: int
+    targets: tuple[str, ...]
+    destinations: tuple[str, ...]
+    started_ns: int
+    bytes_done: int
+    bytes_total: int
+
+    @classmethod
+    def _of(cls, found: Any) -> OperationInfo:
+        count = found.disk_count
+        return cls(
+            domain=_text(found.domain),
+            id=_text(found.id),
+            owner_host=_text(found.owner_host),
+            owner_process=_text(found.owner_process),
+            is_migration=bool(found.is_migration),
+            method=Method(found.method),
+            orphaned=bool(found.orphaned),
+            disk_count=count,
+            targets=tuple(_text(found.targets[i]) for i in range(count)),
+            destinations=tuple(_text(found.destinations[i]) for i in range(count)),
+            started_ns=found.started_ns,
+            bytes_done=found.bytes_done,
+            bytes_total=found.bytes_total,
+        )

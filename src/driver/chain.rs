@@ -45,16 +45,22 @@ impl Guest {
     /// Why the images of the disk's chain from `first` on (0: the active layer) cannot be opened, copied or written down by
     /// their names, if so.
     pub(crate) fn why_not_named(&self, disk: &Disk, first: usize) -> Result<Option<Hindrance>> {
+        let layers = disk.chain.get(first..).unwrap_or_default();
+        let hindrance = self.why_not_written_down(disk, first)?;
+        Ok(hindrance.or_else(|| self.why_not_found(layers)))
+    }
+
+    /// The same where the daemon alone opens them, whose files may be none that are seen from here.
+    pub(crate) fn why_not_written_down(&self, disk: &Disk, first: usize) -> Result<Option<Hindrance>> {
         if let Some(hindrance) = why_not_understood(disk) {
             return Ok(Some(hindrance));
         }
         let layers = disk.chain.get(first..).unwrap_or_default();
-        let nodes = self.ask("query-named-block-nodes")?;
-        if let Some(data) = data_file(&nodes, layers) {
+        let data = data_file(&self.ask("query-named-block-nodes")?, layers);
+        Ok(data.map(|data| {
             let why = format!("its content is in the external data file '{}'", data.escape_debug());
-            return Ok(Some(Hindrance::unsupported(why)));
-        }
-        Ok(self.why_not_found(layers))
+            Hindrance::unsupported(why)
+        }))
     }
 
     /// Why a copy cannot be compared with the images of the chain by their names, if so.

@@ -114,7 +114,11 @@ impl Plan {
             (None, Place::Device | Place::LinkedDevice { .. } | Place::Export) => "raw".to_owned(),
         };
         let format = must_be_known_format(format, &what)?;
-        let unnamed = guest.why_not_named(disk, 0)?;
+        let unnamed = if volumes {
+            guest.why_not_written_down(disk, 0)?
+        } else {
+            guest.why_not_named(disk, 0)?
+        };
         if let Some(hindrance) = unnamed.clone()
             && options.delete_source
             && !source.0.is_empty()
@@ -126,7 +130,9 @@ impl Plan {
             ));
         }
         let method = choose_method(options, volumes, disk, &place, &format, unnamed.clone(), &what)?;
-        must_stay_writable(&guest, disk, method, "", &what)?;
+        if !volumes {
+            must_stay_writable(&guest, disk, method, "", &what)?;
+        }
         if options.verify && method == Method::Mirror {
             if let Some(hindrance) = unnamed {
                 return Err(hindrance.refuse(&what, "can only be mirrored", "leave VERIFY out"));

@@ -51,7 +51,7 @@ fn a_freeze_outlives_its_command() {
     assert!(said.contains("\"filesystems_thawed\":"), "{said}");
     assert!(bed.fsfreeze_status().contains("thawed"));
     until("the holder has ended", || !runs(&holder));
-    bed.ends(1, &["thaw", "a"]);
+    bed.ends(9, &["thaw", "a"]);
 
     // The limit, and the holder's death.
     for kill in [false, true] {

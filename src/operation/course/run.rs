@@ -2,6 +2,7 @@
 //! The course of one operation: what was observed and decided last. It is the same for every procedure.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::driver::Guest;
@@ -140,7 +141,7 @@ impl<P: Procedure> Run for Course<P> {
     }
 
     fn reconnect(&mut self) -> Result<()> {
-        let guest = std::sync::Arc::clone(P::guest(self.procedure.plan()));
+        let guest = Arc::clone(P::guest(self.procedure.plan()));
         guest.reconnect()?;
         self.procedure.ties_mut().subscribe(&guest)
     }

@@ -164,16 +164,11 @@ fn settle(guest: &Arc<Guest>, record: Record, dry_run: bool) -> Result<Recovered
         return Ok(found);
     }
     if record.kind == Kind::Freeze {
-        found.settlement = match freeze::recover(guest, &record, dry_run) {
-            Ok((plan, thawed)) => {
-                (found.plan, found.thawed) = (plan, thawed);
-                Settlement::TakenBack
-            }
-            Err(error) => {
-                log::error!("{error}");
-                Settlement::Failed(error)
-            }
-        };
+        let settled = freeze::recover(guest, &record, dry_run).map(|(plan, thawed)| {
+            (found.plan, found.thawed) = (plan, thawed);
+            false
+        });
+        found.settlement = settlement(settled);
         return Ok(found);
     }
     let guest = &apart_if_in_use(guest)?;
@@ -206,15 +201,20 @@ fn settle(guest: &Arc<Guest>, record: Record, dry_run: bool) -> Result<Recovered
             None => Err(Error::new(ErrorCode::Internal, "the recovery has no outcome")),
         }
     });
-    found.settlement = match settled {
+    found.settlement = settlement(settled);
+    Ok(found)
+}
+
+/// Whether it was settled forward, or why it was not settled.
+fn settlement(settled: Result<bool>) -> Settlement {
+    match settled {
         Ok(true) => Settlement::Completed,
         Ok(false) => Settlement::TakenBack,
         Err(error) => {
             log::error!("{error}");
             Settlement::Failed(error)
         }
-    };
-    Ok(found)
+    }
 }
 
 /// None where somebody else came first.

@@ -35,6 +35,7 @@ mod libvirt;
 mod operation;
 
 pub use connection::{Connection, EventLoop};
+pub use driver::{Checkpoint, CheckpointDisk};
 pub use error::{Error, ErrorCode, Result};
 #[doc(hidden)]
 pub use guard::main as guard_main;

@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 mod backup;
+mod bitmaps;
 mod block_device;
 mod chain;
+mod checkpoint;
 mod failure;
 mod guest;
 mod host;
@@ -19,6 +21,7 @@ mod volume;
 pub(crate) use backup::is_backup_job;
 pub(crate) use block_device::BlockDevice;
 pub(crate) use chain::{Hindrance, Job, why_not_pivoted};
+pub use checkpoint::{Checkpoint, CheckpointDisk};
 pub(crate) use failure::code_of_reason;
 pub(crate) use guest::{AgentStatus, Guest};
 pub(crate) use host::Host;

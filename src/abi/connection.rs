@@ -6,8 +6,9 @@ use std::ffi::{c_char, c_void};
 use super::error::livedisk_error;
 use super::values::{LIVEDISK_OPEN_RUN_EVENT_LOOP, LIVEDISK_OPEN_USE_EVENTS};
 use super::{Handle, frame, input, invalid};
-use crate::connection::{Connection, EventLoop};
+use crate::connection::Connection;
 use crate::error::{Error, ErrorCode, Result};
+use crate::libvirt::EventLoop;
 use crate::libvirt::{self, Quiet};
 
 /// A connection to libvirt. Made by livedisk_open() or livedisk_open_from(), ended by livedisk_close(). Any thread.

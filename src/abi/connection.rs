@@ -100,7 +100,7 @@ pub unsafe extern "C" fn livedisk_open_from(
                 return Err(invalid("vir_connect is NULL; pass a virConnectPtr"));
             }
             let _quiet = Quiet::new();
-            let connection = libvirt::Connection::from_raw(vir_connect, event_loop.into()).map_err(|failure| {
+            let connection = libvirt::Connection::from_raw(vir_connect, event_loop).map_err(|failure| {
                 let message = format!("libvirt refuses the connection: {}", failure.message());
                 Error::new(ErrorCode::NoConnection, message).with_libvirt_code(failure.code().to_raw() as i32)
             })?;

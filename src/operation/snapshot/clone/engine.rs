@@ -430,7 +430,7 @@ impl Engine {
     fn start_commit(&mut self, index: usize) -> Result<()> {
         let target = &self.plan.disks[index].target;
         self.ties.shared.facts(|facts| facts.forget(target));
-        self.device(index).commit()?;
+        self.device(index).commit(None, None)?;
         self.disks[index].commit = Tracked::found(true);
         Ok(())
     }

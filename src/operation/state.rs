@@ -57,6 +57,16 @@ pub(crate) enum Job {
     Failed,
 }
 
+impl Job {
+    /// It runs on, under better conditions.
+    pub(crate) fn helped(self) -> Self {
+        match self {
+            Self::Stuck(_) => Self::Running,
+            job => job,
+        }
+    }
+}
+
 /// What may still make a job converge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Remedy {

@@ -1,104 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What each step of a migration does when all goes well.
 
-use super::{Chain, Observed, Step, next};
-use crate::operation::state::{Goal, Image, Job, Mark, steps};
-use crate::operation::types::Method;
+use super::{Observed, Step};
+use crate::operation::course::step;
+use crate::operation::state::Goal;
 
 /// The world after `step`.
-pub(crate) fn apply(seen: &mut Observed, step: Step) {
-    match step {
-        Step::WriteRecord(mark) => seen.mark = mark,
-        Step::MakeOverlay => seen.overlay = Image::Made,
-        Step::TakeSnapshot => seen.chain = Chain::Overlay,
-        Step::MergeOverlay => (seen.chain, seen.overlay) = (Chain::Source, Image::Half),
-        Step::Clone => (seen.destination, seen.cloned) = (Image::Made, true),
-        Step::Verify => seen.verify = false,
-        Step::MakeDestination => seen.destination = Image::Made,
-        Step::MakeDestinationOverlay => seen.destination_overlay = Image::Made,
-        Step::StartCopy => seen.copy = Job::Running,
-        Step::LiftLimit => {
-            seen.limited = false;
-            if matches!(seen.copy, Job::Stuck(_)) {
-                seen.copy = Job::Running;
-            }
-        }
-        Step::Throttle => {
-            seen.throttled = true;
-            for job in [&mut seen.copy, &mut seen.commit] {
-                if matches!(job, Job::Stuck(_)) {
-                    *job = Job::Running;
-                }
-            }
-        }
-        Step::Unthrottle => seen.throttled = false,
-        Step::RestartWriteBlocking => seen.copy = Job::NotStarted,
-        Step::StartCommit => seen.commit = Job::Running,
-        Step::AwaitJobs => {
-            for job in [&mut seen.copy, &mut seen.commit] {
-                *job = match *job {
-                    Job::Running | Job::Stuck(_) => Job::Ready,
-                    Job::Ending => Job::Failed,
-                    job => job,
-                };
-            }
-        }
-        Step::AwaitFinish => seen.finish = true,
-        Step::PivotCopy => {
-            seen.copy = Job::Completed;
-            seen.chain = if seen.method == Method::Mirror {
-                Chain::Destination
-            } else {
-                Chain::Moved
-            };
-        }
-        Step::StartReturn => seen.way_back = Job::Running,
-        Step::AwaitReturn => {
-            seen.way_back = match seen.way_back {
-                Job::Ending => Job::Completed,
-                _ => Job::Ready,
-            };
-            if seen.way_back == Job::Completed {
-                seen.chain = if seen.method == Method::Mirror {
-                    Chain::Source
-                } else {
-                    Chain::Overlay
-                };
-            }
-        }
-        Step::Return => seen.way_back = Job::Ending,
-        Step::SettlePivot => seen.settled = true,
-        Step::CloseDestination => seen.way_back = Job::NotStarted,
-        Step::PivotCommit => {
-            seen.commit = Job::Completed;
-            seen.chain = if seen.chain == Chain::Moved {
-                Chain::Destination
-            } else {
-                Chain::Source
-            };
-        }
-        Step::CommitOffline => {
-            seen.chain = if seen.chain == Chain::Moved {
-                Chain::Destination
-            } else {
-                Chain::Source
-            };
-        }
-        Step::AbortCopy => seen.copy = Job::Ending,
-        Step::AbortCommit => seen.commit = Job::Ending,
-        Step::RemoveOverlay => seen.overlay = Image::Missing,
-        Step::RemoveDestination => seen.destination = Image::Missing,
-        Step::RemoveDestinationOverlay => seen.destination_overlay = Image::Missing,
-        Step::DeleteSource => seen.source_deleted = true,
-        Step::RemoveRecord => seen.mark = Mark::Absent,
-        Step::Fail(_) | Step::Done => {}
-    }
+#[cfg(test)]
+fn apply(seen: &mut Observed, step: Step) {
+    (step.what().effect)(seen);
 }
 
 /// The steps from here to the end, when all goes well.
-pub(crate) fn plan(seen: &Observed, goal: Goal) -> Vec<Step> {
-    let is_last = |step| matches!(step, Step::Done | Step::Fail(_));
-    steps(seen, |seen| next(seen, goal), apply, is_last)
+pub(super) fn plan(seen: &Observed, goal: Goal) -> Vec<Step> {
+    step::steps(seen, goal, Step::what)
 }
 
 #[cfg(test)]
@@ -106,30 +21,38 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::operation::migrate::Failure;
-    use crate::operation::state::Remedy;
+    use crate::operation::migrate::{Chain, Failure, SeenCopy, SeenDestination, Source, next};
+    use crate::operation::parts::overlay;
+    use crate::operation::state::{Image, Job, Mark, Remedy};
+    use crate::operation::types::Method;
 
     fn start(method: Method, limited: bool, verify: bool, delete_source: bool) -> Observed {
         Observed {
             method,
+            finish: false,
             alive: true,
             off: false,
             mark: Mark::Absent,
             chain: Chain::Source,
-            overlay: Image::Missing,
-            destination: Image::Missing,
-            cloned: false,
-            destination_overlay: Image::Missing,
-            copy: Job::NotStarted,
-            way_back: Job::NotStarted,
-            settled: false,
-            commit: Job::NotStarted,
-            limited,
+            overlay: overlay::Seen::NOTHING,
+            destination: SeenDestination {
+                image: Image::Missing,
+                cloned: false,
+                verify,
+            },
+            destination_overlay: overlay::Seen::NOTHING,
+            copy: SeenCopy {
+                job: Job::NotStarted,
+                limited,
+                way_back: Job::NotStarted,
+                settled: false,
+            },
             throttled: false,
-            finish: false,
-            verify,
-            delete_source,
-            source_deleted: false,
+            source: if delete_source {
+                Source::ToBeDeleted
+            } else {
+                Source::Kept
+            },
         }
     }
 
@@ -156,9 +79,9 @@ mod tests {
             .flat_map(|off| places.iter().map(move |chain| (off, *chain)))
         {
             with(&|world| {
-                (world.alive, world.off, world.chain, world.way_back) = (false, off, chain, Job::NotStarted);
+                (world.alive, world.off, world.chain, world.copy.way_back) = (false, off, chain, Job::NotStarted);
                 world.throttled = false;
-                for job in [&mut world.copy, &mut world.commit] {
+                for job in world.jobs() {
                     if runs(*job) {
                         *job = Job::Failed;
                     }
@@ -168,21 +91,21 @@ mod tests {
         with(&|world| world.finish = true);
         // A new process takes it up: what only the old one knew is forgotten.
         with(&|world| {
-            world.cloned = world.mark >= Mark::Copying;
+            world.destination.cloned = world.mark >= Mark::Copying;
             world.finish = false;
-            if world.mark == Mark::Begun && world.destination == Image::Made {
-                world.destination = Image::Half;
+            if world.mark == Mark::Begun && world.destination.image == Image::Made {
+                world.destination.image = Image::Half;
             }
-            if world.chain == Chain::Source && world.overlay == Image::Made {
-                world.overlay = Image::Half;
+            if world.chain == Chain::Source && world.overlay.image == Image::Made {
+                world.overlay.image = Image::Half;
             }
-            let unused = matches!(world.chain, Chain::Source | Chain::Overlay) && world.copy == Job::NotStarted;
-            if unused && world.destination_overlay == Image::Made {
-                world.destination_overlay = Image::Half;
+            let unused = matches!(world.chain, Chain::Source | Chain::Overlay) && world.copy.job == Job::NotStarted;
+            if unused && world.destination_overlay.image == Image::Made {
+                world.destination_overlay.image = Image::Half;
             }
         });
-        if runs(seen.copy) {
-            with(&|world| world.copy = Job::Failed);
+        if runs(seen.copy.job) {
+            with(&|world| world.copy.job = Job::Failed);
         }
         // libvirtd dies in the snapshot.
         if next(seen, Goal::Forward) == Step::TakeSnapshot {
@@ -190,29 +113,29 @@ mod tests {
         }
         // libvirtd dies in the pivot.
         if next(seen, Goal::Forward) == Step::PivotCopy {
-            with(&|world| (world.chain, world.copy) = (Chain::Astray, Job::Failed));
-            with(&|world| (world.chain, world.copy) = (Chain::Astray, Job::NotStarted));
+            with(&|world| (world.chain, world.copy.job) = (Chain::Astray, Job::Failed));
+            with(&|world| (world.chain, world.copy.job) = (Chain::Astray, Job::NotStarted));
         }
         // QEMU died behind it, and nobody noted it.
         if next(seen, Goal::Back) == Step::SettlePivot {
-            with(&|world| (world.chain, world.settled) = (behind, true));
+            with(&|world| (world.chain, world.copy.settled) = (behind, true));
         }
-        if seen.chain == Chain::Astray && runs(seen.way_back) {
-            with(&|world| world.way_back = Job::NotStarted);
-            with(&|world| world.way_back = Job::Failed);
+        if seen.chain == Chain::Astray && runs(seen.copy.way_back) {
+            with(&|world| world.copy.way_back = Job::NotStarted);
+            with(&|world| world.copy.way_back = Job::Failed);
         }
-        if seen.copy == Job::Running {
+        if seen.copy.job == Job::Running {
             for remedy in [Remedy::WriteBlocking, Remedy::Throttle, Remedy::None] {
-                with(&|world| world.copy = Job::Stuck(remedy));
+                with(&|world| world.copy.job = Job::Stuck(remedy));
             }
         }
-        if matches!(seen.commit, Job::Running | Job::Ending) {
+        if matches!(seen.commit(), Job::Running | Job::Ending) {
             for remedy in [Remedy::Throttle, Remedy::None] {
-                with(&|world| world.commit = Job::Stuck(remedy));
+                with(&|world| world.active_overlay().commit = Job::Stuck(remedy));
             }
         }
-        if runs(seen.commit) {
-            with(&|world| world.commit = Job::Failed);
+        if runs(seen.commit()) {
+            with(&|world| world.active_overlay().commit = Job::Failed);
         }
         worlds
     }
@@ -264,14 +187,14 @@ mod tests {
                 Step::Done if seen.passed_no_return() => assert_eq!(end.chain, Chain::Destination),
                 Step::Done => {
                     assert_eq!(end.chain, Chain::Source, "{seen:?}");
-                    for image in [end.overlay, end.destination, end.destination_overlay] {
+                    for image in [end.overlay.image, end.destination.image, end.destination_overlay.image] {
                         assert!(!matches!(image, Image::Made | Image::Half), "{seen:?}");
                     }
                 }
                 // Only what nobody can help is left: another instance of the guest, or a commit that QEMU failed.
                 Step::Fail(Failure::Restarted) => assert!(!seen.alive && !seen.off),
-                Step::Fail(Failure::Commit) => assert_eq!(end.commit, Job::Failed),
-                Step::Fail(Failure::Return) => assert_eq!(end.way_back, Job::Failed),
+                Step::Fail(Failure::Commit) => assert_eq!(end.commit(), Job::Failed),
+                Step::Fail(Failure::Return) => assert_eq!(end.copy.way_back, Job::Failed),
                 other => panic!("{other:?} from {seen:?}"),
             }
         }
@@ -293,21 +216,25 @@ mod tests {
                 assert_eq!(next(&seen, goal), Step::MergeOverlay, "{seen:?}");
             }
             match next(&seen, goal) {
-                Step::TakeSnapshot => assert_eq!(seen.overlay, Image::Made),
+                Step::TakeSnapshot => assert_eq!(seen.overlay.image, Image::Made),
                 Step::RemoveOverlay => assert!(matches!(seen.chain, Chain::Source | Chain::Destination)),
                 Step::RemoveDestination => {
                     assert_eq!(seen.chain, Chain::Source);
                     let unsettled = seen.off && seen.method == Method::Mirror && seen.mark == Mark::Fixing;
-                    assert!(seen.settled || !unsettled, "{seen:?}");
+                    assert!(seen.copy.settled || !unsettled, "{seen:?}");
                 }
                 Step::RemoveDestinationOverlay => assert!(matches!(seen.chain, Chain::Source | Chain::Destination)),
                 Step::CommitOffline => {
                     assert!(seen.off && matches!(seen.chain, Chain::Overlay | Chain::Moved));
-                    assert!(seen.settled || !seen.is_between(), "{seen:?}");
+                    assert!(seen.copy.settled || !seen.is_between(), "{seen:?}");
                 }
                 Step::DeleteSource => assert_eq!(seen.chain, Chain::Destination),
                 Step::PivotCopy => {
-                    assert!(seen.copy == Job::Ready && (seen.method == Method::Mirror || seen.cloned) && seen.finish)
+                    assert!(
+                        seen.copy.job == Job::Ready
+                            && (seen.method == Method::Mirror || seen.destination.cloned)
+                            && seen.finish
+                    )
                 }
                 _ => {}
             }
@@ -345,7 +272,7 @@ mod tests {
     /// Behind the point of no return a commit that does not converge whatever is done is given up, not waited for.
     #[test]
     fn a_hopeless_commit_ends() {
-        let hopeless = |seen: &Observed| seen.chain == Chain::Moved && seen.commit == Job::Stuck(Remedy::None);
+        let hopeless = |seen: &Observed| seen.chain == Chain::Moved && seen.commit() == Job::Stuck(Remedy::None);
         let states = reachable();
         let mut found = states
             .iter()

@@ -18,7 +18,7 @@ use crate::operation::course::shared::Shared;
 use crate::operation::ownership::claim::Claim;
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
-use crate::operation::parts::cloning;
+use crate::operation::parts::clone as cloning;
 use crate::operation::parts::offline;
 use crate::operation::parts::throttle::Brake;
 use crate::operation::parts::tracked::{End, Tracked};

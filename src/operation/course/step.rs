@@ -4,7 +4,7 @@
 
 use crate::error::Result;
 use crate::operation::course::procedure::{Procedure, Turn};
-use crate::operation::state::{self, Goal};
+use crate::operation::state::{self, Goal, Mark};
 use crate::operation::types::Phase;
 
 type Words<P> = Box<dyn Fn(&<P as Procedure>::Plan) -> String>;
@@ -36,6 +36,30 @@ impl<P: Procedure + 'static> What<P> {
             act: Box::new(act),
             phase: None,
         }
+    }
+
+    pub(in crate::operation) fn write_record(
+        mark: Mark,
+        effect: fn(&mut P::Observed, Mark),
+        write: fn(&mut P, Mark) -> Result<()>,
+    ) -> Self {
+        let words = move |plan: &P::Plan| match mark {
+            Mark::Begun => format!(
+                "record the operation in the metadata of domain '{}'",
+                P::guest(plan).name()
+            ),
+            _ => "record progress in the domain's metadata".into(),
+        };
+        Self::new(
+            words,
+            move |seen| effect(seen, mark),
+            move |procedure, _| write(procedure, mark),
+        )
+    }
+
+    pub(in crate::operation) fn remove_record(effect: fn(&mut P::Observed), remove: fn(&P) -> Result<()>) -> Self {
+        let words = |_: &P::Plan| "remove the record from the domain's metadata".into();
+        Self::new(words, effect, move |procedure, _| remove(procedure))
     }
 
     /// QEMU, or the caller, is waited for.

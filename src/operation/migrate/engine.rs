@@ -120,7 +120,7 @@ impl Engine {
             destination_overlay: overlay(beside(destination, &id, "destination"), (destination, &plan.format)),
             copy: Mirror::new(&site, plan.bandwidth, plan.write_blocking),
             pivot: Pivot::new(&site),
-            brake: Brake::default(),
+            brake: Brake::new(&site),
             source_deleted: false,
             site,
             plan,
@@ -295,11 +295,10 @@ impl Engine {
     pub(super) fn throttle(&mut self) -> Result<()> {
         let commits = [&self.overlay.commit, &self.destination_overlay.commit];
         let rates = [&self.copy.job].into_iter().chain(commits).find_map(|job| job.rates());
-        if self.brake.look(&self.site.device())? {
+        if self.brake.look()? {
             self.write_record(self.ties.journal.mark())?;
         }
-        let (guest, target) = (&self.plan.guest, &self.plan.target);
-        let tightened = self.brake.tighten(guest, target, rates.unwrap_or_default());
+        let tightened = self.brake.tighten(rates.unwrap_or_default());
         self.publish_throttle();
         tightened?;
         self.copy.job.watch_anew();
@@ -466,9 +465,7 @@ impl Procedure for Engine {
             engine.destination.find(recorded, record.mark);
         }
         let chain = engine.find_jobs(details.copied)?;
-        if let (Some(before), true) = (details.throttled, record.live && engine.ties.journal.is_owned()) {
-            engine.brake = Brake::found(guest, &engine.plan.target, before);
-        }
+        engine.brake.find(details.throttled, record.live);
         let is_before = record.mark == Mark::Begun && record.back.is_none();
         let is_seen = !(is_before || engine.overlay.is_open()?);
         engine.overlay.snapshot_was_seen(is_seen);

@@ -51,17 +51,13 @@ type What = step::What<Engine>;
 impl Step {
     pub(super) fn what(self) -> What {
         match self {
-            Step::WriteRecord(Mark::Begun) => What::new(
-                |plan| format!("record the operation in the metadata of domain '{}'", plan.guest.name()),
-                |seen| seen.mark = Mark::Begun,
-                |engine, _| engine.write_record(Mark::Begun),
-            )
-            .in_phase(Phase::Preparing),
-            Step::WriteRecord(mark) => What::new(
-                |_| "record progress in the domain's metadata".into(),
-                move |seen| seen.mark = mark,
-                move |engine, _| engine.write_record(mark),
-            ),
+            Step::WriteRecord(mark) => {
+                let what = What::write_record(mark, |seen, mark| seen.mark = mark, Engine::write_record);
+                match mark {
+                    Mark::Begun => what.in_phase(Phase::Preparing),
+                    _ => what,
+                }
+            }
 
             // The overlay A', and the clone of A below it.
             Step::MakeOverlay => What::new(
@@ -289,11 +285,7 @@ impl Step {
                 |seen| seen.source = super::Source::Deleted,
                 |engine, _| engine.delete_source(),
             ),
-            Step::RemoveRecord => What::new(
-                |_| "remove the record from the domain's metadata".into(),
-                |seen| seen.mark = Mark::Absent,
-                |engine, _| engine.remove_record(),
-            ),
+            Step::RemoveRecord => What::remove_record(|seen| seen.mark = Mark::Absent, Engine::remove_record),
             Step::Fail(failure) => What::fail(failure),
             Step::Done => What::done(),
         }

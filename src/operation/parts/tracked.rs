@@ -78,6 +78,10 @@ impl Shown {
         })
     }
 
+    pub(in crate::operation) fn is_there(&self) -> bool {
+        self.info.is_some() || self.mirror.is_some()
+    }
+
     pub(in crate::operation) fn job(&self) -> Option<&str> {
         self.mirror.as_ref().map(|mirror| mirror.job.as_str())
     }

@@ -12,12 +12,16 @@
 //! What the guest writes after the point in time lies in A', so the commit is the only way out of Overlay: forward,
 //! back, after a failure and after a cancel.
 
-pub(in crate::operation) mod describe;
+mod disk;
 pub(in crate::operation) mod engine;
-pub(in crate::operation) mod model;
+mod failure;
+mod model;
 pub(in crate::operation) mod plan;
+mod step;
 
-use crate::operation::course::procedure::Turn;
+pub(crate) use failure::Failure;
+pub(crate) use step::Step;
+
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy, position};
 use crate::operation::types::Phase;
 
@@ -39,6 +43,8 @@ pub(crate) struct SeenDisk {
     /// A'.
     pub(crate) overlay: Image,
     pub(crate) destination: Image,
+    /// The destination is the caller's own.
+    pub(crate) taken: bool,
     /// The destination holds all of A, and is on disk.
     pub(crate) cloned: bool,
     /// The active commit of A' into A.
@@ -74,50 +80,6 @@ pub(crate) struct Observed {
     /// The caller's function makes the images, where there is nothing before.
     pub(crate) by_callback: bool,
     pub(crate) disks: Vec<SeenDisk>,
-}
-
-/// One step. Each is safe to repeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Step {
-    WriteRecord(Mark),
-    MakeImage(usize),
-    MakeOverlay(usize),
-    /// The freeze window, with the one snapshot of all disks in it.
-    FixPoint,
-    /// A' goes back into A behind libvirt's back, which knows nothing of it.
-    MergeOverlay(usize),
-    Clone(usize),
-    Verify,
-    StartCommit(usize),
-    AwaitJobs,
-    PivotCommit(usize),
-    /// What an active commit does, for a domain that is off.
-    CommitOffline(usize),
-    /// What a process that died left frozen.
-    Thaw,
-    Throttle(usize),
-    Unthrottle(usize),
-    AbortCommit(usize),
-    /// Wait for the caller: READY.
-    AwaitFinish,
-    RemoveOverlay(usize),
-    RemoveImage(usize),
-    RemoveRecord,
-    /// Not possible any more: turn back.
-    Fail(Failure),
-    Done,
-}
-
-/// Why an operation turns back by itself, or cannot go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Failure {
-    DomainGone,
-    /// The domain runs again, on overlays that hold what it wrote.
-    Restarted,
-    Commit(usize),
-    ForeignChain(usize),
-    /// The snapshot was taken in a window that nobody saw the end of.
-    OutcomeUnknown,
 }
 
 /// The next step from what is observed towards the goal.
@@ -247,27 +209,11 @@ fn back(seen: &Observed) -> Step {
     }
 }
 
-/// What the caller is told while `step` is taken.
-#[must_use]
-pub(crate) fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
-    if goal == Goal::Back {
-        return Phase::Finishing;
-    }
-    match step {
-        Step::AwaitFinish => Phase::Ready,
-        Step::RemoveRecord | Step::Done => Phase::Finishing,
-        _ if seen.mark < Mark::Copying || (seen.mark == Mark::Fixing && !seen.fixed) => Phase::Preparing,
-        _ => Phase::Copying,
-    }
-}
-
-/// What the loop does at `step`.
-pub(super) fn turn(step: Step) -> Turn<Failure> {
-    match step {
-        Step::Done => Turn::Done,
-        Step::Fail(failure) => Turn::Fail(failure),
-        Step::AwaitJobs => Turn::AwaitJobs,
-        Step::AwaitFinish => Turn::AwaitFinish,
-        _ => Turn::Act,
+/// What the caller is told where the step does not say.
+fn phase(seen: &Observed) -> Phase {
+    if seen.mark < Mark::Copying || (seen.mark == Mark::Fixing && !seen.fixed) {
+        Phase::Preparing
+    } else {
+        Phase::Copying
     }
 }

@@ -2,71 +2,19 @@
 //! What each step of a snapshot by clone does when all goes well: for the plan that a dry run shows, for the count of
 //! steps, and as the hypervisor of the property tests.
 
-use super::{Chain, Observed, Step, next};
-use crate::operation::state::{Goal, Image, Job, Mark, steps};
+use super::{Observed, Step};
+use crate::operation::course::step;
+use crate::operation::state::Goal;
 
-/// The world after `step`. `taken` are the destinations that are the caller's own.
-pub(crate) fn apply(seen: &mut Observed, step: Step, taken: &[bool]) {
-    let image = |index: usize| if taken[index] { Image::Taken } else { Image::Made };
-    match step {
-        Step::WriteRecord(mark) => seen.mark = mark,
-        Step::MakeImage(index) => seen.disks[index].destination = image(index),
-        Step::MakeOverlay(index) => seen.disks[index].overlay = Image::Made,
-        Step::FixPoint => {
-            seen.fixed = true;
-            for disk in &mut seen.disks {
-                disk.chain = Chain::Overlay;
-            }
-        }
-        Step::MergeOverlay(index) => {
-            seen.disks[index].chain = Chain::Source;
-            seen.disks[index].overlay = Image::Half;
-        }
-        Step::Clone(index) => {
-            seen.disks[index].destination = image(index);
-            seen.disks[index].cloned = true;
-        }
-        Step::Verify => seen.verified = true,
-        Step::StartCommit(index) => seen.disks[index].commit = Job::Running,
-        Step::AwaitJobs => {
-            for disk in &mut seen.disks {
-                match disk.commit {
-                    Job::Running => disk.commit = Job::Ready,
-                    Job::Ending => (disk.commit, disk.chain) = (Job::Completed, Chain::Source),
-                    _ => {}
-                }
-            }
-        }
-        Step::PivotCommit(index) => seen.disks[index].commit = Job::Ending,
-        Step::CommitOffline(index) => seen.disks[index].chain = Chain::Source,
-        Step::Thaw => seen.thawed = true,
-        Step::Throttle(index) => {
-            seen.disks[index].throttled = true;
-            seen.disks[index].commit = Job::Running;
-        }
-        Step::Unthrottle(index) => seen.disks[index].throttled = false,
-        // It is seen as failed as soon as it is gone.
-        Step::AbortCommit(index) => seen.disks[index].commit = Job::Failed,
-        Step::AwaitFinish => seen.finish = true,
-        Step::RemoveOverlay(index) => seen.disks[index].overlay = Image::Missing,
-        Step::RemoveImage(index) => {
-            seen.disks[index].destination = Image::Missing;
-            seen.disks[index].cloned = false;
-        }
-        Step::RemoveRecord => seen.mark = Mark::Absent,
-        Step::Fail(_) | Step::Done => {}
-    }
+/// The world after `step`.
+#[cfg(test)]
+fn apply(seen: &mut Observed, step: Step) {
+    (step.what().effect)(seen);
 }
 
 /// The steps from here to the end, when all goes well.
-pub(crate) fn plan(seen: &Observed, goal: Goal, taken: &[bool]) -> Vec<Step> {
-    let is_last = |step| matches!(step, Step::Done | Step::Fail(_));
-    steps(
-        seen,
-        |seen| next(seen, goal),
-        |seen, step| apply(seen, step, taken),
-        is_last,
-    )
+pub(super) fn plan(seen: &Observed, goal: Goal) -> Vec<Step> {
+    step::steps(seen, goal, Step::what)
 }
 
 #[cfg(test)]
@@ -74,14 +22,16 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::operation::snapshot::clone::{Failure, SeenDisk};
-    use crate::operation::state::Remedy;
+    use crate::operation::snapshot::clone::{Chain, Failure, SeenDisk, next};
+    use crate::operation::state::{Image, Job, Mark, Remedy};
 
-    fn start(disks: usize, by_callback: bool) -> Observed {
-        let disk = SeenDisk {
+    /// `taken` are the destinations that are the caller's own.
+    fn start(taken: &[bool], by_callback: bool) -> Observed {
+        let disk = |&taken: &bool| SeenDisk {
             chain: Chain::Source,
             overlay: Image::Missing,
             destination: Image::Missing,
+            taken,
             cloned: false,
             commit: Job::NotStarted,
             throttled: false,
@@ -95,7 +45,7 @@ mod tests {
             verified: false,
             finish: false,
             by_callback,
-            disks: vec![disk; disks],
+            disks: taken.iter().map(disk).collect(),
         }
     }
 
@@ -162,7 +112,7 @@ mod tests {
 
     /// Every state that steps and accidents lead to, with the goals that are possible there: forward may turn back
     /// anywhere, and back never turns forward.
-    fn reachable(first: Observed, taken: &[bool]) -> HashSet<(Observed, Goal)> {
+    fn reachable(first: Observed) -> HashSet<(Observed, Goal)> {
         let mut known = HashSet::new();
         let mut open = vec![(first, Goal::Forward)];
         while let Some((seen, goal)) = open.pop() {
@@ -172,15 +122,13 @@ mod tests {
             open.push((seen.clone(), Goal::Back));
             open.extend(accidents(&seen).into_iter().map(|world| (world, goal)));
             let mut world = seen.clone();
-            apply(&mut world, next(&seen, goal), taken);
+            apply(&mut world, next(&seen, goal));
             open.push((world, goal));
         }
         known
     }
 
-    type World = (HashSet<(Observed, Goal)>, Vec<bool>);
-
-    fn worlds() -> Vec<World> {
+    fn worlds() -> Vec<HashSet<(Observed, Goal)>> {
         let mut all = Vec::new();
         for (by_callback, taken) in [
             (false, vec![false]),
@@ -189,7 +137,7 @@ mod tests {
             (true, vec![false]),
             (true, vec![true]),
         ] {
-            all.push((reachable(start(taken.len(), by_callback), &taken), taken));
+            all.push(reachable(start(&taken, by_callback)));
         }
         all
     }
@@ -197,10 +145,10 @@ mod tests {
     #[test]
     fn from_every_reachable_state_both_goals_terminate() {
         let mut states = 0;
-        for (world, taken) in worlds() {
+        for world in worlds() {
             for (seen, goal) in &world {
                 states += 1;
-                let steps = plan(seen, *goal, &taken);
+                let steps = plan(seen, *goal);
                 assert!(
                     steps.len() < 60,
                     "{goal:?} from {seen:?} does not end: {:?}",
@@ -214,7 +162,7 @@ mod tests {
     /// The property that matters most: what the guest wrote since the snapshot is never removed, only committed.
     #[test]
     fn an_overlay_goes_only_when_it_was_committed() {
-        for (world, _) in worlds() {
+        for world in worlds() {
             for (seen, goal) in &world {
                 match next(seen, *goal) {
                     Step::RemoveOverlay(index) => assert_eq!(seen.disks[index].chain, Chain::Source),
@@ -237,7 +185,7 @@ mod tests {
     #[test]
     fn a_throttle_is_never_left_behind() {
         let mut set = 0;
-        for (world, taken) in worlds() {
+        for world in worlds() {
             for (seen, goal) in &world {
                 let step = next(seen, *goal);
                 let is_throttled = seen.disks.iter().any(|disk| disk.throttled);
@@ -245,8 +193,8 @@ mod tests {
                 assert!(!(is_throttled && leaves), "{step:?} under a throttle: {seen:?}");
                 set += usize::from(matches!(step, Step::Throttle(_)));
                 let mut end = seen.clone();
-                for step in plan(seen, Goal::Back, &taken) {
-                    apply(&mut end, step, &taken);
+                for step in plan(seen, Goal::Back) {
+                    apply(&mut end, step);
                 }
                 assert!(!end.disks.iter().any(|disk| disk.throttled), "{seen:?}");
             }
@@ -256,15 +204,15 @@ mod tests {
 
     #[test]
     fn back_is_as_before_or_says_why_not() {
-        for (world, taken) in worlds() {
+        for world in worlds() {
             for (seen, _) in &world {
                 let mut end = seen.clone();
-                for step in plan(seen, Goal::Back, &taken) {
+                for step in plan(seen, Goal::Back) {
                     assert!(!matches!(
                         step,
                         Step::FixPoint | Step::MakeImage(_) | Step::MakeOverlay(_) | Step::Clone(_)
                     ));
-                    apply(&mut end, step, &taken);
+                    apply(&mut end, step);
                 }
                 match next(&end, Goal::Back) {
                     Step::Done => {
@@ -285,11 +233,11 @@ mod tests {
 
     #[test]
     fn forward_ends_in_done_only_with_whole_images_and_the_guest_at_home() {
-        for (world, taken) in worlds() {
+        for world in worlds() {
             for (seen, _) in world.iter().filter(|(_, goal)| *goal == Goal::Forward) {
                 let mut end = seen.clone();
-                for step in plan(seen, Goal::Forward, &taken) {
-                    apply(&mut end, step, &taken);
+                for step in plan(seen, Goal::Forward) {
+                    apply(&mut end, step);
                 }
                 if next(&end, Goal::Forward) == Step::Done {
                     assert!(end.fixed && end.verified && end.mark == Mark::Absent);
@@ -303,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_window_opens_only_with_everything_prepared() {
-        for (world, _) in worlds() {
+        for world in worlds() {
             for (seen, _) in world.iter().filter(|(_, goal)| *goal == Goal::Forward) {
                 if next(seen, Goal::Forward) == Step::FixPoint {
                     assert!(seen.alive && !seen.fixed && seen.mark == Mark::Fixing);
@@ -319,7 +267,7 @@ mod tests {
     #[test]
     fn the_plan_reads_in_order() {
         assert_eq!(
-            plan(&start(1, false), Goal::Forward, &[false]),
+            plan(&start(&[false], false), Goal::Forward),
             [
                 Step::WriteRecord(Mark::Begun),
                 Step::MakeImage(0),

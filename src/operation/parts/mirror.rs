@@ -2,7 +2,7 @@
 //! A mirror of one disk: brought to READY, helped where it does not catch up with the guest, and ended or pivoted to.
 
 use crate::error::{ErrorCode, Result};
-use crate::libvirt::Copy;
+use crate::libvirt::BlockCopy;
 use crate::operation::parts::site::Site;
 use crate::operation::parts::tracked::{End, Shown, Tracked, is_drained};
 use crate::operation::state::{Job, Remedy};
@@ -64,15 +64,15 @@ impl Mirror {
 
     pub(in crate::operation) fn start(&mut self, to: &To<'_>) -> Result<()> {
         self.site.forget_events();
-        let copy = Copy {
-            target: &self.site.target,
+        let copy = BlockCopy {
+            destination: to.shown,
             destination_xml: to.xml,
             bandwidth: if self.limited { self.bandwidth } else { 0 },
             shallow: to.shallow,
-            reuse: to.reuse,
-            synchronous_writes: self.job.write_blocking,
+            reuse_existing: to.reuse,
+            write_blocking: self.job.write_blocking,
         };
-        let started = self.site.device().copy(&copy, to.shown);
+        let started = self.site.device().copy(&copy);
         // A call that was cut off may have begun the job all the same; the record says that it is ours.
         let is_cut_off = matches!(&started, Err(error) if error.code() == ErrorCode::NoConnection);
         self.job.begin(started.is_ok() || is_cut_off);

@@ -216,7 +216,7 @@ impl Overlay {
 
     pub(in crate::operation) fn start_commit(&mut self) -> Result<()> {
         self.site.forget_events();
-        self.site.device().commit()?;
+        self.site.device().commit(None, None)?;
         self.commit = Tracked::found(true);
         Ok(())
     }

@@ -84,7 +84,7 @@ pub(super) fn at_start(plan: &Plan) -> Observed {
             job: Job::NotStarted,
             limited: plan.bandwidth > 0,
             way_back: Job::NotStarted,
-            settled: false,
+            settled: true,
         },
         throttled: false,
         source: if plan.delete_source {

@@ -12,6 +12,8 @@
 //!
 //! With MIRROR it goes from Source to Destination in one full copy with pivot.
 
+#[cfg(any(test, debug_assertions, feature = "faults"))]
+mod accidents;
 pub(super) mod clone;
 pub(super) mod engine;
 pub(super) mod failure;
@@ -96,6 +98,27 @@ pub(crate) enum Source {
 }
 
 impl Observed {
+    fn chain_before_copy(&self) -> Chain {
+        match self.method {
+            Method::Mirror => Chain::Source,
+            _ => Chain::Overlay,
+        }
+    }
+
+    fn chain_after_copy(&self) -> Chain {
+        match self.method {
+            Method::Mirror => Chain::Destination,
+            _ => Chain::Moved,
+        }
+    }
+
+    fn chain_after_commit(&self) -> Chain {
+        match self.chain {
+            Chain::Moved => Chain::Destination,
+            _ => Chain::Source,
+        }
+    }
+
     /// The overlay that the guest is on.
     fn active_overlay(&mut self) -> &mut overlay::Seen {
         if self.passed_no_return() {

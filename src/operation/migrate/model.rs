@@ -21,6 +21,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::operation::migrate::accidents::{accidents, outcomes};
     use crate::operation::migrate::{Chain, Failure, SeenCopy, SeenDestination, Source, next};
     use crate::operation::parts::overlay;
     use crate::operation::state::{Image, Job, Mark, Remedy};
@@ -45,7 +46,7 @@ mod tests {
                 job: Job::NotStarted,
                 limited,
                 way_back: Job::NotStarted,
-                settled: false,
+                settled: true,
             },
             throttled: false,
             source: if delete_source {
@@ -56,88 +57,23 @@ mod tests {
         }
     }
 
-    fn accidents(seen: &Observed) -> Vec<Observed> {
-        let mut worlds = Vec::new();
-        let mut with = |change: &dyn Fn(&mut Observed)| {
-            let mut world = seen.clone();
-            change(&mut world);
-            worlds.push(world);
-        };
-        let runs = |job: Job| matches!(job, Job::Running | Job::Ready | Job::Stuck(_) | Job::Ending);
-        let (before, behind) = if seen.method == Method::Mirror {
-            (Chain::Source, Chain::Destination)
-        } else {
-            (Chain::Overlay, Chain::Moved)
-        };
-        // The definition names the one or the other.
-        let places = match seen.chain {
-            Chain::Astray => vec![before, behind],
-            chain => vec![chain],
-        };
-        for (off, chain) in [false, true]
-            .into_iter()
-            .flat_map(|off| places.iter().map(move |chain| (off, *chain)))
-        {
-            with(&|world| {
-                (world.alive, world.off, world.chain, world.copy.way_back) = (false, off, chain, Job::NotStarted);
-                world.throttled = false;
-                for job in world.jobs() {
-                    if runs(*job) {
-                        *job = Job::Failed;
-                    }
-                }
-            });
+    /// A process died, and another one resumes: what only the old one knew is forgotten.
+    fn resumed(seen: &Observed) -> Observed {
+        let mut world = seen.clone();
+        world.destination.cloned = world.mark >= Mark::Copying;
+        world.finish = false;
+        world.copy.settled &= world.mark != Mark::Fixing;
+        if world.mark == Mark::Begun && world.destination.image == Image::Made {
+            world.destination.image = Image::Half;
         }
-        with(&|world| world.finish = true);
-        // A new process takes it up: what only the old one knew is forgotten.
-        with(&|world| {
-            world.destination.cloned = world.mark >= Mark::Copying;
-            world.finish = false;
-            if world.mark == Mark::Begun && world.destination.image == Image::Made {
-                world.destination.image = Image::Half;
-            }
-            if world.chain == Chain::Source && world.overlay.image == Image::Made {
-                world.overlay.image = Image::Half;
-            }
-            let unused = matches!(world.chain, Chain::Source | Chain::Overlay) && world.copy.job == Job::NotStarted;
-            if unused && world.destination_overlay.image == Image::Made {
-                world.destination_overlay.image = Image::Half;
-            }
-        });
-        if runs(seen.copy.job) {
-            with(&|world| world.copy.job = Job::Failed);
+        if world.chain == Chain::Source && world.overlay.image == Image::Made {
+            world.overlay.image = Image::Half;
         }
-        // libvirtd dies in the snapshot.
-        if next(seen, Goal::Forward) == Step::TakeSnapshot {
-            with(&|world| world.chain = Chain::Unnamed);
+        let unused = matches!(world.chain, Chain::Source | Chain::Overlay) && world.copy.job == Job::NotStarted;
+        if unused && world.destination_overlay.image == Image::Made {
+            world.destination_overlay.image = Image::Half;
         }
-        // libvirtd dies in the pivot.
-        if next(seen, Goal::Forward) == Step::PivotCopy {
-            with(&|world| (world.chain, world.copy.job) = (Chain::Astray, Job::Failed));
-            with(&|world| (world.chain, world.copy.job) = (Chain::Astray, Job::NotStarted));
-        }
-        // QEMU died behind it, and nobody noted it.
-        if next(seen, Goal::Back) == Step::SettlePivot {
-            with(&|world| (world.chain, world.copy.settled) = (behind, true));
-        }
-        if seen.chain == Chain::Astray && runs(seen.copy.way_back) {
-            with(&|world| world.copy.way_back = Job::NotStarted);
-            with(&|world| world.copy.way_back = Job::Failed);
-        }
-        if seen.copy.job == Job::Running {
-            for remedy in [Remedy::WriteBlocking, Remedy::Throttle, Remedy::None] {
-                with(&|world| world.copy.job = Job::Stuck(remedy));
-            }
-        }
-        if matches!(seen.commit(), Job::Running | Job::Ending) {
-            for remedy in [Remedy::Throttle, Remedy::None] {
-                with(&|world| world.active_overlay().commit = Job::Stuck(remedy));
-            }
-        }
-        if runs(seen.commit()) {
-            with(&|world| world.active_overlay().commit = Job::Failed);
-        }
-        worlds
+        world
     }
 
     fn reachable() -> HashSet<(Observed, Goal)> {
@@ -153,10 +89,9 @@ mod tests {
                 continue;
             }
             open.push((seen.clone(), Goal::Back));
-            open.extend(accidents(&seen).into_iter().map(|world| (world, goal)));
-            let mut world = seen.clone();
-            apply(&mut world, next(&seen, goal));
-            open.push((world, goal));
+            let worlds = outcomes(&seen, next(&seen, goal), true);
+            let worlds = worlds.into_iter().chain(accidents(&seen)).chain([resumed(&seen)]);
+            open.extend(worlds.map(|world| (world, goal)));
         }
         known
     }

@@ -86,7 +86,10 @@ impl Engine {
             self.pivot.observe_nodes(disk, shown);
         }
         let has_moved = chain != last;
-        if self.copy.job.is_started() && !self.copy.observe(of(Which::Copy), finish)? && !has_moved {
+        if has_moved && self.copy.job.is_pivoting() {
+            self.copy.job.complete();
+        }
+        if self.copy.job.is_under_way() && !self.copy.observe(of(Which::Copy), finish)? && !has_moved {
             self.copy.job.vanished(self.site.failure_of("copy"));
         }
         for overlay in [&mut self.overlay, &mut self.destination_overlay] {

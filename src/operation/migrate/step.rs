@@ -2,7 +2,7 @@
 //! The steps of a migration: all that there is to say of each, in one place.
 
 use super::engine::Engine;
-use super::{Chain, Failure, Observed};
+use super::{Chain, Failure};
 use crate::operation::course::procedure::Turn;
 use crate::operation::course::step;
 use crate::operation::state::{Image, Job, Mark};
@@ -156,7 +156,7 @@ impl Step {
             Step::PivotCopy => What::new(
                 |_| "pivot to it: from here on the way is forward".into(),
                 |seen| {
-                    seen.copy.job = Job::Completed;
+                    (seen.copy.job, seen.copy.settled) = (Job::Completed, false);
                     seen.chain = seen.chain_after_copy();
                 },
                 |engine, _| engine.pivot_copy(),
@@ -177,7 +177,7 @@ impl Step {
                         plan.target
                     )
                 },
-                |seen| seen.copy.way_back = Job::Running,
+                |seen| (seen.copy.way_back, seen.copy.job) = (Job::Running, Job::Failed),
                 |engine, _| engine.start_return(),
             ),
             Step::AwaitReturn => What::new(
@@ -217,7 +217,8 @@ impl Step {
             Step::PivotCommit => What::new(
                 |_| "pivot to the base".into(),
                 |seen| {
-                    seen.active_overlay().commit = Job::Completed;
+                    // Another one may be started.
+                    (seen.active_overlay().commit, seen.copy.settled) = (Job::NotStarted, true);
                     seen.chain = seen.chain_after_commit();
                 },
                 |engine, seen| {
@@ -277,7 +278,7 @@ impl Step {
             ),
             Step::RemoveDestination => What::new(
                 |plan| format!("remove '{}'", plan.destination.shown()),
-                |seen| seen.destination.image = Image::Missing,
+                |seen| (seen.destination.image, seen.destination.cloned) = (Image::Missing, false),
                 |engine, _| engine.remove_destination(),
             ),
             Step::DeleteSource => What::new(
@@ -299,28 +300,5 @@ fn how(clone: CloneMethod) -> &'static str {
         CloneMethod::Copy => "by a copy that keeps holes",
         CloneMethod::Volume => "by storage volumes",
         CloneMethod::Callback => "by the caller's function",
-    }
-}
-
-impl Observed {
-    fn chain_before_copy(&self) -> Chain {
-        match self.method {
-            Method::Mirror => Chain::Source,
-            _ => Chain::Overlay,
-        }
-    }
-
-    fn chain_after_copy(&self) -> Chain {
-        match self.method {
-            Method::Mirror => Chain::Destination,
-            _ => Chain::Moved,
-        }
-    }
-
-    fn chain_after_commit(&self) -> Chain {
-        match self.chain {
-            Chain::Moved => Chain::Destination,
-            _ => Chain::Source,
-        }
     }
 }

@@ -127,7 +127,7 @@ impl Overlay {
 
     /// `shown`: the disk's block job, where that is its commit.
     pub(in crate::operation) fn observe_commit(&mut self, shown: Option<&Shown>) -> Result<()> {
-        if self.commit.is_started()
+        if self.commit.is_under_way()
             && !self
                 .commit
                 .observe(&self.site, shown, |sample| sample.remainder() > 0)?

@@ -137,12 +137,20 @@ impl Tracked {
         matches!(self.state, State::Completed | State::Failed(_))
     }
 
+    pub(in crate::operation) fn is_under_way(&self) -> bool {
+        self.is_started() && !self.is_over()
+    }
+
     pub(in crate::operation) fn is_restarting(&self) -> bool {
         self.state == State::Asked(End::Restart)
     }
 
     pub(in crate::operation) fn is_aborting(&self) -> bool {
         self.state == State::Asked(End::Abort)
+    }
+
+    pub(in crate::operation) fn is_pivoting(&self) -> bool {
+        self.state == State::Asked(End::Pivot)
     }
 
     pub(in crate::operation) fn failure(&self) -> Option<&str> {

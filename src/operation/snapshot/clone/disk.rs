@@ -114,7 +114,7 @@ impl Cloning {
     }
 
     pub(super) fn observe_commit(&mut self, disk: Option<&Disk>) -> Result<()> {
-        if !self.overlay.commit.is_started() {
+        if !self.overlay.commit.is_under_way() {
             return Ok(());
         }
         let shown = Shown::look(&self.site, disk)?;

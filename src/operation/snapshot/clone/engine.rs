@@ -99,8 +99,10 @@ impl Engine {
         let config = self.plan.guest.get_config(false)?;
         let chains = self.classify(&config);
         for ((planned, disk), chain) in self.plan.disks.iter().zip(&mut self.disks).zip(&chains) {
-            if *chain == Chain::Overlay {
-                disk.observe_commit(config.disk(&planned.target))?;
+            match chain {
+                Chain::Overlay => disk.observe_commit(config.disk(&planned.target))?,
+                Chain::Source if disk.overlay.commit.is_pivoting() => disk.overlay.commit.complete(),
+                _ => {}
             }
         }
         Ok(chains)

@@ -3,7 +3,8 @@
 //! to the world behind livedisk's back.
 
 use super::plan::Plan;
-use super::{Chain, Observed, Step};
+use super::seen::{Chain, Observed};
+use super::step::Step;
 use crate::operation::course::held::Modelled;
 use crate::operation::state::{Image, Job, Mark};
 

@@ -8,17 +8,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::clone::Clone as BaseClone;
-use super::model;
 use super::plan::{Plan, Request};
-use super::{Chain, Failure, Observed, SeenCopy, SeenDestination, Source, Step, next, phase};
+use super::seen::{Chain, Observed, SeenCopy, SeenDestination, Source};
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Identity};
 use crate::libvirt::IoTune;
-use crate::libvirt::xml::{Target, copy_destination, overlay_destination};
-use crate::operation::course::procedure::{Procedure, Ties, Turn};
+use crate::libvirt::xml::{self, Disk, Target, copy_destination, overlay_destination};
+use crate::operation::course::procedure::Ties;
 use crate::operation::course::shared::Shared;
-use crate::operation::ownership::claim::Claim;
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
 use crate::operation::parts::image::{DestinationImage, Wanted};
@@ -27,9 +25,9 @@ use crate::operation::parts::overlay::{self, Overlay, must_be_in_place, snapshot
 use crate::operation::parts::pivot::{self, Images, Pivot};
 use crate::operation::parts::site::Site;
 use crate::operation::parts::throttle::Brake;
-use crate::operation::plan::preflight::{beside, libvirt_target, staging};
-use crate::operation::state::{Goal, Image, Job, Mark};
-use crate::operation::types::{Consistency, Method, Phase, Report};
+use crate::operation::plan::preflight::{beside, is_at, libvirt_target, staging};
+use crate::operation::state::{Image, Job, Mark};
+use crate::operation::types::Method;
 
 const RETURN_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -96,7 +94,21 @@ pub(super) fn at_start(plan: &Plan) -> Observed {
 }
 
 impl Engine {
-    fn at_rest(plan: Plan, ties: Ties) -> Self {
+    /// The record of an operation that is begun.
+    pub(super) fn first_record(plan: &Plan) -> Result<Record> {
+        let disk = RecordedDisk::new(&plan.target, &plan.destination, &plan.format);
+        let disk = disk.with_home(&plan.guest, &plan.source.0)?;
+        let details = Details {
+            request: plan.request.clone(),
+            cloned: (0, 0),
+            copied: (0, 0),
+            throttled: None,
+            pivot: pivot::Note::default(),
+        };
+        Record::new(Kind::Migration, plan.method, vec![disk], &details)
+    }
+
+    pub(super) fn at_rest(plan: Plan, ties: Ties) -> Self {
         let id = ties.journal.read().id;
         let site = Site::new(&plan.guest, &ties, 0, &plan.target);
         let (source, destination) = (plan.source.0.as_str(), plan.destination_path());
@@ -125,6 +137,80 @@ impl Engine {
             site,
             plan,
             ties,
+        }
+    }
+
+    /// As its record and the world show it.
+    pub(super) fn found(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Observed)> {
+        let record = journal.read();
+        let details: Details = record.details()?;
+        let ties = Ties::new(guest, journal, shared)?;
+        let mut engine = Self::at_rest(Plan::found(guest, details.request), ties);
+        let recorded = record.disks.first();
+        let turned_back = recorded.is_some_and(|disk| disk.pivoting);
+        engine.pivot.find(details.pivot, record.live, record.mark, turned_back);
+        engine.overlay.find()?;
+        engine.destination_overlay.find()?;
+        let staging = engine.staging();
+        engine.clone.find(&engine.plan, recorded, &staging, record.mark)?;
+        engine.clone.progress = details.cloned;
+        if engine.plan.method == Method::Mirror {
+            engine.destination.find(recorded, record.mark);
+        }
+        let chain = engine.find_jobs(details.copied)?;
+        engine.brake.find(details.throttled, record.live);
+        let is_before = record.mark == Mark::Begun && record.back.is_none();
+        let is_seen = !(is_before || engine.overlay.is_open()?);
+        engine.overlay.snapshot_was_seen(is_seen);
+        let seen = Observed {
+            chain,
+            ..at_start(&engine.plan)
+        };
+        Ok((engine, seen))
+    }
+
+    /// Our jobs are those that go where only we would let them go.
+    fn find_jobs(&mut self, copied: (u64, u64)) -> Result<Chain> {
+        let config = self.plan.guest.get_config(false)?;
+        let disk = config.disk(&self.plan.target);
+        let chain = self.classify(disk);
+        let mirror = disk.and_then(|disk| disk.mirror.as_ref());
+        let is_ours = |mirror: &xml::Mirror| match self.plan.method {
+            Method::Clone => mirror.source.path() == Some(self.destination_overlay.path()),
+            _ => is_at(&self.plan.destination, &mirror.source),
+        };
+        let copies = mirror.is_some_and(|mirror| mirror.job == "copy" && is_ours(mirror));
+        self.copy.find(copies, copied);
+        match chain {
+            Chain::Overlay => self.overlay.find_commit(mirror),
+            Chain::Moved => self.destination_overlay.find_commit(mirror),
+            _ => {}
+        }
+        if chain == Chain::Source {
+            self.overlay.is_unused();
+        }
+        if matches!(chain, Chain::Source | Chain::Overlay) && !copies {
+            self.destination_overlay.is_unused();
+        }
+        Ok(chain)
+    }
+
+    pub(super) fn classify(&self, disk: Option<&Disk>) -> Chain {
+        let Some(disk) = disk else { return Chain::Foreign };
+        let or_foreign = |is_ours, chain| if is_ours { chain } else { Chain::Foreign };
+        if let Some(is_ours) = self.overlay.is_active(disk) {
+            return or_foreign(is_ours, Chain::Overlay);
+        }
+        if let Some(is_ours) = self.destination_overlay.is_active(disk) {
+            return or_foreign(is_ours, Chain::Moved);
+        }
+        let (source, destination) = (self.plan.source.0.as_str(), self.plan.destination_path());
+        match disk.chain.first().and_then(|layer| layer.source.path()) {
+            Some(active) if active == source => Chain::Source,
+            Some(active) if active == destination => Chain::Destination,
+            None if destination.is_empty() => Chain::Destination,
+            None if source.is_empty() => Chain::Source,
+            _ => Chain::Foreign,
         }
     }
 
@@ -379,146 +465,14 @@ fn target_of(plan: &Plan) -> Target {
     libvirt_target(&plan.destination, plan.place.is_device())
 }
 
-impl Procedure for Engine {
-    type Plan = Plan;
-    type Observed = Observed;
-    type Step = Step;
-    type Failure = Failure;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::ownership::record::must_be_read;
 
-    fn method(plan: &Plan) -> Method {
-        plan.method
-    }
-
-    fn targets(plan: &Plan) -> Vec<&str> {
-        vec![plan.target.as_str()]
-    }
-
-    fn guest(plan: &Plan) -> &Arc<Guest> {
-        &plan.guest
-    }
-
-    fn at_start(plan: &Plan) -> Observed {
-        at_start(plan)
-    }
-
-    fn next(seen: &Observed, goal: Goal) -> Step {
-        next(seen, goal)
-    }
-
-    fn turn(step: Step) -> Turn<Failure> {
-        step.what().turn
-    }
-
-    fn steps(_plan: &Plan, seen: &Observed, goal: Goal) -> Vec<Step> {
-        model::plan(seen, goal)
-    }
-
-    fn describe(plan: &Plan, step: Step) -> String {
-        (step.what().words)(plan)
-    }
-
-    fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
-        match goal {
-            Goal::Back => Phase::Finishing,
-            Goal::Forward => step.what().phase.unwrap_or_else(|| phase(seen)),
-        }
-    }
-
-    fn passed_no_return(seen: &Observed) -> bool {
-        seen.passed_no_return()
-    }
-
-    fn is_settled_forward(seen: &Observed) -> bool {
-        seen.passed_no_return()
-    }
-
-    fn begin(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
-        let disk = RecordedDisk::new(&plan.target, &plan.destination, &plan.format);
-        let disk = disk.with_home(&plan.guest, &plan.source.0)?;
-        let details = Details {
-            request: plan.request.clone(),
-            cloned: (0, 0),
-            copied: (0, 0),
-            throttled: None,
-            pivot: pivot::Note::default(),
-        };
-        let record = Record::new(Kind::Migration, plan.method, vec![disk], &details)?;
-        let journal = Journal::begin(&plan.guest, record, claim)?;
-        let ties = Ties::new(&plan.guest, journal, shared)?;
-        Ok(Self::at_rest(plan, ties))
-    }
-
-    fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Observed)> {
-        let record = journal.read();
-        let details: Details = record.details()?;
-        let ties = Ties::new(guest, journal, shared)?;
-        let mut engine = Self::at_rest(Plan::found(guest, details.request), ties);
-        let recorded = record.disks.first();
-        let turned_back = recorded.is_some_and(|disk| disk.pivoting);
-        engine.pivot.find(details.pivot, record.live, record.mark, turned_back);
-        engine.overlay.find()?;
-        engine.destination_overlay.find()?;
-        let staging = engine.staging();
-        engine.clone.find(&engine.plan, recorded, &staging, record.mark)?;
-        engine.clone.progress = details.cloned;
-        if engine.plan.method == Method::Mirror {
-            engine.destination.find(recorded, record.mark);
-        }
-        let chain = engine.find_jobs(details.copied)?;
-        engine.brake.find(details.throttled, record.live);
-        let is_before = record.mark == Mark::Begun && record.back.is_none();
-        let is_seen = !(is_before || engine.overlay.is_open()?);
-        engine.overlay.snapshot_was_seen(is_seen);
-        let seen = Observed {
-            chain,
-            ..at_start(&engine.plan)
-        };
-        Ok((engine, seen))
-    }
-
-    fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    fn ties(&self) -> &Ties {
-        &self.ties
-    }
-
-    fn ties_mut(&mut self) -> &mut Ties {
-        &mut self.ties
-    }
-
-    fn observe(&mut self, last: &Observed) -> Result<Observed> {
-        self.look(last)
-    }
-
-    fn perform(&mut self, step: Step, seen: &Observed) -> Result<()> {
-        (step.what().act)(self, seen)
-    }
-
-    fn explain(&self, failure: Failure) -> Error {
-        failure.explain(self)
-    }
-
-    fn bytes(&self) -> (u64, u64) {
-        let jobs = [&self.copy.job, &self.overlay.commit, &self.destination_overlay.commit];
-        jobs.iter().fold(self.clone.progress, |(done, total), job| {
-            (done + job.done, total + job.total)
-        })
-    }
-
-    fn report(&self) -> Option<Report> {
-        Some(Report {
-            method: self.plan.method,
-            consistency: Consistency::Crash,
-            filesystems_frozen: 0,
-            disk_count: 1,
-            point_in_time: self.pivot.moved_at()?,
-            freeze: Duration::ZERO,
-            pause: Duration::ZERO,
-            bytes_copied: self.bytes().0,
-            elapsed: self.ties.shared.began().elapsed(),
-            full_disks: 0,
-        })
+    #[test]
+    fn records_of_release_0_2_are_read() {
+        must_be_read::<Details>(include_str!("../ownership/records/migrate-clone.json"));
+        must_be_read::<Details>(include_str!("../ownership/records/migrate-mirror.json"));
     }
 }

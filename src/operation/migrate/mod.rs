@@ -14,142 +14,26 @@
 
 #[cfg(any(test, debug_assertions, feature = "faults"))]
 mod accidents;
-pub(super) mod clone;
-pub(super) mod engine;
-pub(super) mod failure;
-pub(super) mod model;
-pub(super) mod observe;
+mod clone;
+mod engine;
+mod failure;
+#[cfg(test)]
+mod model;
+mod observe;
 pub(super) mod plan;
-pub(super) mod step;
+mod procedure;
+mod seen;
+mod step;
 
-pub(crate) use failure::Failure;
-pub(crate) use step::Step;
+pub(in crate::operation) use engine::Engine;
+use failure::Failure;
+use seen::{Chain, Observed, Source};
+use step::Step;
 
-use crate::operation::parts::overlay;
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
-use crate::operation::types::{Method, Phase};
-
-/// The live disk chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Chain {
-    Source,
-    Overlay,
-    Moved,
-    Destination,
-    /// Source or Overlay as libvirt has it, which did not live to note the pivot; but the guest writes to the destination.
-    Astray,
-    /// Source as libvirt has it, which did not live to note the snapshot; but the guest writes to A'.
-    Unnamed,
-    /// None of these: somebody else changed it.
-    Foreign,
-}
-
-/// What libvirt, the file system and the record say now.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Observed {
-    pub(crate) method: Method,
-    pub(crate) finish: bool,
-    pub(crate) alive: bool,
-    /// No instance of the domain runs.
-    pub(crate) off: bool,
-    /// `Copying`: the destination is whole, or is being mirrored to. `Fixing`: about to pivot. `Fixed`: pivoted.
-    pub(crate) mark: Mark,
-    pub(crate) chain: Chain,
-    /// A', whose commit into A is the way back.
-    pub(crate) overlay: overlay::Seen,
-    /// B.
-    pub(crate) destination: SeenDestination,
-    /// B', whose commit into B is the way forward.
-    pub(crate) destination_overlay: overlay::Seen,
-    pub(crate) copy: SeenCopy,
-    /// The guest's disk is throttled by us.
-    pub(crate) throttled: bool,
-    pub(crate) source: Source,
-}
-
-/// What is seen of B.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct SeenDestination {
-    pub(crate) image: Image,
-    /// It holds all of A, and is on disk.
-    pub(crate) cloned: bool,
-    /// Contents are to be compared yet.
-    pub(crate) verify: bool,
-}
-
-/// What is seen of the copy (of A' to B', or of A to B), as long as the chain rests on A, and of its pivot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct SeenCopy {
-    pub(crate) job: Job,
-    pub(crate) limited: bool,
-    /// After a pivot that libvirt knows nothing of, what brings the guest back to where libvirt has it; completed: its former
-    /// place is still open.
-    pub(crate) way_back: Job,
-    /// Of a domain that is off: on which side of the pivot the guest's last writes are is known.
-    pub(crate) settled: bool,
-}
-
-/// What is to become of A.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Source {
-    Kept,
-    ToBeDeleted,
-    Deleted,
-}
+use crate::operation::types::Method;
 
 impl Observed {
-    fn chain_before_copy(&self) -> Chain {
-        match self.method {
-            Method::Mirror => Chain::Source,
-            _ => Chain::Overlay,
-        }
-    }
-
-    fn chain_after_copy(&self) -> Chain {
-        match self.method {
-            Method::Mirror => Chain::Destination,
-            _ => Chain::Moved,
-        }
-    }
-
-    fn chain_after_commit(&self) -> Chain {
-        match self.chain {
-            Chain::Moved => Chain::Destination,
-            _ => Chain::Source,
-        }
-    }
-
-    /// The overlay that the guest is on.
-    fn active_overlay(&mut self) -> &mut overlay::Seen {
-        if self.passed_no_return() {
-            &mut self.destination_overlay
-        } else {
-            &mut self.overlay
-        }
-    }
-
-    /// That of the overlay that the guest is on.
-    fn commit(&self) -> Job {
-        if self.passed_no_return() {
-            self.destination_overlay.commit
-        } else {
-            self.overlay.commit
-        }
-    }
-
-    fn jobs(&mut self) -> [&mut Job; 3] {
-        [
-            &mut self.copy.job,
-            &mut self.overlay.commit,
-            &mut self.destination_overlay.commit,
-        ]
-    }
-
-    /// The guest lives on the destination: forward is the only way.
-    pub(crate) fn passed_no_return(&self) -> bool {
-        matches!(self.chain, Chain::Moved | Chain::Destination)
-    }
-
     /// The pivot of the copy was about to be made, and the definition names what came before.
     fn is_between(&self) -> bool {
         let copied_to = match (self.method, self.chain) {
@@ -303,14 +187,5 @@ fn back(seen: &Observed) -> Step {
         Step::RemoveRecord
     } else {
         Step::Done
-    }
-}
-
-/// What the caller is told where the step does not say.
-fn phase(seen: &Observed) -> Phase {
-    if seen.passed_no_return() || seen.mark >= Mark::Fixing {
-        Phase::Finishing
-    } else {
-        Phase::Copying
     }
 }

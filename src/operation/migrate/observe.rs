@@ -2,13 +2,11 @@
 //! What is seen of a migration: libvirt shows one chain and one block job, and the parts are told what of it is theirs.
 
 use super::engine::{Engine, at_start};
-use super::{Chain, Observed, SeenCopy, SeenDestination, Source};
+use super::seen::{Chain, Observed, SeenCopy, SeenDestination, Source};
 use crate::error::{ErrorCode, Result};
-use crate::libvirt::xml::{Disk, Mirror};
 use crate::libvirt::{BlockJobType, State};
 use crate::operation::parts::pivot::Side;
 use crate::operation::parts::tracked::Shown;
-use crate::operation::plan::preflight::is_at;
 use crate::operation::state::{Job, Mark};
 use crate::operation::types::Method;
 
@@ -20,51 +18,6 @@ enum Which {
 }
 
 impl Engine {
-    /// Our jobs are those that go where only we would let them go.
-    pub(super) fn find_jobs(&mut self, copied: (u64, u64)) -> Result<Chain> {
-        let config = self.plan.guest.get_config(false)?;
-        let disk = config.disk(&self.plan.target);
-        let chain = self.classify(disk);
-        let mirror = disk.and_then(|disk| disk.mirror.as_ref());
-        let is_ours = |mirror: &Mirror| match self.plan.method {
-            Method::Clone => mirror.source.path() == Some(self.destination_overlay.path()),
-            _ => is_at(&self.plan.destination, &mirror.source),
-        };
-        let copies = mirror.is_some_and(|mirror| mirror.job == "copy" && is_ours(mirror));
-        self.copy.find(copies, copied);
-        match chain {
-            Chain::Overlay => self.overlay.find_commit(mirror),
-            Chain::Moved => self.destination_overlay.find_commit(mirror),
-            _ => {}
-        }
-        if chain == Chain::Source {
-            self.overlay.is_unused();
-        }
-        if matches!(chain, Chain::Source | Chain::Overlay) && !copies {
-            self.destination_overlay.is_unused();
-        }
-        Ok(chain)
-    }
-
-    fn classify(&self, disk: Option<&Disk>) -> Chain {
-        let Some(disk) = disk else { return Chain::Foreign };
-        let or_foreign = |is_ours, chain| if is_ours { chain } else { Chain::Foreign };
-        if let Some(is_ours) = self.overlay.is_active(disk) {
-            return or_foreign(is_ours, Chain::Overlay);
-        }
-        if let Some(is_ours) = self.destination_overlay.is_active(disk) {
-            return or_foreign(is_ours, Chain::Moved);
-        }
-        let (source, destination) = (self.plan.source.0.as_str(), self.plan.destination_path());
-        match disk.chain.first().and_then(|layer| layer.source.path()) {
-            Some(active) if active == source => Chain::Source,
-            Some(active) if active == destination => Chain::Destination,
-            None if destination.is_empty() => Chain::Destination,
-            None if source.is_empty() => Chain::Source,
-            _ => Chain::Foreign,
-        }
-    }
-
     fn observe_disk(&mut self, finish: bool, last: Chain) -> Result<Chain> {
         let config = self.plan.guest.get_config(false)?;
         let disk = config.disk(&self.plan.target);

@@ -2,7 +2,8 @@
 //! The steps of a migration: all that there is to say of each, in one place.
 
 use super::engine::Engine;
-use super::{Chain, Failure};
+use super::failure::Failure;
+use super::seen::{Chain, Source};
 use crate::operation::course::procedure::Turn;
 use crate::operation::course::step;
 use crate::operation::state::{Image, Job, Mark};
@@ -283,7 +284,7 @@ impl Step {
             ),
             Step::DeleteSource => What::new(
                 |plan| format!("remove the source '{}'", plan.source.0.escape_debug()),
-                |seen| seen.source = super::Source::Deleted,
+                |seen| seen.source = Source::Deleted,
                 |engine, _| engine.delete_source(),
             ),
             Step::RemoveRecord => What::remove_record(|seen| seen.mark = Mark::Absent, Engine::remove_record),

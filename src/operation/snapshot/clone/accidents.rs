@@ -2,7 +2,8 @@
 //! What the model knows beside steps that do all they should: effects that come later, steps that fail, and what happens
 //! to the world behind livedisk's back.
 
-use super::{Chain, Observed, Step};
+use super::seen::{Chain, Observed};
+use super::step::Step;
 use crate::operation::course::held::Modelled;
 use crate::operation::snapshot::plan::Plan;
 use crate::operation::state::{Image, Job};

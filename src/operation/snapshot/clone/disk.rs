@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::plan::Way;
-use super::{Chain, SeenDisk};
+use super::seen::{Chain, SeenDisk};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Output};
 use crate::libvirt::IoTune;

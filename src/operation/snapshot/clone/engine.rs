@@ -8,25 +8,22 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::{Cloning, Note, source};
 use super::plan::Way;
-use super::{Chain, Failure, Observed, SeenDisk, Step, model, next, phase};
+use super::seen::{Chain, Observed, SeenDisk};
 use crate::driver::Guest;
 use crate::error::{ErrorCode, Result};
 use crate::libvirt::State;
 use crate::libvirt::xml::DomainXml;
-use crate::operation::course::procedure::{Procedure, Ties, Turn};
+use crate::operation::course::procedure::Ties;
 use crate::operation::course::shared::Shared;
-use crate::operation::ownership::claim::Claim;
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
 use crate::operation::parts::left::Left;
 use crate::operation::parts::overlay::snapshot_xml;
 use crate::operation::parts::site::Site;
-use crate::operation::parts::tracked::Tracked;
 use crate::operation::parts::window::{Fixed, Window};
 use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::{Plan, Request};
-use crate::operation::state::{Goal, Image, Job, Mark};
-use crate::operation::types::{Method, Phase, Report};
+use crate::operation::state::{Image, Job, Mark};
 
 /// What the record keeps for whoever resumes the operation.
 #[derive(Serialize, Deserialize)]
@@ -38,15 +35,15 @@ struct Details {
 
 pub(in crate::operation) struct Engine {
     pub(super) plan: Plan,
-    ties: Ties,
+    pub(super) ties: Ties,
     pub(super) disks: Vec<Cloning>,
-    fixed: Option<Fixed>,
+    pub(super) fixed: Option<Fixed>,
     verified: bool,
     pub(super) left: Left,
 }
 
 /// The state before the first step.
-fn at_start(plan: &Plan) -> Observed {
+pub(super) fn at_start(plan: &Plan) -> Observed {
     let disk = |planned: &PlannedDisk| SeenDisk {
         chain: Chain::Source,
         overlay: Image::Missing,
@@ -70,7 +67,21 @@ fn at_start(plan: &Plan) -> Observed {
 }
 
 impl Engine {
-    fn at_rest(plan: Plan, ties: Ties) -> Self {
+    /// The record of an operation that is begun.
+    pub(super) fn first_record(plan: &Plan) -> Result<Record> {
+        let disks = plan.disks.iter().map(|disk| {
+            RecordedDisk::new(&disk.target, &disk.destination, &disk.format).with_home(&plan.guest, source(disk).0)
+        });
+        let disks = disks.collect::<Result<Vec<_>>>()?;
+        let details = Details {
+            request: plan.request.clone(),
+            fixed: None,
+            disks: vec![Note::default(); plan.disks.len()],
+        };
+        Record::new(Kind::Snapshot, plan.method, disks, &details)
+    }
+
+    pub(super) fn at_rest(plan: Plan, ties: Ties) -> Self {
         let id = ties.journal.read().id;
         let disk = |(index, planned): (usize, &PlannedDisk)| {
             let site = Site::new(&plan.guest, &ties, index, &planned.target);
@@ -84,6 +95,25 @@ impl Engine {
             plan,
             ties,
         }
+    }
+
+    /// As its record and the world show it.
+    pub(super) fn found(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Observed)> {
+        let record = journal.read();
+        let details: Details = record.details()?;
+        let ties = Ties::new(guest, journal, shared)?;
+        let mut engine = Self::at_rest(Plan::found(guest, details.request), ties);
+        engine.fixed = details.fixed;
+        // The mark is written after the clones and their check.
+        engine.verified = record.mark == Mark::Fixed;
+        engine.left.frozen = record.live && record.mark == Mark::Fixing && engine.plan.freeze && !engine.plan.paused;
+        let config = guest.get_config(false)?;
+        let disks = engine.plan.disks.iter().zip(&mut engine.disks);
+        for ((planned, disk), known) in disks.zip(details.disks) {
+            disk.find(planned, config.disk(&planned.target), known, &record)?;
+        }
+        let seen = at_start(&engine.plan);
+        Ok((engine, seen))
     }
 
     // Observing.
@@ -129,6 +159,48 @@ impl Engine {
             }
         }
         Ok(chains)
+    }
+
+    pub(super) fn look(&mut self, last: &Observed) -> Result<Observed> {
+        let mut alive = self.plan.guest.get_power_state()? != State::Off;
+        let mut chains = Ok(Vec::new());
+        if alive {
+            chains = self.observe_disks();
+            if chains.is_err() {
+                // A guest that goes away between two calls makes the second one fail.
+                alive = self.plan.guest.get_power_state()? != State::Off;
+            }
+        }
+        let off = !alive && !self.plan.guest.is_active()?;
+        if !alive {
+            for disk in &mut self.disks {
+                disk.overlay.commit.lost_domain();
+                disk.brake.forget();
+            }
+            // What it would start from, or has been started from.
+            chains = match self.plan.guest.get_config(off) {
+                Ok(config) => Ok(self.classify(&config)),
+                Err(error) if error.code() == ErrorCode::NoDomain => {
+                    Ok(last.disks.iter().map(|disk| disk.chain).collect())
+                }
+                Err(error) => Err(error),
+            };
+        }
+        let chains = self.look_above(chains?, alive, off)?;
+        let disks = self.disks.iter().zip(&self.plan.disks).zip(chains);
+        Ok(Observed {
+            alive,
+            off,
+            thawed: !self.left.frozen,
+            mark: self.ties.journal.mark(),
+            fixed: self.fixed.is_some(),
+            verified: self.verified,
+            finish: self.plan.auto_finish || self.ties.shared.requests().finish,
+            disks: disks
+                .map(|((disk, planned), chain)| disk.seen(planned, chain))
+                .collect(),
+            ..at_start(&self.plan)
+        })
     }
 
     // Stepping.
@@ -200,7 +272,7 @@ impl Engine {
         self.disks[index].clone(&self.plan, before)
     }
 
-    fn bytes_cloned(&self) -> (u64, u64) {
+    pub(super) fn bytes_cloned(&self) -> (u64, u64) {
         let progress = self.disks.iter().map(|disk| disk.progress);
         progress.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
@@ -240,188 +312,13 @@ impl Engine {
     }
 }
 
-impl Procedure for Engine {
-    type Plan = Plan;
-    type Observed = Observed;
-    type Step = Step;
-    type Failure = Failure;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::ownership::record::must_be_read;
 
-    fn method(plan: &Plan) -> Method {
-        plan.method
-    }
-
-    fn targets(plan: &Plan) -> Vec<&str> {
-        plan.targets()
-    }
-
-    fn guest(plan: &Plan) -> &Arc<Guest> {
-        &plan.guest
-    }
-
-    fn at_start(plan: &Plan) -> Observed {
-        at_start(plan)
-    }
-
-    fn next(seen: &Observed, goal: Goal) -> Step {
-        next(seen, goal)
-    }
-
-    fn turn(step: Step) -> Turn<Failure> {
-        step.what().turn
-    }
-
-    fn steps(_plan: &Plan, seen: &Observed, goal: Goal) -> Vec<Step> {
-        model::plan(seen, goal)
-    }
-
-    fn describe(plan: &Plan, step: Step) -> String {
-        (step.what().words)(plan)
-    }
-
-    fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
-        match goal {
-            Goal::Back => Phase::Finishing,
-            Goal::Forward => step.what().phase.unwrap_or_else(|| phase(seen)),
-        }
-    }
-
-    fn passed_no_return(_seen: &Observed) -> bool {
-        false
-    }
-
-    fn is_settled_forward(seen: &Observed) -> bool {
-        seen.mark == Mark::Fixed
-    }
-
-    fn begin(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
-        let disks = plan.disks.iter().map(|disk| {
-            RecordedDisk::new(&disk.target, &disk.destination, &disk.format).with_home(&plan.guest, source(disk).0)
-        });
-        let disks = disks.collect::<Result<Vec<_>>>()?;
-        let details = Details {
-            request: plan.request.clone(),
-            fixed: None,
-            disks: vec![Note::default(); plan.disks.len()],
-        };
-        let record = Record::new(Kind::Snapshot, plan.method, disks, &details)?;
-        let journal = Journal::begin(&plan.guest, record, claim)?;
-        let ties = Ties::new(&plan.guest, journal, shared)?;
-        Ok(Self::at_rest(plan, ties))
-    }
-
-    fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Observed)> {
-        let record = journal.read();
-        let details: Details = record.details()?;
-        let ties = Ties::new(guest, journal, shared)?;
-        let mut engine = Self::at_rest(Plan::found(guest, details.request), ties);
-        engine.fixed = details.fixed;
-        // The mark is written after the clones and their check.
-        engine.verified = record.mark == Mark::Fixed;
-        engine.left.frozen = record.live && record.mark == Mark::Fixing && engine.plan.freeze && !engine.plan.paused;
-        let config = guest.get_config(false)?;
-        let disks = engine.plan.disks.iter().zip(&mut engine.disks);
-        for ((planned, disk), known) in disks.zip(details.disks) {
-            disk.find(planned, config.disk(&planned.target), known, &record)?;
-        }
-        let seen = at_start(&engine.plan);
-        Ok((engine, seen))
-    }
-
-    fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    fn ties(&self) -> &Ties {
-        &self.ties
-    }
-
-    fn ties_mut(&mut self) -> &mut Ties {
-        &mut self.ties
-    }
-
-    fn observe(&mut self, last: &Observed) -> Result<Observed> {
-        let mut alive = self.plan.guest.get_power_state()? != State::Off;
-        let mut chains = Ok(Vec::new());
-        if alive {
-            chains = self.observe_disks();
-            if chains.is_err() {
-                // A guest that goes away between two calls makes the second one fail.
-                alive = self.plan.guest.get_power_state()? != State::Off;
-            }
-        }
-        let off = !alive && !self.plan.guest.is_active()?;
-        if !alive {
-            for disk in &mut self.disks {
-                disk.overlay.commit.lost_domain();
-                disk.brake.forget();
-            }
-            // What it would start from, or has been started from.
-            chains = match self.plan.guest.get_config(off) {
-                Ok(config) => Ok(self.classify(&config)),
-                Err(error) if error.code() == ErrorCode::NoDomain => {
-                    Ok(last.disks.iter().map(|disk| disk.chain).collect())
-                }
-                Err(error) => Err(error),
-            };
-        }
-        let chains = self.look_above(chains?, alive, off)?;
-        let disks = self.disks.iter().zip(&self.plan.disks).zip(chains);
-        Ok(Observed {
-            alive,
-            off,
-            thawed: !self.left.frozen,
-            mark: self.ties.journal.mark(),
-            fixed: self.fixed.is_some(),
-            verified: self.verified,
-            finish: self.plan.auto_finish || self.ties.shared.requests().finish,
-            disks: disks
-                .map(|((disk, planned), chain)| disk.seen(planned, chain))
-                .collect(),
-            ..at_start(&self.plan)
-        })
-    }
-
-    fn perform(&mut self, step: Step, seen: &Observed) -> Result<()> {
-        (step.what().act)(self, seen)
-    }
-
-    fn turn_back(&mut self) {
-        // A commit that failed is tried once more.
-        for disk in &mut self.disks {
-            if disk.overlay.commit.failure().is_some() {
-                disk.overlay.commit = Tracked::default();
-            }
-        }
-    }
-
-    fn explain(&self, failure: Failure) -> crate::error::Error {
-        failure.explain(self)
-    }
-
-    fn bytes(&self) -> (u64, u64) {
-        let commits = self.disks.iter().map(|disk| &disk.overlay.commit);
-        commits.fold(self.bytes_cloned(), |(done, total), commit| {
-            (done + commit.done, total + commit.total)
-        })
-    }
-
-    fn report(&self) -> Option<Report> {
-        let fixed = self.fixed?;
-        Some(Report {
-            method: Method::Clone,
-            consistency: fixed.consistency,
-            filesystems_frozen: fixed.frozen,
-            disk_count: self.plan.disk_count(),
-            point_in_time: fixed.at,
-            freeze: fixed.freeze,
-            pause: fixed.pause,
-            bytes_copied: self.bytes_cloned().0,
-            elapsed: self.ties.shared.began().elapsed(),
-            full_disks: 0,
-        })
-    }
-
-    fn thawed(&self) -> u32 {
-        self.left.thawed
+    #[test]
+    fn records_of_release_0_2_are_read() {
+        must_be_read::<Details>(include_str!("../../ownership/records/snapshot-clone.json"));
     }
 }

@@ -2,8 +2,9 @@
 //! The steps of a snapshot by clone: all that there is to say of each, in one place.
 
 use super::engine::Engine;
+use super::failure::Failure;
 use super::plan::Way;
-use super::{Chain, Failure, SeenDisk};
+use super::seen::{Chain, SeenDisk};
 use crate::operation::course::procedure::Turn;
 use crate::operation::course::step;
 use crate::operation::snapshot::plan::Plan;

@@ -395,6 +395,10 @@ impl Engine {
             (_, None) => return Err(internal(format!("there is no '{shown}' to clone to"))),
         }
         if let Some(output) = &disk.output {
+            // A clone of the file has the checkpoints' bitmaps, of which nobody knows.
+            if let Some(file) = output.file().filter(|_| planned.format == "qcow2") {
+                image::drop_bitmaps(file, &shown)?;
+            }
             output.sync()?;
         }
         disk.cloned = true;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The bitmaps that the images of a domain that is off keep.
 
+use std::fs::File;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
@@ -32,4 +33,12 @@ pub(crate) fn bitmaps_of_chain(path: &str) -> Result<Vec<(String, Vec<Bitmap>)>>
         found.push((path, info.bitmaps));
     }
     Ok(found)
+}
+
+/// A copy of an image has no checkpoints.
+pub(crate) fn drop_bitmaps(file: &File, shown: &str) -> Result<()> {
+    let bitmaps = qemu_img::info(file, "qcow2", shown)?.bitmaps;
+    bitmaps
+        .iter()
+        .try_for_each(|bitmap| qemu_img::drop_bitmap(file, &bitmap.name, shown))
 }

@@ -400,6 +400,13 @@ pub(crate) fn remove_bitmap(path: &str, name: &str) -> Result<()> {
     must_succeed(&what, run(&what, &arguments, None, None)?).map(drop)
 }
 
+/// Removes a bitmap from a copy that nobody uses.
+pub(super) fn drop_bitmap(file: &File, name: &str, shown: &str) -> Result<()> {
+    let what = format!("remove the bitmap '{name}' from '{shown}'");
+    let arguments = ["bitmap", "--remove", "-f", "qcow2", STDIN, name];
+    must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
+}
+
 /// Writes the backing file's name (path, format) into a qcow2 header, or takes it out, and looks at no content.
 pub(super) fn rebase_unsafe(file: &File, backing: Option<(&str, &str)>, shown: &str) -> Result<()> {
     let what = format!("write the backing file's name into '{shown}'");

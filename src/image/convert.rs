@@ -139,12 +139,7 @@ pub(super) struct Written<'a> {
 
 /// Writes what the source shows into an image, in one pass. With an export nothing here waits for the image's storage but
 /// qemu-img: a process that hangs with it could not end, and holds connections.
-pub(super) fn convert(
-    source: Source<'_>,
-    written: Written<'_>,
-    manner: Manner,
-    watch: Watch<'_>,
-) -> Result<Cloned> {
+pub(super) fn convert(source: Source<'_>, written: Written<'_>, manner: Manner, watch: Watch<'_>) -> Result<Cloned> {
     let Written { target, shown, .. } = written;
     let what = format!("write the disk to '{shown}'");
     let total = source.measure(&what)?;
@@ -174,7 +169,14 @@ pub(super) fn convert(
 pub(super) fn is_direct(file: &File, format: &str) -> bool {
     let whole = format != "raw" || rustix::fs::fstat(file).is_ok_and(|stat| stat.st_size as u64 % LARGEST_SECTOR == 0);
     let name = format!("/proc/self/fd/{}", file.as_raw_fd());
-    whole && openat(CWD, name, OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty()).is_ok()
+    whole
+        && openat(
+            CWD,
+            name,
+            OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .is_ok()
 }
 
 /// Until the conversion has ended, or is not wanted any more.

@@ -14,14 +14,16 @@ use super::domain::Domain;
 use super::quiet::Quiet;
 use super::xml::Machine;
 
-/// Who runs libvirt's event loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EventLoop {
-    /// Nobody: livedisk polls.
+/// How livedisk learns what QEMU does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EventLoop {
+    /// It asks libvirt at an adaptive interval. Always works, but not on `qemu:///embed`.
+    #[default]
     None,
-    /// livedisk, in a thread of its own that lives as long as the process.
+    /// It runs libvirt's default event loop in a thread of its own, which lives as long as the process: libvirt has
+    /// one event loop a process and no way to end it.
     Own,
-    /// The caller.
+    /// The caller runs one already, and had registered it before the connection was opened.
     Caller,
 }
 

@@ -30,12 +30,17 @@ fn compressed() {
         let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
         let report = operation.finish(Some(PATIENCE)).unwrap();
         println!("{report:?}");
-        assert_eq!((report.method, report.consistency), (Method::Backup, Consistency::Filesystem));
+        assert_eq!(
+            (report.method, report.consistency),
+            (Method::Backup, Consistency::Filesystem)
+        );
         let edges = [
             edge(&bed, "a", "vda", &bed.path("one"), "qcow2"),
             edge(&bed, "a", "vdb", &bed.path("two"), "qcow2"),
         ];
-        edges.iter().for_each(|edge| edge.must_be_at(&report, std::time::Duration::ZERO));
+        edges
+            .iter()
+            .for_each(|edge| edge.must_be_at(&report, std::time::Duration::ZERO));
         must_be_one_point(&edges);
         for image in ["one", "two"] {
             let said = info(&bed.path(image), "qcow2");
@@ -110,7 +115,12 @@ fn the_scratch_directory_is_the_callers() {
     let before = bed.watch("a");
     let scratch = bed.path("scratch");
     fs::create_dir(&scratch).unwrap();
-    std::os::unix::fs::chown(&scratch, Some(fs::metadata(bed.value("IMAGE_1_VDA")).unwrap().uid()), None).unwrap();
+    std::os::unix::fs::chown(
+        &scratch,
+        Some(fs::metadata(bed.value("IMAGE_1_VDA")).unwrap().uid()),
+        None,
+    )
+    .unwrap();
     let shown = scratch.to_str().unwrap().to_owned();
     let options = SnapshotOptions {
         bandwidth: 4 * MIB,

@@ -25,7 +25,10 @@ fn state(pid: i32) -> Option<char> {
 
 /// One of its threads waits in the kernel, where no signal reaches it.
 fn hangs(pid: i32) -> bool {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut states = threads.filter_map(|thread| state(thread.file_name().to_str()?.parse().ok()?));
     states.any(|state| state == 'D')
 }

@@ -40,7 +40,9 @@ fn push(bed: &Bed, domain: &str, out: &Path) {
         ]);
     }
     bed.virsh(&["domjobabort", domain]);
-    until("the pull backup is over", || bed.virsh(&["domjobinfo", domain]).contains("None"));
+    until("the pull backup is over", || {
+        bed.virsh(&["domjobinfo", domain]).contains("None")
+    });
     for file in fs::read_dir(&bed.dir).unwrap().flatten() {
         if file.file_name().to_string_lossy().ends_with(".scratch") {
             fs::remove_file(file.path()).unwrap();

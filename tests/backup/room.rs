@@ -31,7 +31,12 @@ fn must_fail(operation: &Operation, small: &Path) {
     must_tell(
         &error,
         ErrorCode::NoSpace,
-        &["'a'", "scratch file", small.to_str().unwrap(), "No space left on device"],
+        &[
+            "'a'",
+            "scratch file",
+            small.to_str().unwrap(),
+            "No space left on device",
+        ],
     );
     assert_eq!(fs::read_dir(small).unwrap().count(), 0);
 }
@@ -100,7 +105,11 @@ fn where_there_is_none_nothing_begins() {
         ..backup(vec![disk("vdb", bed.path("out"), "raw")])
     };
     let error = bed.connection.start_live_snapshot("a", &options).map(drop).unwrap_err();
-    must_tell(&error, ErrorCode::NoSpace, &["'vdb'", "scratch", small.to_str().unwrap()]);
+    must_tell(
+        &error,
+        ErrorCode::NoSpace,
+        &["'vdb'", "scratch", small.to_str().unwrap()],
+    );
     fs::remove_file(fill).unwrap();
     before.must_be_as_before(&[]);
 }

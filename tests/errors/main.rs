@@ -227,10 +227,7 @@ fn what_is_not_supported_says_so() {
         full_if_needed: true,
         ..backup.clone()
     };
-    for (options, named) in [
-        (&patient, "FULL_IF_NEEDED"),
-        (&resting, "backing of disk 'vda'"),
-    ] {
+    for (options, named) in [(&patient, "FULL_IF_NEEDED"), (&resting, "backing of disk 'vda'")] {
         refused(&bed, "a", options, ErrorCode::Unsupported, &["not supported", named]);
     }
     before.must_be_as_before(&[]);

@@ -16,7 +16,7 @@ use crate::image::{self, Destination, Identity, Made, Output, Place};
 use crate::libvirt::xml::{
     Disk, Mirror, Target, copy_destination, external_snapshot, on_destination, overlay_destination,
 };
-use crate::libvirt::{BlockJobType, Copy, IoTune, State};
+use crate::libvirt::{BlockCopy, BlockJobType, IoTune, State};
 use crate::operation::course::procedure::{Procedure, Ties, Turn};
 use crate::operation::course::shared::Shared;
 use crate::operation::ownership::claim::Claim;
@@ -110,7 +110,7 @@ fn at_start(plan: &Plan) -> Observed {
         destination_overlay: Image::Missing,
         copy: Job::NotStarted,
         way_back: Job::NotStarted,
-        settled: false,
+        settled: true,
         commit: Job::NotStarted,
         limited: plan.bandwidth > 0,
         throttled: false,
@@ -276,7 +276,7 @@ impl Engine {
             (Which::Copy, &mut self.copy, ends.0),
             (Which::Commit, &mut self.commit, ends.1),
         ] {
-            if !tracked.is_started() {
+            if !tracked.is_started() || tracked.is_over() {
                 continue;
             }
             if tracked.is_dead(kind == Some(which) && info.is_none() && died) {
@@ -295,6 +295,9 @@ impl Engine {
         }
         // Behind its pivot a commit on the other side of the point of no return may be started.
         if chain != last {
+            if self.copy.is_pivoting() {
+                self.copy.complete();
+            }
             self.commit = Tracked::default();
         }
         Ok(chain)
@@ -645,15 +648,16 @@ impl Engine {
             output.empty()?;
         }
         self.ties.shared.facts(|facts| facts.forget(&plan.target));
-        let copy = Copy {
-            target: &plan.target,
+        let shown = plan.destination.shown();
+        let copy = BlockCopy {
+            destination: &shown,
             destination_xml: &xml,
             bandwidth: if self.limited { plan.bandwidth } else { 0 },
             shallow: clone,
-            reuse: plan.volumes || !clone && plan.encryption.is_none(),
-            synchronous_writes: self.copy.write_blocking,
+            reuse_existing: plan.volumes || !clone && plan.encryption.is_none(),
+            write_blocking: self.copy.write_blocking,
         };
-        let started = self.device().copy(&copy, &plan.destination.shown());
+        let started = self.device().copy(&copy);
         let cut_off = matches!(&started, Err(error) if error.code() == ErrorCode::NoConnection);
         self.copy.begin(started.is_ok() || cut_off);
         started
@@ -661,7 +665,7 @@ impl Engine {
 
     fn start_commit(&mut self) -> Result<()> {
         self.ties.shared.facts(|facts| facts.forget(&self.plan.target));
-        self.device().commit()?;
+        self.device().commit(None, None)?;
         self.commit = Tracked::found(true);
         Ok(())
     }

@@ -14,8 +14,8 @@ use super::left::end_readers;
 use super::line::Line;
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
-use crate::libvirt::xml::{BackupDisk, RunningBackup, Source, backup};
 use crate::libvirt::JobStats;
+use crate::libvirt::xml::{BackupDisk, RunningBackup, Source, backup};
 
 /// A unix socket's name is this long at most.
 const LONGEST_SOCKET: usize = 107;
@@ -90,7 +90,10 @@ impl Server {
     pub(in crate::operation) fn make(&self, guest: &Guest) -> Result<()> {
         let failed = |error: &dyn std::fmt::Display| {
             let shown = self.directory.display();
-            Error::new(ErrorCode::Io, format!("cannot make the directory '{shown}' for the backup's socket: {error}"))
+            Error::new(
+                ErrorCode::Io,
+                format!("cannot make the directory '{shown}' for the backup's socket: {error}"),
+            )
         };
         self.remove()?;
         let base = self.directory.parent().unwrap_or(Path::new("/"));
@@ -153,7 +156,8 @@ pub(in crate::operation) fn to_begin(server: &Server, disks: &[(&str, &str)], ot
 pub(in crate::operation) fn find(guest: &Guest, scratches: &[&str]) -> Result<Option<Vec<RunningBackup>>> {
     let runs = guest.get_backup()?;
     Ok(runs.filter(|disks| {
-        let is_ours = |disk: &RunningBackup| matches!(&disk.writes_to, Source::File(path) if scratches.contains(&path.as_str()));
+        let is_ours =
+            |disk: &RunningBackup| matches!(&disk.writes_to, Source::File(path) if scratches.contains(&path.as_str()));
         disks.iter().any(is_ours)
     }))
 }

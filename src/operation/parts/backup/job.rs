@@ -74,8 +74,9 @@ impl Job {
             return Ok(());
         };
         // A libvirtd that dies as the backup ends has never heard of its end when it is back, and waits for ever.
-        self.broken = self.gone.look(may_be_dead && !guest.has_backup_jobs()?);
-        if self.export != Export::Ending || self.broken {
+        let is_dead = self.gone.look(may_be_dead && !guest.has_backup_jobs()?);
+        self.broken |= is_dead;
+        if self.export != Export::Ending || is_dead {
             self.export = Export::Running;
         }
         if watch && self.room.is_none() {
@@ -155,7 +156,6 @@ impl Job {
 
     /// Asks for the backup's end. Its readers go first, because QEMU waits for them, and the guest for QEMU.
     pub(in crate::operation) fn end(&mut self, guest: &Guest) -> Result<()> {
-        self.room = None;
         self.end_reading()?;
         guest.abort_backup()?;
         self.export = Export::Ending;

@@ -48,7 +48,11 @@ impl Reader {
             state: Arc::default(),
             wanted: Arc::new(AtomicBool::new(true)),
         };
-        let (state, wanted, shared) = (Arc::clone(&reader.state), Arc::clone(&reader.wanted), Arc::clone(shared));
+        let (state, wanted, shared) = (
+            Arc::clone(&reader.state),
+            Arc::clone(&reader.wanted),
+            Arc::clone(shared),
+        );
         // Nobody waits for it: it may hang with its destination.
         spawn("livedisk-reader", move || {
             let mut watch = |done, total| {

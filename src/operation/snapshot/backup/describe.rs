@@ -13,7 +13,11 @@ pub(in crate::operation) fn step(step: Step, plan: &Plan) -> String {
     let scratch = |index: usize| {
         let disk = disk(index);
         let directory = disk.scratch.as_deref().unwrap_or_default();
-        format!("scratch file of disk '{}' in '{}'", disk.target, directory.escape_debug())
+        format!(
+            "scratch file of disk '{}' in '{}'",
+            disk.target,
+            directory.escape_debug()
+        )
     };
     match step {
         Step::WriteRecord(Mark::Begun) => format!("note the operation in the metadata of domain '{name}'"),

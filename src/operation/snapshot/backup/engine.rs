@@ -76,7 +76,11 @@ impl Engine {
     fn at_rest(plan: Plan, ties: Ties) -> Self {
         let id = ties.journal.read().id;
         let disks: Vec<_> = plan.disks.iter().map(|disk| Backed::new(disk, &id)).collect();
-        let places = plan.disks.iter().zip(&disks).filter_map(|(planned, disk)| disk.place(planned));
+        let places = plan
+            .disks
+            .iter()
+            .zip(&disks)
+            .filter_map(|(planned, disk)| disk.place(planned));
         let server = Server::of(plan.server.as_deref().unwrap_or_default(), &id);
         Self {
             job: Job::new(&id, server, places.collect()),
@@ -166,7 +170,9 @@ impl Engine {
     fn fix_point(&mut self) -> Result<()> {
         let plan = &self.plan;
         let disks = plan.disks.iter().zip(&self.disks);
-        let disks: Vec<_> = disks.map(|(planned, disk)| (planned.target.as_str(), disk.scratch_path())).collect();
+        let disks: Vec<_> = disks
+            .map(|(planned, disk)| (planned.target.as_str(), disk.scratch_path()))
+            .collect();
         let xml = export::to_begin(&self.job.server, &disks, &plan.other_disks)?;
         let window = Window {
             guest: &plan.guest,
@@ -291,8 +297,7 @@ impl Procedure for Engine {
                 engine.disks[index].copy = Copy::Done;
             }
         }
-        engine.left_frozen =
-            record.live && record.mark == Mark::Fixing && engine.plan.freeze && !engine.plan.paused;
+        engine.left_frozen = record.live && record.mark == Mark::Fixing && engine.plan.freeze && !engine.plan.paused;
         if engine.plan.server.is_none() {
             let destinations = engine.plan.disks.iter().map(|disk| disk.destination.clone());
             engine.job.pushed = Some(Pushed::new(destinations.collect(), record.live));
@@ -321,7 +326,9 @@ impl Procedure for Engine {
     }
 
     fn observe(&mut self, _last: &Observed) -> Result<Observed> {
-        let ended: Vec<_> = (0..self.disks.len()).filter(|index| self.disks[*index].look()).collect();
+        let ended: Vec<_> = (0..self.disks.len())
+            .filter(|index| self.disks[*index].look())
+            .collect();
         self.noted &= ended.is_empty();
         let mut alive = self.plan.guest.get_power_state()? != State::Off;
         let mark = self.ties.journal.mark();

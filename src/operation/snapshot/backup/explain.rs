@@ -12,7 +12,9 @@ pub(super) fn failure(engine: &Engine, failure: Failure) -> Error {
     match failure {
         Failure::DomainGone => Error::new(
             ErrorCode::DomainState,
-            format!("domain '{name}' was shut off, destroyed or restarted during the operation; start again when it runs"),
+            format!(
+                "domain '{name}' was shut off, destroyed or restarted during the operation; start again when it runs"
+            ),
         ),
         Failure::Reader(index) => reader(engine, index),
         Failure::Lost => lost(engine),

@@ -4,6 +4,8 @@
 //! The backup's job lasts no longer than its disks are read. It is ended before anything else is done, on every way: until
 //! then the guest's writes go to scratch files too.
 
+#[cfg(any(test, debug_assertions, feature = "faults"))]
+mod accidents;
 pub(super) mod describe;
 mod disk;
 pub(in crate::operation) mod engine;

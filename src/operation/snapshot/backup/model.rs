@@ -64,6 +64,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::operation::snapshot::backup::accidents::{accidents, outcomes};
 
     fn start(disks: usize) -> Observed {
         Observed {
@@ -85,35 +86,22 @@ mod tests {
         }
     }
 
-    /// What can happen to the world without livedisk, or when a step does not do what it should.
-    fn accidents(seen: &Observed) -> Vec<Observed> {
+    /// A process died, and another one resumes: what only the old one knew is forgotten.
+    fn resumed(seen: &Observed) -> Vec<Observed> {
         let mut worlds = Vec::new();
         let mut with = |change: &dyn Fn(&mut Observed)| {
             let mut world = seen.clone();
             change(&mut world);
             worlds.push(world);
         };
-        with(&|world| (world.alive, world.export) = (false, Export::None));
-        with(&|world| world.finish = true);
         with(&|world| world.thawed = false);
-        if seen.export != Export::None {
-            with(&|world| world.stopped = true);
-            with(&|world| world.full = true);
-            with(&|world| world.broken = true);
-            with(&|world| world.export = Export::None);
-        }
-        // A process died while it made an image, and another one found it.
         for index in 0..seen.images.len() {
             if seen.mark == Mark::Begun && seen.images[index] == Image::Missing {
                 with(&|world| world.images[index] = Image::Half);
             }
-            if seen.reads[index] == Read::Reading {
-                with(&|world| world.reads[index] = Read::Failed);
-            }
         }
-        // What only the dead process knew is forgotten.
         with(&|world| {
-            (world.finish, world.verified) = (false, false);
+            (world.finish, world.verified, world.full, world.broken) = (false, false, false, false);
             world.fixed = world.mark == Mark::Fixed;
             for read in &mut world.reads {
                 if *read != Read::Done || !world.noted {
@@ -134,10 +122,9 @@ mod tests {
                 continue;
             }
             open.push((seen.clone(), Goal::Back));
-            open.extend(accidents(&seen).into_iter().map(|world| (world, goal)));
-            let mut world = seen.clone();
-            apply(&mut world, next(&seen, goal), taken);
-            open.push((world, goal));
+            let worlds = outcomes(&seen, next(&seen, goal), true, taken);
+            let worlds = worlds.into_iter().chain(accidents(&seen)).chain(resumed(&seen));
+            open.extend(worlds.map(|world| (world, goal)));
         }
         known
     }

@@ -77,7 +77,9 @@ pub(in crate::operation) fn prepare(
     if !guest.host().is_local() {
         return Err(error(
             ErrorCode::Unsupported,
-            format!("domain '{name}': a backup is read on the domain's own host, and the connection is remote; use MIRROR"),
+            format!(
+                "domain '{name}': a backup is read on the domain's own host, and the connection is remote; use MIRROR"
+            ),
         ));
     }
     for planned in disks {
@@ -85,7 +87,10 @@ pub(in crate::operation) fn prepare(
         if options.compress && planned.format != "qcow2" {
             return Err(error(
                 ErrorCode::Unsupported,
-                format!("{what}: format {} cannot be compressed; use qcow2 or leave COMPRESS out", planned.format),
+                format!(
+                    "{what}: format {} cannot be compressed; use qcow2 or leave COMPRESS out",
+                    planned.format
+                ),
             ));
         }
         if options.compress && planned.reuse {

@@ -216,7 +216,11 @@ impl Engine {
         let config = self.plan.guest.get_config(false)?;
         let chains = self.classify(&config);
         for (index, chain) in chains.iter().enumerate() {
-            if !self.disks[index].commit.is_started() || *chain != Chain::Overlay {
+            let commit = &mut self.disks[index].commit;
+            if *chain == Chain::Source && commit.is_pivoting() {
+                commit.complete();
+            }
+            if !commit.is_started() || *chain != Chain::Overlay {
                 continue;
             }
             let target = self.plan.disks[index].target.clone();
@@ -430,7 +434,7 @@ impl Engine {
     fn start_commit(&mut self, index: usize) -> Result<()> {
         let target = &self.plan.disks[index].target;
         self.ties.shared.facts(|facts| facts.forget(target));
-        self.device(index).commit()?;
+        self.device(index).commit(None, None)?;
         self.disks[index].commit = Tracked::found(true);
         Ok(())
     }

@@ -64,7 +64,7 @@ def lifecycle():
             yield seen
         finally:
             watch.terminate()
-        seen.append(watch.stdout.read())
+            seen.append(watch.stdout.read())
 
 
 class Server:

@@ -66,7 +66,8 @@ def start_compute(driver, **environment):
     begin = LOG.stat().st_size if LOG.exists() else 0
     subprocess.run(["/opt/os/services", "nova-compute"], env={**os.environ, **environment}, check=True)
     # It has looked for what was left, and takes requests.
-    until("nova-compute comes up", 240, lambda: "Updating resource usage" in said(begin) or "Final resource view" in said(begin) or "compute service" in said(begin).lower())
+    # By then it has looked for what was left.
+    until("nova-compute comes up", 240, lambda: "Looking for unclaimed instances" in said(begin))
     until("the service is up", 240, lambda: [s for s in c.compute.services(binary="nova-compute") if s.state == "up"])
 
 
@@ -222,7 +223,7 @@ def undefined(server):
             yield seen
         finally:
             watch.terminate()
-        seen.append(watch.stdout.read().count("Undefined"))
+            seen.append(watch.stdout.read().count("Undefined"))
 
 
 def measure(server, name):

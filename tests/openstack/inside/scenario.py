@@ -57,7 +57,7 @@ def stop_compute(kind=signal.SIGTERM):
     pid = compute_process()
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, kind)
-    until("nova-compute ends", 60, lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes())
+    until("nova-compute ends", 180, lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def start_compute(driver, **environment):

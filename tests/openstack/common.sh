@@ -58,7 +58,7 @@ inside() {
     first=$(cat "/proc/$(cat "$dir/unshare.pid")/task/$(cat "$dir/unshare.pid")/children")
     [[ -n $first ]] || fail "the OpenStack in $dir has ended"
     nsenter -t "${first%% *}" -m -p -n -u -i chroot "$dir/root" /usr/bin/env -i HOME=/root LC_ALL=C.UTF-8 TERM=dumb \
-        PATH=/opt/os/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+        PATH=/opt/os/venv/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
 }
 
 # end DIR: kills everything in the namespaces of DIR, which takes the mounts along.

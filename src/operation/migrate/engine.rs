@@ -620,7 +620,7 @@ impl Engine {
     fn define_on_destination(&self, element: Option<&str>) -> Result<()> {
         let Some(element) = element else { return Ok(()) };
         let moved = on_destination(element, &self.destination_xml()?).map_err(internal)?;
-        self.plan.guest.define_disk(&self.plan.target, &moved)
+        self.plan.guest.define_disk(&moved)
     }
 
     /// As virDomainBlockCopy takes it.
@@ -1021,7 +1021,7 @@ impl Procedure for Engine {
             Step::Return => {
                 // Both have all that the guest wrote.
                 if let Some(home) = &self.home {
-                    self.plan.guest.define_disk(&self.plan.target, home)?;
+                    self.plan.guest.define_disk(home)?;
                 }
                 self.plan.guest.complete_return(self.nodes()?)
             }

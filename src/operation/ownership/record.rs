@@ -88,8 +88,6 @@ pub(crate) struct Record {
     pub(crate) back: Option<String>,
     pub(crate) started: SystemTime,
     pub(crate) owner: Owner,
-    /// The inactive definition had a `<metadata>` before.
-    pub(crate) had_metadata: bool,
     pub(crate) disks: Vec<RecordedDisk>,
     /// What the procedure alone understands: the request, and what cannot be observed again.
     pub(crate) details: serde_json::Value,
@@ -119,7 +117,6 @@ impl Record {
             back: None,
             started: SystemTime::now(),
             owner: Owner::this(),
-            had_metadata: true,
             disks,
             details: serde_json::Value::Null,
             live: false,

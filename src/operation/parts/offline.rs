@@ -54,7 +54,7 @@ pub(in crate::operation) fn name_base(
 ) -> Result<()> {
     match (guest.get_disk_definition(&disk.target, Some(overlay))?, home) {
         (None, _) => Ok(()),
-        (Some(_), Some(home)) => guest.define_disk(&disk.target, home),
+        (Some(_), Some(home)) => guest.define_disk(home),
         (Some(_), None) => guest.drop_overlay(&disk.target, overlay, base),
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::image::{Backing, Destination, Place};
 use crate::libvirt::xml::Target;
 use crate::operation::plan::preflight::libvirt_target;
+use crate::operation::plan::room::Load;
 
 /// One disk, with everything decided.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,5 +28,18 @@ impl PlannedDisk {
     /// The destination as libvirt is told of it.
     pub(crate) fn libvirt_target(&self) -> Target {
         libvirt_target(&self.destination, self.place.is_device())
+    }
+
+    /// What is to be copied to a file, if it is to one.
+    pub(crate) fn load(&self) -> Option<Load<'_>> {
+        let Destination::Path(destination) = &self.destination else {
+            return None;
+        };
+        let copied = if self.backing.is_some() { 1 } else { self.layers.len() };
+        (!self.place.is_device()).then(|| Load {
+            target: &self.target,
+            destination,
+            images: self.layers.iter().take(copied).map(|(path, _)| path.as_str()).collect(),
+        })
     }
 }

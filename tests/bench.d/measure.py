@@ -98,7 +98,7 @@ def quiet(guest, seconds=1.0):
 
 
 def remove(out):
-    for path in (Path(out), Path(f"{out}.d"), Path(f"{out}.r")):
+    for path in (Path(out), Path(f"{out}.d"), Path(f"{out}.r"), Path(f"{out}.log")):
         if path.is_dir():
             shutil.rmtree(path)
         elif path.exists():

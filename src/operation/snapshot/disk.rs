@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::{Backing, Destination, Place};
 use crate::libvirt::xml::Target;
-use crate::operation::plan::preflight::libvirt_target;
+use crate::operation::parts::image::Wanted;
+use crate::operation::plan::preflight::{libvirt_target, staging};
 use crate::operation::plan::room::Load;
 
 /// One disk, with everything decided.
@@ -41,5 +42,25 @@ impl PlannedDisk {
             destination,
             images: self.layers.iter().take(copied).map(|(path, _)| path.as_str()).collect(),
         })
+    }
+
+    /// The destination is the caller's own, and so never removed.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.place != Place::Free
+    }
+
+    /// The image, for the operation with this id. `blank`: whoever fills it formats it.
+    pub(in crate::operation) fn wanted(&self, id: &str, blank: bool) -> Wanted {
+        Wanted {
+            destination: self.destination.clone(),
+            place: self.place.clone(),
+            format: self.format.clone(),
+            size: self.size,
+            backing: self.backing.clone(),
+            reuse: self.reuse,
+            blank,
+            staging: staging(&self.destination, id, &self.target),
+            like: self.source.as_ref().map(|(path, _)| path.clone()),
+        }
     }
 }

@@ -88,6 +88,8 @@ pub(crate) struct Record {
     pub(crate) back: Option<String>,
     pub(crate) started: SystemTime,
     pub(crate) owner: Owner,
+    /// For livedisk 0.1, which writes the definition anew where it is false.
+    pub(crate) had_metadata: bool,
     pub(crate) disks: Vec<RecordedDisk>,
     /// What the procedure alone understands: the request, and what cannot be observed again.
     pub(crate) details: serde_json::Value,
@@ -117,6 +119,7 @@ impl Record {
             back: None,
             started: SystemTime::now(),
             owner: Owner::this(),
+            had_metadata: true,
             disks,
             details: serde_json::Value::Null,
             live: false,

@@ -2,6 +2,7 @@
 //! The XML that is read from libvirt and written for it.
 
 mod chain;
+mod checkpoint;
 mod disk;
 mod label;
 mod understood;
@@ -9,6 +10,7 @@ mod volume;
 mod write;
 
 pub(crate) use chain::{disk_on, on_destination, without_overlay};
+pub(crate) use checkpoint::{CheckpointXml, checkpoint_without};
 pub(crate) use disk::{
     Device, Disk, DomainXml, Encryption, Filter, Layer, Machine, Mirror, NbdServer, Source, backup_targets,
 };

@@ -24,10 +24,14 @@ impl Load<'_> {
     /// At least so much: an image above another may hide what that one has, so the biggest counts alone. What stands at the
     /// destination makes room when it is written over.
     fn bytes(&self) -> u64 {
-        let allocated = |path: &str| metadata(path).map_or(0, |file| file.blocks() * BLOCK);
         let most = self.images.iter().map(|path| allocated(path)).max().unwrap_or(0);
         most.saturating_sub(allocated(self.destination))
     }
+}
+
+/// 0 of a file that there is not.
+pub(in crate::operation) fn allocated(path: &str) -> u64 {
+    metadata(path).map_or(0, |file| file.blocks() * BLOCK)
 }
 
 /// Refuses with NO_SPACE what a file system cannot hold. One that cannot be asked is not judged.

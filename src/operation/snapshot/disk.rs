@@ -7,7 +7,7 @@ use crate::image::{Backing, Destination, Place};
 use crate::libvirt::xml::Target;
 use crate::operation::parts::image::Wanted;
 use crate::operation::plan::preflight::{libvirt_target, staging};
-use crate::operation::plan::room::Load;
+use crate::operation::plan::room::{Load, allocated};
 
 /// One disk, with everything decided.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,6 +42,14 @@ impl PlannedDisk {
             destination,
             images: self.layers.iter().take(copied).map(|(path, _)| path.as_str()).collect(),
         })
+    }
+
+    /// Of what a job counts as copied: a mirror and a backup count what reads as zeroes and takes no room, too.
+    pub(crate) fn copied(&self, counted: u64) -> u64 {
+        match &self.destination {
+            Destination::Path(path) if !self.place.is_device() => counted.min(allocated(path)),
+            _ => counted,
+        }
     }
 
     /// The destination is the caller's own, and so never removed.

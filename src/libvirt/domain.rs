@@ -142,6 +142,11 @@ impl Domain {
             .xml_desc(sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE)
     }
 
+    /// virDomainUpdateDeviceFlags of the inactive definition.
+    pub(crate) fn define_device(&self, device: &str) -> Result<(), Error> {
+        self.inner.update_device_flags(device, sys::VIR_DOMAIN_AFFECT_CONFIG)
+    }
+
     /// virDomainBlockCopy with TRANSIENT_JOB.
     pub(crate) fn block_copy(&self, target: &str, copy: &BlockCopy<'_>) -> Result<(), Error> {
         let target = CString::new(target)?;

@@ -312,6 +312,13 @@ impl SmallFileSystem {
         run("mount", &["-t", "tmpfs", "-o", "size=6M,mode=755", "tmpfs", shown]);
         small
     }
+
+    /// From now on of so many MiB; refused where more is in use.
+    pub fn resize(&self, mib: u64) -> bool {
+        let size = format!("remount,size={mib}M");
+        let output = Command::new("mount").args(["-o", &size]).arg(&self.0).output();
+        output.unwrap().status.success()
+    }
 }
 
 impl Drop for SmallFileSystem {

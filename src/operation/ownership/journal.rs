@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
-use crate::libvirt::xml::DomainXml;
 use crate::libvirt::{Quiet, State};
 use crate::operation::ownership::claim::Claim;
 use crate::operation::ownership::owner::Owner;
@@ -49,7 +48,6 @@ pub(in crate::operation) struct Held<'a>(#[allow(dead_code)] MutexGuard<'a, Reco
 impl Journal {
     /// Writes the first record. Whoever holds the claim has seen that the domain is free.
     pub(in crate::operation) fn begin(guest: &Arc<Guest>, mut record: Record, _claim: &Claim<'_>) -> Result<Self> {
-        record.had_metadata = has_own_metadata(&guest.get_config(true)?);
         record.live = true;
         write(guest, &record)?;
         Self::keep(guest, record, false)
@@ -168,9 +166,7 @@ impl Journal {
         {
             log::warn!("{error}; QEMU has it open until the domain is off");
         }
-        // Nobody begins while the definition is read and written; on a domain that is off nobody does anyway.
-        let _claim = guest.is_active()?.then(|| Claim::take(guest)).transpose()?;
-        guest.remove_metadata(&record.namespace(), record.had_metadata)?;
+        guest.remove_metadata(&record.namespace())?;
         record.mark = Mark::Absent;
         Ok(())
     }
@@ -275,16 +271,4 @@ pub(in crate::operation) fn write(guest: &Guest, record: &Record) -> Result<()> 
         guest.set_metadata(&uri, Some(&record.to_xml(same)?), true, false)?;
     }
     Ok(())
-}
-
-/// Whether a definition has a `<metadata>` that is not only there for operations that run.
-pub(in crate::operation) fn has_own_metadata(config: &DomainXml) -> bool {
-    let is_own = |element: &xmltree::Element| {
-        let uri = element.namespace.as_deref();
-        !uri.is_some_and(|uri| uri.starts_with("urn:livedisk:"))
-    };
-    config
-        .metadata
-        .as_ref()
-        .is_some_and(|all| all.is_empty() || all.iter().any(is_own))
 }

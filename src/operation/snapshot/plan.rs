@@ -19,8 +19,10 @@ use crate::operation::plan::preflight::{
     find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
     must_stay_writable,
 };
+use crate::operation::plan::room::must_have_room;
 use crate::operation::snapshot::backup::plan as backup;
 use crate::operation::snapshot::clone::plan::{Way, choose};
+use crate::operation::snapshot::clone::plan::{Way, choose, takes_no_room};
 use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
 
 const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);
@@ -118,6 +120,12 @@ impl Plan {
                 &what,
             )?;
         }
+        let copied = disks.iter().enumerate();
+        let loads: Vec<_> = copied
+            .filter(|(index, disk)| !takes_no_room(ways.get(*index), options, disk))
+            .filter_map(|(_, disk)| disk.load())
+            .collect();
+        must_have_room(&name, &loads)?;
         let freeze = !paused && decide_freeze(guest, &config, options.quiesce)?;
         if freeze || (method == Method::Mirror && disks.len() > 1 && !paused) {
             guard::prepare(guest.host())?;

@@ -206,7 +206,7 @@
 
 /**
  * libvirt storage volumes, cloned by the daemon: source and destination are in directories of active storage pools. For
- * migrations; AUTO takes it on a remote connection.
+ * migrations; LIVEDISK_CLONE_AUTO takes it on a remote connection.
  */
 #define LIVEDISK_CLONE_VOLUME 3
 

@@ -89,7 +89,7 @@ fn cp(source: &Path, destination: &Path) -> Outcome<(Duration, Duration)> {
     Ok((copied, synced))
 }
 
-/// Whoever reads it next reads it from the disk.
+/// The next read is from the disk.
 fn forget(file: &Path) -> Outcome<()> {
     run("sync", &[file])?;
     run("dd", &[&format!("if={}", file.display()), "iflag=nocache", "count=0"])

@@ -461,7 +461,7 @@ struct livedisk_snapshot_options {
    */
   uint32_t freeze_limit_ms;
   /**
-   * Bytes per second; 0: no limit.
+   * Bytes per second; 0: no limit. The disks of the operation share it equally.
    */
   uint64_t bandwidth;
   /**

@@ -6,6 +6,7 @@ mod args;
 mod attach;
 mod cancel;
 mod companions;
+mod complete;
 mod freeze;
 mod interrupt;
 mod man;
@@ -31,6 +32,7 @@ use args::{Arguments, Command};
 use output::{Failure, Output};
 
 fn main() -> ExitCode {
+    complete::answer();
     stderr::open();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -53,7 +55,7 @@ fn wants_json() -> bool {
         .any(|argument| argument == "--json")
 }
 
-/// The library's warnings in the command's own voice, with -v what it tells of its work; with -vv everything, and where
+/// The library's warnings in the command's own words, with -v what it reports of its work; with -vv everything, and where
 /// it comes from.
 fn log_to_stderr(arguments: &Arguments) {
     let level = match (arguments.verbose, arguments.is_quiet()) {

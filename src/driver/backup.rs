@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A guest's backup job. libvirt gives it neither a bandwidth nor a look at its parts; QEMU's jobs behind it have both.
+//! A guest's backup job. libvirt gives it neither a bandwidth nor a look at its parts; QEMU's jobs below it have both.
 
 use std::ffi::CStr;
 

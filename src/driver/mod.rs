@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The driver shim, in Nova's words: [`Host`], [`Guest`], [`BlockDevice`], with Nova's known faults mended. A job that
+//! The driver shim, in Nova's words: [`Host`], [`Guest`], [`BlockDevice`], with Nova's known faults fixed. A job that
 //! vanished is an error and no success; ready is the mirror's `ready='yes'` and never `cur == end`.
 #![forbid(unsafe_code)]
 

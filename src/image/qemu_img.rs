@@ -233,7 +233,7 @@ fn chain(layers: &[(String, String)]) -> String {
     format!("json:{below}")
 }
 
-/// Whether the image equals what the chain shows; nobody writes to either.
+/// Whether the image equals what the chain shows; neither is written to.
 pub(super) fn compare_with_chain(
     layers: &[(String, String)],
     target: Target<'_>,
@@ -285,7 +285,7 @@ pub(super) fn convert(
         .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // A terminal's Ctrl-C is for the caller, who takes back what is to be taken back.
+        // A terminal's Ctrl-C is for the caller, who rolls back what is to be rolled back.
         .process_group(0)
         .spawn()
         .map_err(|error| not_started(&what, SETPRIV, &error))?;
@@ -389,7 +389,7 @@ pub(crate) fn has_content(file: &File, shown: &str) -> Result<bool> {
         .is_some_and(|clusters| clusters > 0))
 }
 
-/// Commits an overlay that nobody uses into `base`, which it must rest on. The overlay keeps its content.
+/// Commits an unused overlay into `base`, which it must rest on. The overlay keeps its content.
 pub(crate) fn commit(file: &File, base: &str, shown: &str) -> Result<()> {
     let what = format!("commit '{shown}'");
     let backing = info(file, "qcow2", shown)?.backing;
@@ -404,7 +404,7 @@ pub(crate) fn commit(file: &File, base: &str, shown: &str) -> Result<()> {
     must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
 }
 
-/// `qemu-img compare` of two images (the one by path, format) that nobody uses.
+/// `qemu-img compare` of two images (the one by path, format) that are not in use.
 pub(crate) fn are_equal(one: (&str, &str), other: (&File, &str), shown: &str) -> Result<bool> {
     let what = format!("compare '{shown}'");
     let arguments = ["compare", "-q", "-f", one.1, "-F", other.1, one.0, STDIN];

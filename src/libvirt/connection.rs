@@ -17,7 +17,7 @@ use super::xml::Machine;
 /// Who runs libvirt's event loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EventLoop {
-    /// Nobody: livedisk polls.
+    /// None: livedisk polls.
     None,
     /// livedisk, in a thread of its own that lives as long as the process.
     Own,
@@ -76,7 +76,7 @@ impl Connection {
         Ok(Domain::new(found))
     }
 
-    /// By UUID alone: a question for a name that nobody has would stand in libvirt's log as an error.
+    /// By UUID alone: a question for a name that does not exist would stand in libvirt's log as an error.
     pub(crate) fn lookup_uuid(&self, uuid: &str) -> Result<Domain, Error> {
         self.connect.lookup_domain_by_uuid_string(uuid).map(Domain::new)
     }

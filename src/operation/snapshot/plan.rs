@@ -133,7 +133,13 @@ impl Plan {
                 options.freeze_limit
             },
             paused,
-            bandwidth: options.bandwidth,
+            bandwidth: match method {
+                // It copies one disk after the other.
+                Method::Clone => options.bandwidth,
+                _ if options.bandwidth == 0 => 0,
+                // The others copy all at once, and each disk gets an equal share.
+                _ => (options.bandwidth / disks.len() as u64).max(1),
+            },
             shallow: options.shallow,
             auto_finish: options.auto_finish,
             verify: options.verify,

@@ -7,21 +7,8 @@ use std::time::Duration;
 
 use crate::driver::Host;
 use crate::error::Result;
-use crate::libvirt::{self, Quiet};
+use crate::libvirt::{self, EventLoop, Quiet};
 use crate::operation::{self, DomainDisk, MigrateOptions, Operation, OperationStatus, Recovery, SnapshotOptions};
-
-/// How livedisk learns what QEMU does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum EventLoop {
-    /// It asks libvirt at an adaptive interval. Always works, but not on `qemu:///embed`.
-    #[default]
-    None,
-    /// It runs libvirt's default event loop in a thread of its own, which lives as long as the process: libvirt has
-    /// one event loop a process and no way to end it.
-    Own,
-    /// The caller runs one already, and had registered it before the connection was opened.
-    Caller,
-}
 
 /// A connection to libvirt. Clones share it; operations keep it open.
 #[derive(Clone)]
@@ -36,12 +23,12 @@ impl Connection {
     /// [`ErrorCode::NoConnection`](crate::ErrorCode::NoConnection), with libvirt's reason.
     pub fn open(uri: Option<&str>, event_loop: EventLoop) -> Result<Self> {
         let _quiet = Quiet::new();
-        let host = Host::open(uri, event_loop.into())?;
+        let host = Host::open(uri, event_loop)?;
         Ok(Self { host })
     }
 
     pub(crate) fn from_libvirt(connection: libvirt::Connection, event_loop: EventLoop) -> Self {
-        let host = Arc::new(Host::new(connection, event_loop.into()));
+        let host = Arc::new(Host::new(connection, event_loop));
         Self { host }
     }
 
@@ -157,15 +144,5 @@ impl Connection {
     pub fn operations(&self, domain: Option<&str>) -> Result<Vec<OperationStatus>> {
         let _quiet = Quiet::new();
         operation::operations(&self.host, domain)
-    }
-}
-
-impl From<EventLoop> for libvirt::EventLoop {
-    fn from(event_loop: EventLoop) -> Self {
-        match event_loop {
-            EventLoop::None => Self::None,
-            EventLoop::Own => Self::Own,
-            EventLoop::Caller => Self::Caller,
-        }
     }
 }

@@ -27,17 +27,19 @@
 
 mod abi;
 mod connection;
-mod driver;
+pub mod driver;
 mod error;
 mod guard;
 mod image;
 mod libvirt;
+mod nova;
 mod operation;
 
-pub use connection::{Connection, EventLoop};
+pub use connection::Connection;
 pub use error::{Error, ErrorCode, Result};
 #[doc(hidden)]
 pub use guard::main as guard_main;
+pub use libvirt::EventLoop;
 pub use operation::{
     CloneCallback, CloneMethod, Consistency, DiskStatus, DomainDisk, Method, MigrateOptions, Operation,
     OperationStatus, Phase, Progress, Quiesce, Recovered, Recovery, Report, Settlement, SnapshotDisk, SnapshotOptions,

@@ -6,8 +6,9 @@ use std::ffi::{c_char, c_void};
 use super::error::livedisk_error;
 use super::values::{LIVEDISK_OPEN_RUN_EVENT_LOOP, LIVEDISK_OPEN_USE_EVENTS};
 use super::{Handle, frame, input, invalid};
-use crate::connection::{Connection, EventLoop};
+use crate::connection::Connection;
 use crate::error::{Error, ErrorCode, Result};
+use crate::libvirt::EventLoop;
 use crate::libvirt::{self, Quiet};
 
 /// A connection to libvirt. Made by livedisk_open() or livedisk_open_from(), ended by livedisk_close(). Any thread.
@@ -99,7 +100,7 @@ pub unsafe extern "C" fn livedisk_open_from(
                 return Err(invalid("vir_connect is NULL; pass a virConnectPtr"));
             }
             let _quiet = Quiet::new();
-            let connection = libvirt::Connection::from_raw(vir_connect, event_loop.into()).map_err(|failure| {
+            let connection = libvirt::Connection::from_raw(vir_connect, event_loop).map_err(|failure| {
                 let message = format!("libvirt refuses the connection: {}", failure.message());
                 Error::new(ErrorCode::NoConnection, message).with_libvirt_code(failure.code().to_raw() as i32)
             })?;

@@ -11,7 +11,7 @@ use super::failure::one_line;
 use super::host::Host;
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::xml::{DomainXml, disk_on, qemu_user, with_disk, without_metadata, without_overlay};
-use crate::libvirt::{self, Domain, Event, JobStats, State, Subscription};
+use crate::libvirt::{self, Domain, Event, JobStats, Quiet, State, Subscription};
 
 /// How long the agent is given for a plain question, in seconds.
 const AGENT_PATIENCE: u32 = 5;
@@ -33,8 +33,14 @@ pub(crate) enum AgentStatus {
     Silent(String),
 }
 
-/// A guest.
-pub(crate) struct Guest {
+/// A guest of a [`Host`].
+///
+/// Nova's known faults, and what is done instead:
+/// - Nova freezes and lets whoever asked take care of the thaw; an API or nova-compute that dies leaves the guest frozen.
+///   Here a freeze is guarded by a process of its own and has a limit.
+/// - Nova aborts whatever job it finds on a disk before its own. Here a job that is in the way is `BUSY`.
+/// - Nova writes a stored definition back from memory after a swap, also an old one. Here libvirt notes the new disk itself.
+pub struct Guest {
     host: Arc<Host>,
     domain: Mutex<Domain>,
     name: String,
@@ -45,8 +51,12 @@ pub(crate) struct Guest {
 }
 
 impl Host {
-    /// The guest of that name or UUID.
-    pub(crate) fn get_guest(self: &Arc<Self>, domain: &str) -> Result<Guest> {
+    /// The guest of that name or UUID, running or not.
+    ///
+    /// # Errors
+    /// `NO_DOMAIN`, or what libvirt says.
+    pub fn get_guest(self: &Arc<Self>, domain: &str) -> Result<Guest> {
+        let _quiet = Quiet::new();
         let found = self
             .reconnect()?
             .lookup(domain)
@@ -92,11 +102,13 @@ impl Guest {
         })
     }
 
-    pub(crate) fn name(&self) -> &str {
+    /// The domain's name.
+    pub fn name(&self) -> &str {
         &self.name
     }
 
-    pub(crate) fn uuid(&self) -> &str {
+    /// The domain's UUID.
+    pub fn uuid(&self) -> &str {
         &self.uuid
     }
 
@@ -117,6 +129,7 @@ impl Guest {
         what: &str,
         call: impl FnOnce(&Domain) -> std::result::Result<T, libvirt::Error>,
     ) -> Result<T> {
+        let _quiet = Quiet::new();
         call(&self.domain()).map_err(|error| self.host.failed(&error, what))
     }
 
@@ -145,6 +158,11 @@ impl Guest {
     /// The connection died at some time, and libvirtd perhaps with it.
     pub(crate) fn was_cut_off(&self) -> bool {
         self.cut_off.load(Ordering::SeqCst)
+    }
+
+    /// Another handle of the same guest.
+    pub(crate) fn again(&self) -> Result<Self> {
+        self.host.get_guest_by_uuid(&self.uuid)
     }
 
     /// The same guest over a connection of its own, for a call that may take long: on a shared one others wait for it.
@@ -177,8 +195,13 @@ impl Guest {
         Error::new(ErrorCode::Busy, message).with_libvirt_code(failure.libvirt_code())
     }
 
-    /// `Off` too where the domain is gone or another instance of it runs.
-    pub(crate) fn get_power_state(&self) -> Result<State> {
+    /// What the domain does now. `Off` too where it is gone, or where another instance of it runs than when the handle was
+    /// made.
+    ///
+    /// # Errors
+    /// What libvirt says.
+    pub fn get_power_state(&self) -> Result<State> {
+        let _quiet = Quiet::new();
         // Looked up anew, because a virDomainPtr keeps the id it was made with.
         let state = self.host.connection().lookup_uuid(&self.uuid).and_then(|domain| {
             if domain.id() == self.id {
@@ -217,7 +240,11 @@ impl Guest {
         }
     }
 
-    pub(crate) fn has_persistent_configuration(&self) -> Result<bool> {
+    /// Whether the domain is defined, and so outlives its shutdown.
+    ///
+    /// # Errors
+    /// `NO_DOMAIN`, or what libvirt says.
+    pub fn has_persistent_configuration(&self) -> Result<bool> {
         self.call(&self.what("cannot ask about"), Domain::is_persistent)
     }
 
@@ -250,13 +277,13 @@ impl Guest {
         self.call(&self.what("cannot resume"), Domain::resume)
     }
 
-    /// virDomainFSFreeze of all file systems; how many were frozen.
-    pub(crate) fn freeze_filesystems(&self) -> Result<u32> {
+    /// virDomainFSFreeze of all file systems, which nobody guards; how many were frozen.
+    pub(crate) fn fs_freeze(&self) -> Result<u32> {
         self.call(&self.what("cannot freeze the file systems of"), Domain::fs_freeze)
     }
 
     /// virDomainFSThaw of all file systems; how many were thawed.
-    pub(crate) fn thaw_filesystems(&self) -> Result<u32> {
+    pub(crate) fn fs_thaw(&self) -> Result<u32> {
         self.call(&self.what("cannot thaw the file systems of"), Domain::fs_thaw)
     }
 

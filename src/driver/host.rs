@@ -6,18 +6,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::failure::{explain, one_line};
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::xml::{Machine, supports};
-use crate::libvirt::{Connection, EventLoop};
+use crate::libvirt::{Connection, EventLoop, Quiet};
 
-/// A libvirt host.
-pub(crate) struct Host {
+/// A libvirt host. Its connection is made anew where libvirtd was restarted.
+pub struct Host {
     connection: Mutex<Connection>,
     uri: String,
     event_loop: EventLoop,
 }
 
 impl Host {
-    /// Opens `uri`, or libvirt's default.
-    pub(crate) fn open(uri: Option<&str>, event_loop: EventLoop) -> Result<Arc<Self>> {
+    /// Opens a libvirt URI; `None` is libvirt's own default (virConnectOpen).
+    ///
+    /// # Errors
+    /// `NO_CONNECTION`, with libvirt's reason; `INVALID_ARGUMENT` for the embedded driver without an event loop.
+    pub fn open(uri: Option<&str>, event_loop: EventLoop) -> Result<Arc<Self>> {
+        let _quiet = Quiet::new();
         if event_loop == EventLoop::None && uri.is_some_and(|uri| uri.starts_with("qemu:///embed")) {
             return Err(Error::new(
                 ErrorCode::InvalidArgument,
@@ -50,7 +54,7 @@ impl Host {
     }
 
     /// The URI as libvirt completed it.
-    pub(crate) fn uri(&self) -> &str {
+    pub fn uri(&self) -> &str {
         &self.uri
     }
 

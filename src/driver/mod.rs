@@ -1,6 +1,25 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The driver shim, in Nova's words: [`Host`], [`Guest`], [`BlockDevice`], with Nova's known faults fixed. A job that
-//! vanished is an error and no success; ready is the mirror's `ready='yes'` and never `cur == end`.
+//! The driver shim, in the words of OpenStack Nova's libvirt driver: [`Host`], [`Guest`], [`BlockDevice`].
+//!
+//! ```no_run
+//! use livedisk::driver::Host;
+//! use livedisk::{EventLoop, Quiesce};
+//!
+//! # fn main() -> livedisk::Result<()> {
+//! let host = Host::open(Some("qemu:///system"), EventLoop::Own)?;
+//! let guest = host.get_guest("instance-00000001")?;
+//! let report = guest.live_snapshot("vda", "/var/lib/nova/snapshots/tmp/a", Some("qcow2"), Quiesce::Prefer)?;
+//! println!("{:?}, frozen for {:?}", report.consistency, report.freeze);
+//! guest.swap_volume("vdb", "/dev/disk/by-id/wwn-0x5000", Some(20 << 30))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Guest::live_snapshot`] and [`Guest::swap_volume`] are whole operations: guarded, recorded with the domain, and found by
+//! recover after a crash. [`BlockDevice`]'s small calls are what those are built from, and leave the order of things to
+//! the caller. Nova's known faults stand at [`Guest`] and [`BlockDevice`], with what is done instead.
+//!
+//! Every call blocks as long as libvirt takes to answer and may be made from any thread.
 #![forbid(unsafe_code)]
 
 mod backup;
@@ -17,10 +36,13 @@ mod stopped;
 mod volume;
 
 pub(crate) use backup::is_backup_job;
-pub(crate) use block_device::BlockDevice;
+pub use block_device::BlockDevice;
 pub(crate) use chain::{Hindrance, Job, why_not_pivoted};
 pub(crate) use failure::code_of_reason;
-pub(crate) use guest::{AgentStatus, Guest};
-pub(crate) use host::Host;
+pub(crate) use guest::AgentStatus;
+pub use guest::Guest;
+pub use host::Host;
 pub(crate) use pivot::{Active, Nodes, Return};
 pub(crate) use stopped::Stopped;
+
+pub use crate::libvirt::{BlockCopy, BlockJobInfo, BlockJobType, State as PowerState};

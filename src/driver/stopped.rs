@@ -67,7 +67,7 @@ impl Guest {
                 self.resume_if_it_can()?;
             }
             self.set_agent_timeout(Some(PATIENCE))?;
-            thawed = self.thaw_filesystems()?;
+            thawed = self.fs_thaw()?;
         }
         let patient_until = Instant::now() + ON_ITS_WAY;
         while thawed == 0 && Instant::now() < patient_until {
@@ -76,7 +76,7 @@ impl Guest {
                 self.resume_if_it_can()?;
             }
             if stopped.frozen && self.get_agent_status() == AgentStatus::Frozen {
-                thawed = self.thaw_filesystems()?;
+                thawed = self.fs_thaw()?;
             }
         }
         if stopped.frozen {
@@ -88,7 +88,7 @@ impl Guest {
     /// Thaws what a process that is gone may have left frozen; how many file systems it was.
     pub(crate) fn thaw_left(&self) -> Result<u32> {
         self.set_agent_timeout(Some(PATIENCE))?;
-        let thawed = self.thaw_filesystems();
+        let thawed = self.fs_thaw();
         self.set_agent_timeout(None)?;
         let thawed = thawed?;
         log::info!("domain '{}': {thawed} file systems thawed", self.name());

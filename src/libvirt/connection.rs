@@ -14,14 +14,16 @@ use super::domain::Domain;
 use super::quiet::Quiet;
 use super::xml::Machine;
 
-/// Who runs libvirt's event loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EventLoop {
-    /// None: livedisk polls.
+/// How livedisk learns what QEMU does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EventLoop {
+    /// It asks libvirt at an adaptive interval. Always works, but not on `qemu:///embed`.
+    #[default]
     None,
-    /// livedisk, in a thread of its own that lives as long as the process.
+    /// It runs libvirt's default event loop in a thread of its own, which lives as long as the process: libvirt has
+    /// one event loop a process and no way to end it.
     Own,
-    /// The caller.
+    /// The caller runs one already, and had registered it before the connection was opened.
     Caller,
 }
 
@@ -76,7 +78,7 @@ impl Connection {
         Ok(Domain::new(found))
     }
 
-    /// By UUID alone: a question for a name that does not exist would stand in libvirt's log as an error.
+    /// By UUID alone: a question for a name that nobody has would stand in libvirt's log as an error.
     pub(crate) fn lookup_uuid(&self, uuid: &str) -> Result<Domain, Error> {
         self.connect.lookup_domain_by_uuid_string(uuid).map(Domain::new)
     }

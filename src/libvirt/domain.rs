@@ -16,43 +16,60 @@ use super::stats::{self, BackupEnd, JobStats};
 
 /// What a domain does right now, as far as livedisk distinguishes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
+pub enum State {
+    /// Its vCPUs run.
     Running,
+    /// Its vCPUs are paused, or the guest suspended itself.
     Paused,
     /// Shut off, crashed, shutting down: no guest to work with.
     Off,
 }
 
-/// The kind of a block job.
+/// The kind of a block job (`virDomainBlockJobType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BlockJobType {
+#[non_exhaustive]
+pub enum BlockJobType {
+    /// Backing images are drawn into the active layer.
     Pull,
+    /// A mirror.
     Copy,
+    /// A layer below the active one goes into one further below.
     Commit,
+    /// The active layer goes into one below.
     ActiveCommit,
+    /// The disk's part of a backup.
     Backup,
+    /// One that livedisk does not know.
     Unknown,
 }
 
-/// virDomainGetBlockJobInfo.
+/// A block job as it runs (virDomainGetBlockJobInfo).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BlockJobInfo {
-    pub(crate) kind: BlockJobType,
-    pub(crate) done: u64,
-    pub(crate) total: u64,
+pub struct BlockJobInfo {
+    /// What it does.
+    pub kind: BlockJobType,
+    /// Bytes done, in a measure of the job's own.
+    pub done: u64,
+    /// Bytes to do, as far as known now. That both are equal, or 0, says nothing about an end.
+    pub total: u64,
 }
 
-/// What virDomainBlockCopy is asked for. It is always a transient job.
-#[derive(Debug)]
-pub(crate) struct Copy<'a> {
-    pub(crate) target: &'a str,
-    pub(crate) destination_xml: &'a str,
+/// What virDomainBlockCopy is asked for. It is always a transient job, so that a persistent domain stays defined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BlockCopy<'a> {
+    /// What messages call the destination.
+    pub destination: &'a str,
+    /// The destination as libvirt's `<disk>`: type, source and driver.
+    pub destination_xml: &'a str,
     /// Bytes per second, 0 for no limit.
-    pub(crate) bandwidth: u64,
-    pub(crate) shallow: bool,
-    /// The destination is an image already; else libvirt makes one of the (empty) file.
-    pub(crate) reuse: bool,
-    pub(crate) synchronous_writes: bool,
+    pub bandwidth: u64,
+    /// Copy the active layer alone; the destination rests on the same backing image.
+    pub shallow: bool,
+    /// The destination is an image already, of exactly the disk's virtual size; else libvirt makes one of the (empty) file.
+    pub reuse_existing: bool,
+    /// The guest's writes wait until they are in the destination too, so that the job always converges; a destination that
+    /// hangs then stalls the guest.
+    pub write_blocking: bool,
 }
 
 /// A virDomainPtr; it may be used from any thread.
@@ -126,17 +143,17 @@ impl Domain {
     }
 
     /// virDomainBlockCopy with TRANSIENT_JOB.
-    pub(crate) fn block_copy(&self, copy: &Copy<'_>) -> Result<(), Error> {
-        let target = CString::new(copy.target)?;
+    pub(crate) fn block_copy(&self, target: &str, copy: &BlockCopy<'_>) -> Result<(), Error> {
+        let target = CString::new(target)?;
         let xml = CString::new(copy.destination_xml)?;
         let mut flags = sys::VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB;
-        if copy.reuse {
+        if copy.reuse_existing {
             flags |= sys::VIR_DOMAIN_BLOCK_COPY_REUSE_EXT;
         }
         if copy.shallow {
             flags |= sys::VIR_DOMAIN_BLOCK_COPY_SHALLOW;
         }
-        if copy.synchronous_writes {
+        if copy.write_blocking {
             flags |= sys::VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES;
         }
         let mut params: sys::virTypedParameterPtr = ptr::null_mut();
@@ -183,13 +200,36 @@ impl Domain {
         check(unsafe { sys::virDomainBlockJobAbort(self.ptr(), target.as_ptr(), flags) }).map(drop)
     }
 
-    /// virDomainBlockCommit of the active layer into the one below it.
-    pub(crate) fn active_commit(&self, target: &str) -> Result<(), Error> {
+    /// virDomainBlockCommit of `top` (`None`: the active layer) into `base` (`None`: the one below it).
+    pub(crate) fn block_commit(&self, target: &str, base: Option<&str>, top: Option<&str>) -> Result<(), Error> {
         let target = CString::new(target)?;
-        let flags = sys::VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | sys::VIR_DOMAIN_BLOCK_COMMIT_SHALLOW;
-        // SAFETY: the string lives until the call returns; null base and top are the layer below and the active one.
-        check(unsafe { sys::virDomainBlockCommit(self.ptr(), target.as_ptr(), ptr::null(), ptr::null(), 0, flags) })
-            .map(drop)
+        let (base, top) = (base.map(CString::new).transpose()?, top.map(CString::new).transpose()?);
+        let mut flags = 0;
+        if base.is_none() {
+            flags |= sys::VIR_DOMAIN_BLOCK_COMMIT_SHALLOW;
+        }
+        if top.is_none() {
+            flags |= sys::VIR_DOMAIN_BLOCK_COMMIT_ACTIVE;
+        }
+        let pointer = |name: &Option<CString>| name.as_ref().map_or(ptr::null(), |name| name.as_ptr());
+        let (base, top) = (pointer(&base), pointer(&top));
+        // SAFETY: the strings live until the call returns; null base and top are the layer below and the active one.
+        check(unsafe { sys::virDomainBlockCommit(self.ptr(), target.as_ptr(), base, top, 0, flags) }).map(drop)
+    }
+
+    /// virDomainBlockRebase without COPY: the active layer gets what lies between it and `base` (`None`: everything).
+    pub(crate) fn block_rebase(&self, target: &str, base: Option<&str>) -> Result<(), Error> {
+        let target = CString::new(target)?;
+        let base = base.map(CString::new).transpose()?;
+        let base = base.as_ref().map_or(ptr::null(), |base| base.as_ptr());
+        // SAFETY: the strings live until the call returns; a null base is none.
+        check(unsafe { sys::virDomainBlockRebase(self.ptr(), target.as_ptr(), base, 0, 0) }).map(drop)
+    }
+
+    /// virDomainBlockResize, in bytes.
+    pub(crate) fn block_resize(&self, target: &str, size: u64) -> Result<(), Error> {
+        self.inner
+            .block_resize(target, size, sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES)
     }
 
     /// virDomainSnapshotCreateXML: disks only, all or none, onto overlays that exist, and no snapshot metadata.

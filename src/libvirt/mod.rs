@@ -16,8 +16,10 @@ mod stats;
 mod volume;
 pub(crate) mod xml;
 
-pub(crate) use connection::{Connection, EventLoop};
-pub(crate) use domain::{BlockJobInfo, BlockJobType, Copy, Domain, State};
+pub(crate) use connection::Connection;
+pub use connection::EventLoop;
+pub(crate) use domain::Domain;
+pub use domain::{BlockCopy, BlockJobInfo, BlockJobType, State};
 pub(crate) use events::{BlockJobStatus, Event, Subscription};
 pub(crate) use image_lock::is_locked_as_image;
 pub(crate) use io_tune::IoTune;

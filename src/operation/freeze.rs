@@ -82,7 +82,7 @@ fn hold(guest: &Arc<Guest>, record: &Record, limit: Duration) -> Result<u32> {
         }
         error
     };
-    let frozen = match guest.freeze_filesystems() {
+    let frozen = match guest.fs_freeze() {
         Err(error) => return Err(undo(freeze_failed(&error, limit, is_late()))),
         Ok(_) if is_late() => return Err(undo(let_go(guest, "the limit passed while it was being frozen"))),
         Ok(0) => return Err(undo(let_go(guest, "its agent froze no file system"))),

@@ -176,7 +176,7 @@ impl Operation {
         let config = guest.get_config(false)?;
         let plan = snapshot::plan::Plan::new(&guest, options)?;
         if plan.method == Method::Clone {
-            return Self::begin::<snapshot::clone::engine::Engine>(plan, &config, None, options.dry_run);
+            return Self::begin::<snapshot::clone::Engine>(plan, &config, None, options.dry_run);
         }
         Self::begin::<snapshot::engine::Engine>(plan, &config, None, options.dry_run)
     }
@@ -187,7 +187,7 @@ impl Operation {
         let config = guest.get_config(false)?;
         let plan = migrate::plan::Plan::new(&guest, options)?;
         let migrated = Some(options.target.as_str());
-        Self::begin::<migrate::engine::Engine>(plan, &config, migrated, options.dry_run)
+        Self::begin::<migrate::Engine>(plan, &config, migrated, options.dry_run)
     }
 
     /// `before` is the definition that the plan was made from, `migrated` as in [`plan::preflight::must_be_free`].
@@ -209,7 +209,7 @@ impl Operation {
         let procedure = P::begin(plan, &claim, Arc::clone(&draft.shared))?;
         let step_count = u32::try_from(draft.plan.len()).unwrap_or(u32::MAX);
         procedure.ties().journal.note_step_count(step_count);
-        draft.start(Box::new(Course::new(procedure, seen)))
+        draft.start(Box::new(Course::begun(procedure, seen)))
     }
 
     /// Resumes the operation that has the disk, if no process runs it.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::driver::Guest;
 use crate::error::{Error, Result};
 use crate::libvirt::Subscription;
+use crate::operation::course::held::Modelled;
 use crate::operation::course::shared::Shared;
 use crate::operation::ownership::claim::Claim;
 use crate::operation::ownership::journal::Journal;
@@ -33,7 +34,7 @@ pub(in crate::operation) struct Ties {
     pub(in crate::operation) shared: Arc<Shared>,
     /// `None` without an event loop.
     pub(in crate::operation) subscription: Option<Subscription>,
-    pub(in crate::operation) journal: Journal,
+    pub(in crate::operation) journal: Arc<Journal>,
 }
 
 impl Ties {
@@ -43,7 +44,7 @@ impl Ties {
         let mut ties = Self {
             shared,
             subscription: None,
-            journal,
+            journal: Arc::new(journal),
         };
         ties.subscribe(guest)?;
         Ok(ties)
@@ -60,7 +61,7 @@ impl Ties {
 /// A kind of operation: its plan, its model, and its hands.
 pub(in crate::operation) trait Procedure: Send + Sized {
     type Plan;
-    type Observed: Clone + Debug + Send;
+    type Observed: Clone + Debug + Send + Modelled<Self::Plan, Self::Step>;
     type Step: Copy + PartialEq + Debug + Send;
     type Failure: Copy;
 

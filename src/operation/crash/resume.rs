@@ -22,13 +22,13 @@ pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared:
         shared: &Arc<Shared>,
     ) -> Result<Box<dyn Run>> {
         let (procedure, seen) = P::resume(guest, journal, Arc::clone(shared))?;
-        Ok(Box::new(Course::new(procedure, seen)))
+        Ok(Box::new(Course::resumed(procedure, seen)))
     }
     let record = journal.read();
     match record.kind {
-        Kind::Snapshot if record.method == Method::Clone => course::<clone::engine::Engine>(guest, journal, shared),
+        Kind::Snapshot if record.method == Method::Clone => course::<clone::Engine>(guest, journal, shared),
         Kind::Snapshot => course::<snapshot::engine::Engine>(guest, journal, shared),
-        Kind::Migration => course::<migrate::engine::Engine>(guest, journal, shared),
+        Kind::Migration => course::<migrate::Engine>(guest, journal, shared),
         Kind::Freeze => Err(Error::new(
             ErrorCode::NoOperation,
             format!(

@@ -103,7 +103,7 @@ impl Window<'_> {
         let mut frozen = 0;
         if self.freeze {
             undo.frozen.store(true, Ordering::SeqCst);
-            match self.guest.freeze_filesystems() {
+            match self.guest.fs_freeze() {
                 Ok(count) => frozen = count,
                 Err(error) => {
                     undo.thaw();
@@ -218,7 +218,7 @@ impl Undo {
     /// Thaws, once: also after a freeze that failed, because the request may have reached the agent all the same.
     fn thaw(&self) -> Thaw {
         *self.thaw.get_or_init(|| {
-            let count = match self.guest.thaw_filesystems() {
+            let count = match self.guest.fs_thaw() {
                 Ok(count) => Some(count),
                 Err(error) => {
                     log::error!("{error}; trying again until it is certain");

@@ -14,7 +14,7 @@ use crate::driver::{BlockDevice, Guest, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Made, Output, Place};
 use crate::libvirt::xml::{BackupDisk, DomainXml, backup, copy_destination};
-use crate::libvirt::{BlockJobStatus, Copy, JobStats, State};
+use crate::libvirt::{BlockCopy, BlockJobStatus, JobStats, State};
 use crate::operation::course::procedure::{Procedure, Ties, Turn};
 use crate::operation::course::shared::{Facts, Shared};
 use crate::operation::ownership::claim::Claim;
@@ -372,15 +372,16 @@ impl Engine {
         let xml = copy_destination(&disk.libvirt_target(), &disk.format, None).map_err(internal)?;
         let write_blocking = self.jobs[index].write_blocking;
         self.ties.shared.facts(|facts| facts.forget(&disk.target));
-        let copy = Copy {
-            target: &disk.target,
+        let shown = disk.destination.shown();
+        let copy = BlockCopy {
+            destination: &shown,
             destination_xml: &xml,
             bandwidth: if self.limited { self.plan.bandwidth } else { 0 },
             shallow: self.plan.shallow,
-            reuse: true,
-            synchronous_writes: write_blocking,
+            reuse_existing: true,
+            write_blocking,
         };
-        let started = self.device(index).copy(&copy, &disk.destination.shown());
+        let started = self.device(index).copy(&copy);
         // A call that was cut off may have begun the job all the same; the record says that it is ours.
         let cut_off = matches!(&started, Err(error) if error.code() == ErrorCode::NoConnection);
         self.jobs[index].begin(started.is_ok() || cut_off);

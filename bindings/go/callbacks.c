@@ -79,3 +79,23 @@ const char *livedisk_go_error_name(int32_t code)
 {
     return LATER(livedisk_error_name)(code);
 }
+
+static int32_t checkpoint(const struct livedisk_checkpoint *found, size_t size, void *data)
+{
+    if (size < sizeof *found)
+        return 1;
+    livedisk_go_checkpoint(found, (uintptr_t)data);
+    return 0;
+}
+
+int32_t livedisk_go_list_checkpoints(struct livedisk_connection *connection, const char *domain, uintptr_t handle,
+                                     struct livedisk_error **error)
+{
+    return LATER(livedisk_list_checkpoints)(connection, domain, checkpoint, (void *)handle, error);
+}
+
+int32_t livedisk_go_delete_checkpoint(struct livedisk_connection *connection, const char *domain, const char *name,
+                                      struct livedisk_error **error)
+{
+    return LATER(livedisk_delete_checkpoint)(connection, domain, name, error);
+}

@@ -14,20 +14,21 @@ var (
 	structs = map[string]string{
 		"SnapshotDisk": "livedisk_snapshot_disk", "SnapshotOptions": "livedisk_snapshot_options",
 		"MigrateOptions": "livedisk_migrate_options", "Progress": "livedisk_progress", "Report": "livedisk_report",
-		"Recovery": "livedisk_recovery", "OperationInfo": "livedisk_operation_info",
+		"Recovery": "livedisk_recovery", "Checkpoint": "livedisk_checkpoint", "OperationInfo": "livedisk_operation_info",
 	}
 	flags = map[string]string{
 		"SnapshotDisk": "LIVEDISK_DISK_", "SnapshotOptions": "LIVEDISK_SNAPSHOT_", "MigrateOptions": "LIVEDISK_MIGRATE_",
 	}
 	fields = map[string]string{
 		"FreezeLimit": "freeze_limit_ms", "CloneFunc": "clone_callback", "PointInTime": "point_in_time_ns",
-		"Freeze": "freeze_ns", "Pause": "pause_ns", "Elapsed": "elapsed_ns", "Started": "started_ns", "ID": "id",
+		"Freeze": "freeze_ns", "Pause": "pause_ns", "Elapsed": "elapsed_ns", "Started": "started_ns", "Created": "created_ns", "ID": "id",
 	}
 	functions = map[string]string{
 		"StartLiveSnapshot": "livedisk_start_live_snapshot", "MigrateDisk": "livedisk_migrate_disk",
 		"Attach": "livedisk_attach", "Recover": "livedisk_recover", "Operations": "livedisk_list_operations",
 		"Freeze": "livedisk_freeze", "Thaw": "livedisk_thaw", "Cancel": "livedisk_cancel",
-		"RequestCancel": "livedisk_request_cancel", "CloneFunc": "livedisk_clone_callback",
+		"RequestCancel": "livedisk_request_cancel", "Checkpoints": "livedisk_list_checkpoints",
+		"DeleteCheckpoint": "livedisk_delete_checkpoint", "CloneFunc": "livedisk_clone_callback",
 	}
 )
 
@@ -229,7 +230,7 @@ func TestComments(t *testing.T) {
 	comments := headerComments(string(header))
 	taken := 0
 	for _, name := range []string{
-		"connection.go", "errors.go", "freeze.go", "list.go", "operation.go", "options.go", "start.go", "values.go",
+		"checkpoints.go", "connection.go", "errors.go", "freeze.go", "list.go", "operation.go", "options.go", "start.go", "values.go",
 		"watch.go",
 	} {
 		source, err := os.ReadFile(name)

@@ -38,8 +38,10 @@ func main() {
 	_, thaw := connection.Thaw(ctx, "guest")
 	_, operations := connection.Operations(ctx, "")
 	_, dry := connection.RecoverDryRun(ctx, "")
+	_, checkpoints := connection.Checkpoints(ctx, "guest")
 	for what, err := range map[string]error{
 		"Freeze": freeze, "Thaw": thaw, "Operations": operations, "RecoverDryRun": dry,
+		"Checkpoints": checkpoints, "DeleteCheckpoint": connection.DeleteCheckpoint(ctx, "guest", "monday"),
 		"Compress": snapshot(livedisk.SnapshotOptions{Compress: true}),
 		"FullIfNeeded": snapshot(livedisk.SnapshotOptions{FullIfNeeded: true}),
 		"Scratch": snapshot(livedisk.SnapshotOptions{Scratch: "/scratch"}),
@@ -107,7 +109,7 @@ int livedisk_open(const char *uri, unsigned flags, const void **out, void **erro
 		}
 	}
 	said := string(output)
-	if strings.Count(said, "needs liblivedisk 0.2.0 or later, and the one that is loaded is 0.1.0") != 8 ||
+	if strings.Count(said, "needs liblivedisk 0.2.0 or later, and the one that is loaded is 0.1.0") != 10 ||
 		!strings.HasSuffix(said, "0.1.0 unknown\n") {
 		t.Errorf("it says: %s", said)
 	}

@@ -772,8 +772,8 @@ struct livedisk_checkpoint {
 };
 
 /**
- * Is told of one checkpoint. `size` is the sizeof(struct livedisk_checkpoint) that the library has: a field that ends behind
- * it is not there. 0 goes on, everything else ends the listing.
+ * Receives one checkpoint. `size` is the library's sizeof(struct livedisk_checkpoint): a field that ends after it is not
+ * there. Return 0 to continue; anything else ends the listing.
  */
 typedef int32_t (*livedisk_checkpoint_callback)(const struct livedisk_checkpoint *checkpoint,
                                                 size_t size,
@@ -1271,12 +1271,12 @@ int32_t livedisk_list_operations(struct livedisk_connection *connection,
                                  struct livedisk_error **error);
 
 /**
- * Lists the checkpoints of a domain, oldest first, running or off, whoever created them. QEMU is asked for their bitmaps, or
+ * Lists the checkpoints of a domain, oldest first, of a domain that runs or is off, whichever program created them. QEMU is asked for their bitmaps, or
  * the images of a domain that is off.
  *
  * @param connection  from livedisk_open() or livedisk_open_from()
  * @param domain      name or UUID
- * @param each        is called once a checkpoint, on this thread, after all of them were read; it may call livedisk
+ * @param each        is called once for each checkpoint, on this thread, after all of them were read; it may call livedisk
  * @param data        passed to it as it is
  * @param error       receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or
@@ -1299,7 +1299,7 @@ int32_t livedisk_list_checkpoints(struct livedisk_connection *connection,
 
 /**
  * Deletes a checkpoint with its bitmaps, also where some of them are missing or inconsistent. What changed since its parent
- * is noted by its child, or forgotten with the last checkpoint. Images that were copied stay as they are.
+ * is recorded by its child, or forgotten with the last checkpoint. Images that were copied stay as they are.
  *
  * @param connection  from livedisk_open() or livedisk_open_from()
  * @param domain      name or UUID; running or off
@@ -1325,8 +1325,8 @@ int32_t livedisk_delete_checkpoint(struct livedisk_connection *connection,
                                    struct livedisk_error **error);
 
 /**
- * Freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is noted with
- * the domain and guarded: it ends with livedisk_thaw(), by the guard when this process dies, or when the limit has passed,
+ * Freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is recorded in
+ * the domain's metadata and guarded: it ends with livedisk_thaw(), by the guard when this process dies, or when the limit has passed,
  * whichever is first. The connection may be closed meanwhile.
  *
  * @param connection   from livedisk_open() or livedisk_open_from()

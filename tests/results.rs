@@ -299,7 +299,11 @@ fn the_bandwidth_is_shared_by_the_disks() {
         };
         let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
         await_copying(&operation);
-        until("each disk has its share", || speeds(&bed, "a") == [1 << 20; 3]);
+        // The backup of a disk that is nearly empty ends at once.
+        until("each disk has its share", || {
+            let speeds = speeds(&bed, "a");
+            !speeds.is_empty() && speeds.iter().all(|speed| *speed == 1 << 20)
+        });
         operation.cancel().unwrap();
         before.must_be_as_before(&[]);
     }

@@ -70,6 +70,8 @@ var words = []struct{ from, to string }{
 	{`^1: a migration; 0: a snapshot`, "A migration; else a snapshot"},
 	{`^1: the process(.*); 0: it runs\.$`, "The process$1."},
 	{`, in digits`, ""},
+	{`\bUINT64_MAX\b`, "[ChangedUnknown]"},
+	{`^1: what(.*); 0: not, and .*$`, "What$1."},
 }
 
 var (

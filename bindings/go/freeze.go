@@ -11,8 +11,8 @@ import (
 )
 
 // Freeze freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is
-// noted with the domain and guarded: it ends with [Connection.Thaw], by the guard when this process dies, or when the
-// limit has passed, whichever is first. The connection may be closed meanwhile.
+// recorded in the domain's metadata and guarded: it ends with [Connection.Thaw], by the guard when this process dies,
+// or when the limit has passed, whichever is first. The connection may be closed meanwhile.
 //
 // If the context ends first, its error is returned, and what has been frozen meanwhile is thawed in the background.
 //

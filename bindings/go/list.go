@@ -27,7 +27,7 @@ type OperationInfo struct {
 	IsMigration bool
 	// The [Method].
 	Method Method
-	// The process has ended or has let go of it, so [Connection.Attach] or [Connection.Recover] is due.
+	// The process has ended or has released it, so [Connection.Attach] or [Connection.Recover] is due.
 	Orphaned bool
 	// Disks of the operation.
 	Disks []OperationDisk
@@ -47,9 +47,9 @@ type OperationDisk struct {
 	Destination string
 }
 
-// Operations lists the operations that run or were left behind, on a domain or on all, whoever runs them. So an agent
-// that was started again finds its own: it attaches to those that are orphaned with [Connection.Attach], or resolves
-// them with [Connection.Recover].
+// Operations lists the operations on a domain or on all: those that run, in whichever process, and those that a process
+// left when it ended. A restarted agent finds its own this way. It attaches to the orphaned ones with
+// [Connection.Attach], or resolves them with [Connection.Recover].
 //
 // If the context ends first, its error is returned. It fails with the context's error, [os.ErrClosed],
 // [ErrInvalidArgument] (correct the call), [ErrNoDomain] (check the name), [ErrNoConnection], [ErrLibvirt],

@@ -383,7 +383,7 @@
 struct livedisk_connection;
 
 /**
- * Why a call failed. Owned by whoever received it; free it with livedisk_error_free(). Immutable, so it may be read
+ * Why a call failed. Owned by the caller that received it; free it with livedisk_error_free(). Immutable, so it may be read
  * from any thread.
  */
 struct livedisk_error;
@@ -671,7 +671,7 @@ struct livedisk_recovery {
 };
 
 /**
- * An operation that runs or was left behind, whoever runs it. It lives until the callback returns that is given it.
+ * An operation that runs, or that a process left when it ended. It is valid until the callback that receives it returns.
  */
 struct livedisk_operation_info {
   /**
@@ -699,7 +699,7 @@ struct livedisk_operation_info {
    */
   int32_t method;
   /**
-   * 1: the process has ended or has let go of it, so livedisk_attach() or livedisk_recover() is due; 0: it runs.
+   * 1: the process has ended or has released it, so livedisk_attach() or livedisk_recover() is due; 0: it runs.
    */
   int32_t orphaned;
   /**
@@ -729,12 +729,55 @@ struct livedisk_operation_info {
 };
 
 /**
- * Is told of one operation. `size` is the sizeof(struct livedisk_operation_info) that the library has: a field that ends
- * behind it is not there. 0 goes on, everything else ends the listing.
+ * Receives one operation. `size` is the library's sizeof(struct livedisk_operation_info): a field that ends after it is not
+ * there. Return 0 to continue; anything else ends the listing.
  */
 typedef int32_t (*livedisk_operation_callback)(const struct livedisk_operation_info *info,
                                                size_t size,
                                                void *data);
+
+/**
+ * A checkpoint of a domain. It lives until the callback returns that is given it.
+ */
+struct livedisk_checkpoint {
+  /**
+   * Its name.
+   */
+  const char *name;
+  /**
+   * The name of the checkpoint before it; NULL: it is the oldest.
+   */
+  const char *parent;
+  /**
+   * Its point in time, in nanoseconds of CLOCK_REALTIME; libvirt keeps whole seconds.
+   */
+  int64_t created_ns;
+  /**
+   * Bytes that have changed since on its disks, in whole clusters; UINT64_MAX where that is not known: it is not usable, or
+   * the domain is off or has a backup, migration or save running.
+   */
+  uint64_t changed_bytes;
+  /**
+   * 1: what has changed since is known for certain on all of its disks; 0: not, and `why_not` says why.
+   */
+  int32_t usable;
+  /**
+   * The disks of the domain that it covers.
+   */
+  uint32_t disk_count;
+  /**
+   * Why it is not usable, such as a bitmap that is missing or inconsistent; NULL: it is.
+   */
+  const char *why_not;
+};
+
+/**
+ * Receives one checkpoint. `size` is the library's sizeof(struct livedisk_checkpoint): a field that ends after it is not
+ * there. Return 0 to continue; anything else ends the listing.
+ */
+typedef int32_t (*livedisk_checkpoint_callback)(const struct livedisk_checkpoint *checkpoint,
+                                                size_t size,
+                                                void *data);
 
 #ifdef __cplusplus
 extern "C" {
@@ -815,7 +858,7 @@ int32_t livedisk_start_live_snapshot(struct livedisk_connection *connection,
  * @param out           receives the operation, owned by the caller: end it with livedisk_operation_free()
  * @param error         receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or what livedisk_start_live_snapshot() returns, for the same reasons; LIVEDISK_ERR_BUSY also where
- *         the domain has snapshots or checkpoints (delete them first)
+ *         the domain has snapshots, or a checkpoint's bitmap would be lost in a destination that is not qcow2 (delete them first)
  *
  * Any thread.
  *
@@ -876,7 +919,7 @@ int32_t livedisk_error_libvirt_code(const struct livedisk_error *error);
  * Any thread, once.
  *
  * # Safety
- * `error` is null or a live error, and nobody uses it any more.
+ * `error` is null or a live error, and is not used any more.
  */
 void livedisk_error_free(struct livedisk_error *error);
 
@@ -999,7 +1042,7 @@ int32_t livedisk_open_from(void *vir_connect,
  * Any thread, once; no other call may use the connection at the time or later.
  *
  * # Safety
- * `connection` is null or a live connection, and nobody uses it any more.
+ * `connection` is null or a live connection, and is not used any more.
  */
 void livedisk_close(struct livedisk_connection *connection);
 
@@ -1089,10 +1132,10 @@ int32_t livedisk_cancel(struct livedisk_operation *operation,
                         struct livedisk_error **error);
 
 /**
- * Asks for what livedisk_cancel() does, and returns at once. livedisk_poll() and the descriptor tell when it is over: the
- * phase is LIVEDISK_PHASE_CANCELLED then, and livedisk_finish() says CANCELLED. LIVEDISK_PHASE_DONE means that it came too
- * late, LIVEDISK_PHASE_FAILED that not everything could be rolled back: livedisk_finish() says what is left. Asked for
- * again it does nothing.
+ * Asks for what livedisk_cancel() does, and returns at once. livedisk_poll() and the descriptor show when it is over: the
+ * phase is LIVEDISK_PHASE_CANCELLED then, and livedisk_finish() returns CANCELLED. LIVEDISK_PHASE_DONE means that it came too
+ * late, LIVEDISK_PHASE_FAILED that not everything could be rolled back: livedisk_finish() reports what is left. A second
+ * request does nothing.
  *
  * @param operation  the operation
  * @param error      receives the error, owned by the caller; may be NULL
@@ -1119,7 +1162,7 @@ int32_t livedisk_request_cancel(struct livedisk_operation *operation,
  * Any phase, any thread, once; no other call may use the operation at the time or later, and its descriptor is closed.
  *
  * # Safety
- * `operation` is null or alive, and nobody uses it any more.
+ * `operation` is null or alive, and is not used any more.
  */
 void livedisk_operation_free(struct livedisk_operation *operation);
 
@@ -1202,13 +1245,13 @@ int32_t livedisk_recover_flags(struct livedisk_connection *connection,
                                struct livedisk_error **error);
 
 /**
- * Lists the operations that run or were left behind, on a domain or on all, whoever runs them. So an agent that was started
- * again finds its own: it attaches to those that are orphaned with livedisk_attach(), or resolves them with
- * livedisk_recover().
+ * Lists the operations on a domain or on all: those that run, in whichever process, and those that a process left when it
+ * ended. A restarted agent finds its own this way. It attaches to the orphaned ones with livedisk_attach(), or resolves them
+ * with livedisk_recover().
  *
  * @param connection  from livedisk_open() or livedisk_open_from()
  * @param domain      name or UUID; NULL: all domains
- * @param each        is called once an operation, on this thread, after all of them were read; it may call livedisk
+ * @param each        is called once for each operation, on this thread, after all of them were read; it may call livedisk
  * @param data        passed to it as it is
  * @param error       receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or
@@ -1228,8 +1271,62 @@ int32_t livedisk_list_operations(struct livedisk_connection *connection,
                                  struct livedisk_error **error);
 
 /**
- * Freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is noted with
- * the domain and guarded: it ends with livedisk_thaw(), by the guard when this process dies, or when the limit has passed,
+ * Lists the checkpoints of a domain, oldest first, of a domain that runs or is off, whichever program created them. QEMU is asked for their bitmaps, or
+ * the images of a domain that is off.
+ *
+ * @param connection  from livedisk_open() or livedisk_open_from()
+ * @param domain      name or UUID
+ * @param each        is called once for each checkpoint, on this thread, after all of them were read; it may call livedisk
+ * @param data        passed to it as it is
+ * @param error       receives the error, owned by the caller; may be NULL
+ * @return LIVEDISK_OK, or
+ *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+ *         LIVEDISK_ERR_CANCELLED (the callback ended the listing),
+ *         LIVEDISK_ERR_UNSUPPORTED (this libvirt has no checkpoints),
+ *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
+ *
+ * Any thread. It blocks on libvirt, and of a domain that is off on reading its images' headers.
+ * libvirt: virDomainListAllCheckpoints, virDomainCheckpointGetXMLDesc.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_list_checkpoints(struct livedisk_connection *connection,
+                                  const char *domain,
+                                  livedisk_checkpoint_callback each,
+                                  void *data,
+                                  struct livedisk_error **error);
+
+/**
+ * Deletes a checkpoint with its bitmaps, also where some of them are missing or inconsistent. What changed since its parent
+ * is recorded by its child, or forgotten with the last checkpoint. Images that were copied stay as they are.
+ *
+ * @param connection  from livedisk_open() or livedisk_open_from()
+ * @param domain      name or UUID; running or off
+ * @param name        the checkpoint's name
+ * @param error       receives the error, owned by the caller; may be NULL
+ * @return LIVEDISK_OK, or
+ *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+ *         LIVEDISK_ERR_NO_CHECKPOINT (there is none of that name: see livedisk_list_checkpoints()),
+ *         LIVEDISK_ERR_BUSY (an operation, backup, migration or save is in the way: wait for it or end it),
+ *         LIVEDISK_ERR_DOMAIN_STATE (the domain is off and its images are another host's: start it),
+ *         LIVEDISK_ERR_IO (an image of a domain that is off cannot be changed),
+ *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
+ *
+ * Any thread. It blocks on libvirt.
+ * libvirt: virDomainCheckpointDelete.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_delete_checkpoint(struct livedisk_connection *connection,
+                                   const char *domain,
+                                   const char *name,
+                                   struct livedisk_error **error);
+
+/**
+ * Freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is recorded in
+ * the domain's metadata and guarded: it ends with livedisk_thaw(), by the guard when this process dies, or when the limit has passed,
  * whichever is first. The connection may be closed meanwhile.
  *
  * @param connection   from livedisk_open() or livedisk_open_from()
@@ -1266,7 +1363,7 @@ int32_t livedisk_freeze(struct livedisk_connection *connection,
  * @param error        receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK: the guest was frozen all the time; or
  *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
- *         LIVEDISK_ERR_FREEZE (the guest had been let go before, so what was taken meanwhile is not consistent: freeze and
+ *         LIVEDISK_ERR_FREEZE (the guest was thawed before, so what was taken meanwhile is not consistent: freeze and
  *         take it again; or the thaw failed: try again, the guard thaws it when the limit has passed),
  *         LIVEDISK_ERR_NO_OPERATION (the domain has no freeze of livedisk's: it was thawed or recovered before),
  *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL

@@ -225,9 +225,9 @@ func (o *Operation) Cancel(ctx context.Context) error {
 }
 
 // RequestCancel asks for what [Operation.Cancel] does, and returns at once. [Operation.Wait] and the channel of
-// [Operation.Progress] tell when it is over: the phase is [PhaseCancelled] then, and [Operation.Finish] says
+// [Operation.Progress] show when it is over: the phase is [PhaseCancelled] then, and [Operation.Finish] returns
 // [ErrCancelled]. [PhaseDone] means that it came too late, [PhaseFailed] that not everything could be rolled back:
-// [Operation.Finish] says what is left. Asked for again it does nothing.
+// [Operation.Finish] reports what is left. A second request does nothing.
 //
 // Any phase. It fails with [os.ErrClosed], [ErrNoOperation] (it was complete: its images are yours to remove), or
 // [ErrInternal] (close the handle).

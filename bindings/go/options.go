@@ -59,7 +59,7 @@ type SnapshotOptions struct {
 	FullIfNeeded bool
 	// How long the guest may be frozen; 0: 10 s. Past it the guest is thawed and the operation fails with [ErrFreeze].
 	FreezeLimit time.Duration
-	// Bytes per second; 0: no limit.
+	// Bytes per second; 0: no limit. The disks of the operation share it equally.
 	Bandwidth uint64
 	// [MethodBackup]: create this checkpoint at the point in time. Not supported yet.
 	Checkpoint string

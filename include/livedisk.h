@@ -1271,8 +1271,8 @@ int32_t livedisk_list_operations(struct livedisk_connection *connection,
                                  struct livedisk_error **error);
 
 /**
- * Lists the checkpoints of a domain, oldest first, of a domain that runs or is off, whichever program created them. QEMU is asked for their bitmaps, or
- * the images of a domain that is off.
+ * Lists the checkpoints of a domain, oldest first, whichever program created them. The domain may run or be off. QEMU is
+ * asked for the bitmaps, or, if the domain is off, the images are read.
  *
  * @param connection  from livedisk_open() or livedisk_open_from()
  * @param domain      name or UUID

@@ -34,8 +34,8 @@ type Checkpoint struct {
 // ChangedUnknown is the [Checkpoint.ChangedBytes] where it is not known.
 const ChangedUnknown uint64 = math.MaxUint64
 
-// Checkpoints lists the checkpoints of a domain, oldest first, of a domain that runs or is off, whichever program
-// created them. QEMU is asked for their bitmaps, or the images of a domain that is off.
+// Checkpoints lists the checkpoints of a domain, oldest first, whichever program created them. The domain may run or be
+// off. QEMU is asked for the bitmaps, or, if the domain is off, the images are read.
 //
 // If the context ends first, its error is returned. It fails with the context's error, [os.ErrClosed],
 // [ErrInvalidArgument] (correct the call), [ErrUnsupported] (this libvirt has no checkpoints), [ErrNoDomain] (check the

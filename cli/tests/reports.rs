@@ -37,7 +37,13 @@ fn offered(bed: &Bed, words: &str) -> String {
     bash.args(["--norc", "-c", &script]).env("PATH", path);
     let output = bash.env("LIBVIRT_DEFAULT_URI", bed.get("URI")).output().unwrap();
     assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
-    text(&output.stdout).trim().to_owned()
+    // Beside them it offers options.
+    let offered = text(&output.stdout);
+    let offered: Vec<&str> = offered
+        .split_whitespace()
+        .filter(|word| !word.starts_with("--"))
+        .collect();
+    offered.join(" ")
 }
 
 fn completion(bed: &Bed) {

@@ -37,8 +37,8 @@ pub struct livedisk_checkpoint {
 pub type livedisk_checkpoint_callback =
     Option<unsafe extern "C" fn(checkpoint: *const livedisk_checkpoint, size: usize, data: *mut c_void) -> i32>;
 
-/// Lists the checkpoints of a domain, oldest first, of a domain that runs or is off, whichever program created them. QEMU is asked for their bitmaps, or
-/// the images of a domain that is off.
+/// Lists the checkpoints of a domain, oldest first, whichever program created them. The domain may run or be off. QEMU is
+/// asked for the bitmaps, or, if the domain is off, the images are read.
 ///
 /// @param connection  from livedisk_open() or livedisk_open_from()
 /// @param domain      name or UUID

@@ -275,6 +275,38 @@ fn the_bandwidth_limit_is_kept() {
     }
 }
 
+/// What QEMU limits the jobs of a guest to.
+fn speeds(bed: &Bed, domain: &str) -> Vec<u64> {
+    let answer = bed.virsh(&["qemu-monitor-command", domain, r#"{"execute":"query-block-jobs"}"#]);
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let jobs = answer["return"].as_array().unwrap();
+    jobs.iter().map(|job| job["speed"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn the_bandwidth_is_shared_by_the_disks() {
+    let bed = bed();
+    for method in METHODS {
+        let before = bed.watch("a");
+        let targets = ["vda", "vdb", "vdc"];
+        let disks = targets.map(|target| disk(target, bed.path(target), "qcow2"));
+        let options = SnapshotOptions {
+            method,
+            bandwidth: 3 << 20,
+            ..snapshot(disks.to_vec())
+        };
+        let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
+        await_copying(&operation);
+        // The backup of a disk that is nearly empty ends at once.
+        until("each disk has its share", || {
+            let speeds = speeds(&bed, "a");
+            !speeds.is_empty() && speeds.iter().all(|speed| *speed == 1 << 20)
+        });
+        operation.cancel().unwrap();
+        before.must_be_as_before(&[]);
+    }
+}
+
 #[test]
 fn auto_finish_needs_no_finish() {
     let bed = bed();

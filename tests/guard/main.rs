@@ -286,7 +286,7 @@ fn one_guard_for_the_life_of_the_process() {
         assert!(standard || anonymous || !shared, "{number}: {link}");
     }
 
-    println!("it is nobody's child, in a session of its own, and what ends the agent does not end it");
+    println!("it has no parent of ours, is in a session of its own, and what ends the agent does not end it");
     let stat = |pid: u32| -> Vec<String> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         stat.rsplit_once(')')
@@ -356,7 +356,7 @@ fn where_no_guard_can_run() {
         let [logged] = &agent.logged[..] else {
             panic!("{:?}", agent.logged);
         };
-        for part in ["'b'", guard, why, "nobody thaws the guest"] {
+        for part in ["'b'", guard, why, "the guest stays frozen"] {
             assert!(logged.contains(part), "{logged}");
         }
 

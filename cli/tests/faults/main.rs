@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The fault matrix: whatever dies, and whenever, nothing is left behind. docs/faults.md says how it is run.
+//! The fault matrix: whatever dies, and whenever, nothing is left. docs/faults.md says how it is run.
 
 mod agent;
 #[path = "../bed/mod.rs"]
@@ -303,7 +303,7 @@ impl Matrix {
             }
             self.run(cell);
             if let Some(page) = page {
-                std::fs::write(page, self.table.page(self.seed, self.kept.mended())).unwrap();
+                std::fs::write(page, self.table.page(self.seed, self.kept.rerun())).unwrap();
             }
         }
     }

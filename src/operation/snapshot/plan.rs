@@ -21,7 +21,6 @@ use crate::operation::plan::preflight::{
 };
 use crate::operation::plan::room::must_have_room;
 use crate::operation::snapshot::backup::plan as backup;
-use crate::operation::snapshot::clone::plan::{Way, choose};
 use crate::operation::snapshot::clone::plan::{Way, choose, takes_no_room};
 use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
 
@@ -149,7 +148,13 @@ impl Plan {
                 options.freeze_limit
             },
             paused,
-            bandwidth: options.bandwidth,
+            bandwidth: match method {
+                // It copies one disk after the other.
+                Method::Clone => options.bandwidth,
+                _ if options.bandwidth == 0 => 0,
+                // The others copy all at once, and each disk gets an equal share.
+                _ => (options.bandwidth / disks.len() as u64).max(1),
+            },
             shallow: options.shallow,
             auto_finish: options.auto_finish,
             verify: options.verify,

@@ -103,10 +103,10 @@ impl Fault {
         let gone_past = |point: &str| passed.iter().any(|passed| passed == point);
         match (self, operation.kind) {
             (Self::DestinationDeleted, Kind::Migrate) if gone_past("before PivotCopy") => {
-                Some("behind the pivot the destination is the guest's only disk: to delete it is the loss itself")
+                Some("after the pivot the destination is the guest's only disk: to delete it is the loss itself")
             }
             (Self::DestinationDeleted, Kind::Snapshot) if gone_past("before Verify") => {
-                Some("behind the last check the image is its owner's, who may delete it")
+                Some("after the last check the image is its owner's, who may delete it")
             }
             _ => None,
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use livedisk::{Connection, Consistency, ErrorCode, EventLoop, Method, Phase, Quiesce, SnapshotDisk, SnapshotOptions};
 use support::bed::{Bare, Bed, Server, Turn, is_root, run};
-use support::image::{create, edge, info, must_equal};
+use support::image::{LoopDevice, create, edge, info, must_equal};
 use support::scenario::{self, METHODS};
 use support::{PATIENCE, await_copying, await_phase, disk, must_tell, snapshot, until};
 
@@ -75,25 +75,6 @@ fn shallow_keeps_the_backing_file_and_its_format() {
     let error = bed.connection.start_live_snapshot("a", &options).unwrap_err();
     must_tell(&error, ErrorCode::Unsupported, &["SHALLOW", "BACKUP"]);
     before.must_be_as_before(&[]);
-}
-
-/// A loop device on a file of that size; detached at the end.
-struct LoopDevice(String);
-
-impl LoopDevice {
-    fn on(file: &Path, size: &str) -> Self {
-        create(file, "raw", size);
-        let device = run("losetup", &["--find", "--show", file.to_str().unwrap()]);
-        Self(device.trim().to_owned())
-    }
-}
-
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("losetup")
-            .args(["--detach", &self.0])
-            .status();
-    }
 }
 
 #[test]

@@ -187,22 +187,21 @@ fn progress_goes_on_after_an_attach() {
     let bed = bed();
     let _bare = bed.bare("slow", &[Bare::BIG]);
     let before = bed.watch("slow");
-    for method in [Method::Mirror, Method::Backup] {
-        let options = SnapshotOptions {
-            method,
-            bandwidth: 1 << 20,
-            ..snapshot(vec![disk("vda", bed.path("out"), "raw")])
-        };
-        let operation = bed.connection.start_live_snapshot("slow", &options).unwrap();
-        await_copying(&operation);
-        let seen = operation.poll(Some(Duration::ZERO));
-        assert!(seen.step > 0 && seen.step_count > seen.step, "{seen:?}");
-        drop(operation);
-        let attached = bed.connection.attach("slow", "vda").unwrap();
-        let now = attached.poll(Some(Duration::ZERO));
-        assert_eq!(now.step_count, seen.step_count, "{method:?}");
-        assert!(now.step >= seen.step, "{method:?}: {seen:?}, then {now:?}");
-        attached.cancel().unwrap();
-        before.must_be_as_before(&[]);
-    }
+    // A backup's reader went with its process, and a new one begins again.
+    let options = SnapshotOptions {
+        method: Method::Mirror,
+        bandwidth: 1 << 20,
+        ..snapshot(vec![disk("vda", bed.path("out"), "raw")])
+    };
+    let operation = bed.connection.start_live_snapshot("slow", &options).unwrap();
+    await_copying(&operation);
+    let seen = operation.poll(Some(Duration::ZERO));
+    assert!(seen.step > 0 && seen.step_count > seen.step, "{seen:?}");
+    drop(operation);
+    let attached = bed.connection.attach("slow", "vda").unwrap();
+    let now = attached.poll(Some(Duration::ZERO));
+    assert_eq!(now.step_count, seen.step_count);
+    assert!(now.step >= seen.step, "{seen:?}, then {now:?}");
+    attached.cancel().unwrap();
+    before.must_be_as_before(&[]);
 }

@@ -26,7 +26,7 @@ fn while_finish_waits() {
 #[test]
 fn in_each_phase() {
     let bed = bed();
-    let slow = bed.bare("slow", &[Bare::SLOW, Bare::SLOW]);
+    let slow = bed.bare("slow", &[Bare::BIG, Bare::BIG]);
     let (before, slow_before) = (bed.watch("a"), bed.watch("slow"));
     for method in METHODS {
         for (domain, before, phase) in [
@@ -106,7 +106,7 @@ fn racing_finish() {
 #[test]
 fn a_dropped_operation_goes_on_and_can_be_recovered() {
     let bed = bed();
-    let bare = bed.bare("left", &[Bare::SLOW]);
+    let bare = bed.bare("left", &[Bare::BIG]);
     for method in METHODS {
         println!("{method:?}");
         let before = bed.watch("left");

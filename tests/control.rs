@@ -16,7 +16,7 @@ fn bed() -> Turn {
 #[test]
 fn a_cancel_that_is_asked_for_is_not_waited_for() {
     let bed = bed();
-    let bare = bed.bare("slow", &[Bare::SLOW]);
+    let bare = bed.bare("slow", &[Bare::BIG]);
     let before = bed.watch("slow");
     let options = SnapshotOptions {
         bandwidth: 1 << 20,

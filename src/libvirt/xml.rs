@@ -11,7 +11,7 @@ mod write;
 
 pub(crate) use chain::{disk_on, on_destination, with_disk, without_overlay};
 pub(crate) use disk::{
-    Device, Disk, DomainXml, Encryption, Filter, Layer, Machine, Mirror, NbdServer, Source, backup_targets,
+    Device, Disk, DomainXml, Encryption, Filter, Layer, Machine, Mirror, NbdServer, RunningBackup, Source, backup_disks,
 };
 pub(crate) use label::qemu_user;
 pub(crate) use metadata::without_metadata;

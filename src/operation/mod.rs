@@ -40,7 +40,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::guard;
 use crate::libvirt::xml::DomainXml;
 use crate::libvirt::{Quiet, State};
-use course::procedure::{Procedure, words};
+use course::procedure::{self, Procedure, words};
 use course::run::{Course, Run};
 use course::shared::{Outcome, Shared};
 use course::worker::Worker;
@@ -174,10 +174,11 @@ impl Operation {
         let guest = Arc::new(guest);
         let config = guest.get_config(false)?;
         let plan = snapshot::plan::Plan::new(&guest, options)?;
-        if plan.method == Method::Clone {
-            return Self::begin::<snapshot::clone::Engine>(plan, &config, None, options.dry_run);
+        match plan.method {
+            Method::Backup => Self::begin::<snapshot::backup::Engine>(plan, &config, None, options.dry_run),
+            Method::Clone => Self::begin::<snapshot::clone::Engine>(plan, &config, None, options.dry_run),
+            _ => Self::begin::<snapshot::mirror::Engine>(plan, &config, None, options.dry_run),
         }
-        Self::begin::<snapshot::engine::Engine>(plan, &config, None, options.dry_run)
     }
 
     /// Checks everything, then starts.
@@ -205,7 +206,7 @@ impl Operation {
             return Ok(draft.dry_run(P::method(&plan), disk_count));
         }
         let claim = claim(&guest, before, &targets, migrated)?;
-        let procedure = P::begin(plan, &claim, Arc::clone(&draft.shared))?;
+        let procedure = procedure::begin::<P>(plan, &claim, Arc::clone(&draft.shared))?;
         draft.start(Box::new(Course::begun(procedure, seen)))
     }
 

@@ -13,14 +13,14 @@ use crate::operation::state::{Job, Remedy};
 /// Since when libvirt has shown a job that there is not: one that died as the job ended has never heard of the end when it is
 /// back.
 #[derive(Debug, Default)]
-struct Gone(Option<Instant>);
+pub(in crate::operation) struct Gone(Option<Instant>);
 
 impl Gone {
     /// libvirt may be tidying up behind it.
     const PATIENCE: Duration = Duration::from_secs(5);
 
     /// Whether it has been so for long enough.
-    fn look(&mut self, is_gone: bool) -> bool {
+    pub(in crate::operation) fn look(&mut self, is_gone: bool) -> bool {
         if !is_gone {
             self.0 = None;
         }
@@ -181,13 +181,8 @@ impl Tracked {
         Ok(true)
     }
 
-    /// Whether libvirt has shown the job, which is `gone`, for too long.
-    pub(in crate::operation) fn is_dead(&mut self, gone: bool) -> bool {
-        self.gone.look(gone)
-    }
-
     /// It runs. `watched` says whether it should be catching up now.
-    pub(in crate::operation) fn runs(
+    fn runs(
         &mut self,
         info: Option<BlockJobInfo>,
         is_ready: bool,

@@ -20,6 +20,9 @@ pub(crate) struct PlannedDisk {
     pub(crate) reuse: bool,
     /// Path and format of the guest's own image, where it has a path.
     pub(crate) source: Option<(String, String)>,
+    /// With a backup: the directory of its scratch file.
+    #[serde(default)]
+    pub(crate) scratch: Option<String>,
     /// Path and format of each image of its chain, the guest's own first; none where one of them has not both.
     pub(crate) layers: Vec<(String, String)>,
 }
@@ -28,6 +31,25 @@ impl PlannedDisk {
     /// The destination as libvirt is told of it.
     pub(crate) fn libvirt_target(&self) -> Target {
         libvirt_target(&self.destination, self.place.is_device())
+    }
+
+    /// The image in words.
+    pub(in crate::operation) fn image(&self) -> String {
+        format!(
+            "{} image '{}' of {} bytes",
+            self.format,
+            self.destination.shown(),
+            self.size
+        )
+    }
+
+    /// What is done to have the image, in words.
+    pub(in crate::operation) fn to_prepare(&self) -> String {
+        match (&self.place, self.reuse) {
+            (Place::Free, _) => format!("make the {}", self.image()),
+            (_, true) => format!("take the existing {}", self.image()),
+            (_, false) => format!("prepare the {}", self.image()),
+        }
     }
 
     /// The destination is the caller's own, and so never removed.

@@ -2,18 +2,16 @@
 //! What the model knows beside steps that do all they should: effects that come later, steps that fail, and what happens
 //! to the world behind livedisk's back.
 
-use super::model::apply;
-use super::plan::Plan;
-use super::{Observed, Step};
-use crate::operation::course::held::Modelled;
+use super::seen::Observed;
+use super::step::Step;
+use crate::operation::course::modelled::Modelled;
 use crate::operation::state::{Image, Job};
-use crate::operation::types::Method;
 
 /// The worlds that `step` leaves; where it `failed`, also those in which it did nothing, or half of it.
-pub(super) fn outcomes(seen: &Observed, step: Step, failed: bool, taken: &[bool]) -> Vec<Observed> {
-    let after = |step| {
+pub(super) fn outcomes(seen: &Observed, step: Step, failed: bool) -> Vec<Observed> {
+    let after = |step: Step| {
         let mut world = seen.clone();
-        apply(&mut world, step, taken);
+        (step.what().effect)(&mut world);
         world
     };
     let mut worlds = match step {
@@ -44,7 +42,7 @@ pub(super) fn accidents(seen: &Observed) -> Vec<Observed> {
         worlds.push(world);
     };
     with(&|world| {
-        (world.alive, world.stopped) = (false, false);
+        world.alive = false;
         for job in &mut world.jobs {
             if job.runs() {
                 *job = Job::Failed;
@@ -52,10 +50,6 @@ pub(super) fn accidents(seen: &Observed) -> Vec<Observed> {
         }
     });
     with(&|world| world.finish = true);
-    // QEMU stops it for a write that failed, and an administrator lets it go on.
-    if seen.alive && seen.method == Method::Backup && seen.jobs[0] != Job::NotStarted {
-        with(&|world| world.stopped = !world.stopped);
-    }
     for (index, job) in seen.jobs.iter().enumerate().filter(|(_, job)| job.runs()) {
         for moved in job.moves(seen.limited) {
             with(&|world| world.jobs[index] = moved);
@@ -71,9 +65,9 @@ pub(super) fn accidents(seen: &Observed) -> Vec<Observed> {
     worlds
 }
 
-impl Modelled<Plan, Step> for Observed {
-    fn outcomes(&self, plan: &Plan, step: Step, failed: bool) -> Vec<Self> {
-        outcomes(self, step, failed, &plan.taken())
+impl Modelled<Step> for Observed {
+    fn outcomes(&self, step: Step, failed: bool) -> Vec<Self> {
+        outcomes(self, step, failed)
     }
 
     fn accidents(&self) -> Vec<Self> {

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The hands of the snapshot by a pull backup. What comes when is `next`'s.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::{Backed, Copy};
+use super::seen::{Observed, Read, SeenBackup};
+use crate::driver::{Guest, code_of_reason};
+use crate::error::{Error, Result};
+use crate::image::Output;
+use crate::libvirt::State;
+use crate::operation::course::procedure::Ties;
+use crate::operation::course::shared::Shared;
+use crate::operation::ownership::journal::Journal;
+use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
+use crate::operation::parts::backup::export::{self, Export, Server};
+use crate::operation::parts::backup::job::Job;
+use crate::operation::parts::backup::pushed::Pushed;
+use crate::operation::parts::left::Left;
+use crate::operation::parts::window::{Fixed, Window};
+use crate::operation::snapshot::disk::PlannedDisk;
+use crate::operation::snapshot::plan::{Plan, Request};
+use crate::operation::state::{Image, Mark};
+
+/// What the record keeps for whoever resumes the operation.
+#[derive(Serialize, Deserialize)]
+struct Details {
+    request: Request,
+    fixed: Option<Fixed>,
+    /// Copied and to be copied, of each disk.
+    bytes: Vec<(u64, u64)>,
+    /// The disks that are copied.
+    #[serde(default)]
+    copied: Vec<bool>,
+}
+
+pub(in crate::operation) struct Engine {
+    pub(super) plan: Plan,
+    pub(super) ties: Ties,
+    pub(super) disks: Vec<Backed>,
+    pub(super) job: Job,
+    pub(super) fixed: Option<Fixed>,
+    /// The record says of each disk that is copied that it is.
+    noted: bool,
+    verified: bool,
+    pub(super) left: Left,
+}
+
+pub(super) fn at_start(plan: &Plan) -> Observed {
+    let disks = plan.disks.len();
+    Observed {
+        alive: true,
+        mark: Mark::Absent,
+        thawed: true,
+        fixed: false,
+        finish: plan.auto_finish,
+        noted: true,
+        verified: false,
+        backup: SeenBackup::NOTHING,
+        taken: plan.disks.iter().map(PlannedDisk::is_taken).collect(),
+        images: vec![Image::Missing; disks],
+        scratches: vec![Image::Missing; disks],
+        reads: vec![Read::Waiting; disks],
+    }
+}
+
+impl Engine {
+    /// The record of an operation that is begun.
+    pub(super) fn first_record(plan: &Plan) -> Result<Record> {
+        let disks = plan.disks.iter();
+        let disks = disks.map(|disk| RecordedDisk::new(&disk.target, &disk.destination, &disk.format));
+        let details = Details {
+            request: plan.request.clone(),
+            fixed: None,
+            bytes: Vec::new(),
+            copied: Vec::new(),
+        };
+        Record::new(Kind::Snapshot, plan.method, disks.collect(), &details)
+    }
+
+    pub(super) fn at_rest(plan: Plan, ties: Ties) -> Self {
+        let id = ties.journal.read().id;
+        let disks: Vec<_> = plan.disks.iter().map(|disk| Backed::new(disk, &id)).collect();
+        let places = plan
+            .disks
+            .iter()
+            .zip(&disks)
+            .filter_map(|(planned, disk)| disk.place(planned));
+        let server = Server::of(plan.server.as_deref().unwrap_or_default(), &id);
+        Self {
+            job: Job::new(&id, server, places.collect()),
+            disks,
+            plan,
+            ties,
+            fixed: None,
+            noted: true,
+            verified: false,
+            left: Left::default(),
+        }
+    }
+
+    /// As its record and the world show it.
+    pub(super) fn found(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Observed)> {
+        let record = journal.read();
+        let details: Details = record.details()?;
+        let ties = Ties::new(guest, journal, shared)?;
+        let mut engine = Self::at_rest(Plan::found(guest, details.request), ties);
+        engine.fixed = details.fixed;
+        for (index, recorded) in record.disks.iter().enumerate() {
+            engine.disks[index].find(&engine.plan.disks[index], recorded, &record.id, record.mark);
+            if let Some(bytes) = details.bytes.get(index) {
+                engine.disks[index].bytes = *bytes;
+            }
+            if details.copied.get(index) == Some(&true) {
+                engine.disks[index].copy = Copy::Done;
+            }
+        }
+        engine.left.frozen = record.live && record.mark == Mark::Fixing && engine.plan.freeze && !engine.plan.paused;
+        if engine.plan.server.is_none() {
+            let destinations = engine.plan.disks.iter().map(|disk| disk.destination.clone());
+            engine.job.pushed = Some(Pushed::new(destinations.collect(), record.live));
+            engine.see_pushed();
+            if record.mark != Mark::Fixed && engine.ties.journal.is_owned() {
+                engine.ties.journal.write(|record| {
+                    record.back = Some("livedisk 0.1 began it, and its kind of backup is not begun any more".into());
+                    Ok(())
+                })?;
+            }
+        }
+        let seen = at_start(&engine.plan);
+        Ok((engine, seen))
+    }
+
+    pub(super) fn look(&mut self) -> Result<Observed> {
+        let ended: Vec<_> = (0..self.disks.len())
+            .filter(|index| self.disks[*index].look())
+            .collect();
+        self.noted &= ended.is_empty();
+        let mut alive = self.plan.guest.get_power_state()? != State::Off;
+        let mark = self.ties.journal.mark();
+        let mut stopped = false;
+        if alive && matches!(mark, Mark::Fixing | Mark::Fixed) {
+            match self.observe_job(&ended) {
+                Ok(seen) => stopped = seen,
+                Err(error) => {
+                    // A guest that goes away between two calls makes the second one fail.
+                    alive = self.plan.guest.get_power_state()? != State::Off;
+                    if alive {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        if !alive {
+            self.job.export = Export::None;
+        }
+        Ok(Observed {
+            alive,
+            mark,
+            // The window itself undoes its freeze, and repeats in the background what could not be made certain.
+            thawed: !self.left.frozen,
+            fixed: self.fixed.is_some(),
+            finish: self.plan.auto_finish || self.ties.shared.requests().finish,
+            noted: self.noted,
+            verified: self.verified,
+            backup: SeenBackup {
+                server: self.plan.server.is_some() && self.job.server.is_there(),
+                export: self.job.export,
+                full: self.job.is_full(&self.ties.shared),
+                broken: self.job.broken,
+                stopped: alive && stopped,
+            },
+            taken: self.plan.disks.iter().map(PlannedDisk::is_taken).collect(),
+            images: self.disks.iter().map(Backed::image).collect(),
+            scratches: self.disks.iter().map(Backed::scratch_image).collect(),
+            reads: self.disks.iter().map(Backed::seen).collect(),
+        })
+    }
+
+    fn id(&self) -> String {
+        self.ties.journal.read().id
+    }
+
+    /// Whether QEMU stopped the guest. `ended` are the disks whose readers have just ended.
+    fn observe_job(&mut self, ended: &[usize]) -> Result<bool> {
+        let guest = Arc::clone(&self.plan.guest);
+        let watch = self.fixed.is_some() && !self.disks.iter().all(Backed::is_copied);
+        let may_be_dead = self.ties.journal.libvirtd_may_have_died();
+        self.job.observe(&guest, &self.ties.shared, may_be_dead, watch)?;
+        if !ended.is_empty() && !self.job.is_intact(&guest, may_be_dead)? {
+            for index in ended {
+                self.disks[*index].stop_reading();
+            }
+            self.job.broken = true;
+        }
+        self.see_pushed();
+        Ok(!self.plan.paused && self.job.has_stopped(&guest)?)
+    }
+
+    /// QEMU itself copies all disks at once.
+    fn see_pushed(&mut self) {
+        let (Some(pushed), Some(_)) = (&self.job.pushed, self.fixed) else {
+            return;
+        };
+        let name = self.plan.guest.name();
+        for disk in &mut self.disks {
+            disk.copy = match &pushed.end {
+                None if pushed.is_given_up => Copy::Waiting { fresh: false },
+                None => Copy::Reading(None),
+                Some(Ok(())) => Copy::Done,
+                Some(Err(why)) => Copy::Failed(Error::new(
+                    code_of_reason(why),
+                    format!("the backup of domain '{name}', which livedisk 0.1 began, failed: {why}"),
+                )),
+            };
+        }
+        if let Some(first) = self.disks.first_mut() {
+            first.bytes = pushed.bytes;
+        }
+    }
+
+    pub(super) fn write_record(&mut self, mark: Mark) -> Result<()> {
+        let details = Details {
+            request: self.plan.request.clone(),
+            fixed: self.fixed,
+            bytes: self.disks.iter().map(|disk| disk.bytes).collect(),
+            copied: self.disks.iter().map(Backed::is_copied).collect(),
+        };
+        let disks = &self.disks;
+        self.ties.journal.write(|record| {
+            record.mark = mark;
+            for (recorded, disk) in record.disks.iter_mut().zip(disks) {
+                recorded.made = disk.output.as_ref().and_then(|output| output.made().cloned());
+            }
+            record.set_details(&details)
+        })?;
+        self.noted = true;
+        Ok(())
+    }
+
+    pub(super) fn make_image(&mut self, index: usize) -> Result<()> {
+        let id = self.id();
+        self.disks[index].make_image(&self.plan.disks[index], &self.plan.request, &id)?;
+        if self.disks[index].image().is_ours() {
+            // Known by its inode before it has its name.
+            self.write_record(Mark::Begun)?;
+            self.disks[index].output.as_mut().map_or(Ok(()), Output::publish)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn fix_point(&mut self) -> Result<()> {
+        let plan = &self.plan;
+        let disks = plan.disks.iter().zip(&self.disks);
+        let disks: Vec<_> = disks
+            .map(|(planned, disk)| (planned.target.as_str(), disk.scratch_path()))
+            .collect();
+        let xml = export::to_begin(&self.job.server, &disks, &plan.other_disks)?;
+        let window = Window {
+            guest: &plan.guest,
+            shared: &self.ties.shared,
+            backup: true,
+            freeze: plan.freeze && !plan.paused,
+            freeze_required: plan.freeze_required,
+            // QEMU's transaction gives all disks one point in time by itself.
+            pause_unfrozen: false,
+            limit: plan.freeze_limit,
+        };
+        let held = self.ties.journal.hold();
+        let fixed = window.run(|_deadline| plan.guest.begin_backup(&xml))?;
+        drop(held);
+        self.fixed = Some(fixed);
+        Ok(())
+    }
+
+    pub(super) fn start_reader(&mut self, index: usize) -> Result<()> {
+        let (id, line) = (self.id(), self.job.line());
+        let (planned, shared) = (&self.plan.disks[index], &self.ties.shared);
+        self.disks[index].start_reader(planned, &self.plan.request, id, line, shared)
+    }
+
+    pub(super) fn stop_reader(&mut self) -> Result<()> {
+        self.job.end_reading()?;
+        let reading = self.disks.iter_mut().filter(|disk| disk.seen() == Read::Reading);
+        reading.for_each(Backed::stop_reading);
+        Ok(())
+    }
+
+    pub(super) fn verify(&mut self) -> Result<()> {
+        let mut disks = self.plan.disks.iter().zip(&self.disks);
+        disks.try_for_each(|(planned, disk)| disk.verify(planned))?;
+        self.verified = true;
+        Ok(())
+    }
+
+    pub(super) fn remove_record(&self) -> Result<()> {
+        let scratches: Vec<_> = self.disks.iter().map(Backed::scratch_path).collect();
+        self.ties.journal.remove(&scratches)
+    }
+}

@@ -54,7 +54,7 @@ type SnapshotOptions struct {
 	Verify bool
 	// WriteBlocking lets the guest's writes wait for the mirror, so that it always converges.
 	WriteBlocking bool
-	// Compress compresses the image (qcow2, zstd). Not supported yet.
+	// Compress compresses the images (qcow2, zstd). By MethodBackup, which MethodAuto takes then.
 	Compress bool
 	// FullIfNeeded copies a disk whole where Since cannot be used; the report says how many disks that were. Not
 	// supported yet.
@@ -68,8 +68,7 @@ type SnapshotOptions struct {
 	Checkpoint string
 	// Since is the checkpoint since which changes are wanted, with MethodBackup. Empty: everything. Not supported yet.
 	Since string
-	// Scratch is the directory of the scratch files, with MethodBackup. Empty: beside each disk's image. Not supported
-	// yet.
+	// Scratch is the directory of the scratch files, with MethodBackup. Empty: beside each disk's image.
 	Scratch string
 	// Clone is how MethodClone clones.
 	Clone CloneMethod

@@ -75,7 +75,7 @@ fn a_step_that_does_nothing_is_caught() {
         let number = stand.number();
         let names = operation.destinations(stand::Place::Bed, number);
         let destinations: Vec<_> = names.iter().map(|name| stand.bed.path(name)).collect();
-        let words = operation.words(&destinations);
+        let words = operation.words(&destinations, None);
         let mut command = stand
             .bed
             .livedisk(&words.iter().map(String::as_str).collect::<Vec<_>>());

@@ -207,7 +207,7 @@ impl Engine {
         let name = self.plan.guest.name();
         for disk in &mut self.disks {
             disk.copy = match &pushed.end {
-                None if pushed.is_given_up => Copy::Waiting { fresh: false },
+                _ if pushed.is_given_up => Copy::Waiting { fresh: false },
                 None => Copy::Reading(None),
                 Some(Ok(())) => Copy::Done,
                 Some(Err(why)) => Copy::Failed(Error::new(

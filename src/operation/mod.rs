@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Operations on running guests.
 //!
-//! An operation is a loop of *observe*, *next* and *step*: see [`snapshot::next`] for the procedure, [`engine`] for
-//! the hands, [`worker`] for the loop.
+//! An operation is a loop of *observe*, *next* and *step*: see [`course`] for the loop, [`snapshot`] and [`migrate`] for the
+//! procedures, `parts` for what they are made of.
 #![forbid(unsafe_code)]
 
 mod course;

@@ -74,7 +74,9 @@ impl Operation {
     pub fn destinations(self, place: Place, number: u32) -> Vec<String> {
         match (self.kind, place) {
             // One disk is all that a small place takes.
-            (Kind::Snapshot, Place::Bed | Place::Scratch) => vec![format!("cell{number}-vda"), format!("cell{number}-vdb")],
+            (Kind::Snapshot, Place::Bed | Place::Scratch) => {
+                vec![format!("cell{number}-vda"), format!("cell{number}-vdb")]
+            }
             _ => vec![format!("cell{number}-vda")],
         }
     }

@@ -20,7 +20,7 @@ use crate::operation::types::{Method, Phase, Report};
 pub(in crate::operation) enum Turn<Failure> {
     /// Nothing: the goal is reached.
     Done,
-    /// Turn back, for this reason.
+    /// Roll back, for this reason.
     Fail(Failure),
     /// Wait for block jobs to move.
     AwaitJobs,
@@ -80,7 +80,7 @@ pub(in crate::operation) trait Procedure: Send + Sized + 'static {
 
     fn what(step: Self::Step) -> What<Self>;
 
-    /// What the caller is told on the way forward, where the step does not say.
+    /// What the caller sees on the way forward, where the step does not say.
     fn phase(seen: &Self::Observed) -> Phase;
 
     /// There is no way back any more: whatever is wished, the goal is forward.
@@ -110,7 +110,7 @@ pub(in crate::operation) trait Procedure: Send + Sized + 'static {
     /// The goal was Forward and is Back from now on.
     fn turn_back(&mut self) {}
 
-    /// Why `failure` makes the operation turn back, or end.
+    /// Why `failure` makes the operation roll back, or end.
     fn explain(&self, failure: Self::Failure) -> Error;
 
     /// Copied and to be copied.
@@ -216,7 +216,7 @@ pub(in crate::operation) fn begin<P: Procedure>(plan: P::Plan, claim: &Claim<'_>
     Ok(P::at_rest(plan, ties))
 }
 
-/// What the caller is told while `step` is taken.
+/// What the caller sees while `step` is taken.
 pub(in crate::operation) fn phase<P: Procedure>(seen: &P::Observed, goal: Goal, step: P::Step) -> Phase {
     match goal {
         Goal::Back => Phase::Finishing,

@@ -78,7 +78,7 @@ impl Step {
                 |engine, _| engine.take_snapshot(),
             )
             .in_phase(Phase::Preparing),
-            // It goes back into A behind libvirt's back, which knows nothing of it.
+            // It goes back into A, and libvirt does not know of it.
             Step::MergeOverlay => What::new(
                 |plan| {
                     format!(

@@ -163,10 +163,6 @@ impl Plan {
     pub(crate) fn targets(&self) -> Vec<&str> {
         self.disks.iter().map(|disk| disk.target.as_str()).collect()
     }
-
-    pub(crate) fn disk_count(&self) -> u32 {
-        u32::try_from(self.disks.len()).unwrap_or(u32::MAX)
-    }
 }
 
 fn check_options(options: &SnapshotOptions) -> Result<()> {

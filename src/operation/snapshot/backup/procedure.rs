@@ -100,18 +100,12 @@ impl Procedure for Engine {
 
     fn report(&self) -> Option<Report> {
         let fixed = self.fixed?;
-        Some(Report {
-            method: self.plan.method,
-            consistency: fixed.consistency,
-            filesystems_frozen: fixed.frozen,
-            disk_count: self.plan.disk_count(),
-            point_in_time: fixed.at,
-            freeze: fixed.freeze,
-            pause: fixed.pause,
-            bytes_copied: self.bytes().0,
-            elapsed: self.ties.shared.began().elapsed(),
-            full_disks: 0,
-        })
+        Some(fixed.report(
+            self.plan.method,
+            self.plan.disks.len(),
+            self.bytes().0,
+            &self.ties.shared,
+        ))
     }
 
     fn thawed(&self) -> u32 {

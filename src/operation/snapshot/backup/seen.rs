@@ -63,7 +63,7 @@ impl SeenBackup {
 }
 
 impl Observed {
-    /// What the caller is told where the step does not say.
+    /// What the caller sees where the step does not say.
     pub(super) fn phase(&self) -> Phase {
         if self.fixed { Phase::Copying } else { Phase::Preparing }
     }

@@ -68,7 +68,7 @@ impl Step {
                 |seen| seen.thawed = true,
                 |engine, _| engine.left.thaw(&engine.plan.guest),
             ),
-            // It goes back into A behind libvirt's back, which knows nothing of it.
+            // It goes back into A, and libvirt does not know of it.
             Step::MergeOverlay(index) => What::new(
                 move |plan| {
                     format!(

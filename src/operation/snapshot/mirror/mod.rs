@@ -51,7 +51,7 @@ fn forward(seen: &Observed) -> Step {
         return Step::Thaw;
     }
     match seen.mark {
-        // The record goes last, so its absence behind the point in time is the end.
+        // The record goes last, so its absence after the point in time is the end.
         Mark::Absent if seen.fixed => Step::Done,
         Mark::Absent => Step::WriteRecord(Mark::Begun),
         Mark::Begun => match position(&seen.images, |image| image.is_wanting()) {
@@ -59,7 +59,7 @@ fn forward(seen: &Observed) -> Step {
             None => Step::WriteRecord(Mark::Copying),
         },
         Mark::Fixing if seen.fixed => match position(&seen.jobs, |job| *job == Job::Failed) {
-            // Behind this mark a job that is gone has ended well.
+            // After this mark a job that is gone has ended well.
             Some(index) => Step::Fail(Failure::Job(index)),
             None => Step::WriteRecord(Mark::Fixed),
         },

@@ -27,7 +27,7 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// What the caller is told where the step does not say.
+    /// What the caller sees where the step does not say.
     pub(super) fn phase(&self) -> Phase {
         if self.mark == Mark::Copying {
             Phase::Copying

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod bitmaps;
 mod clone;
 mod convert;
 mod destination;
@@ -17,6 +18,7 @@ mod qemu_img;
 mod write_out;
 
 pub(crate) use access::is_closed_to;
+pub(crate) use bitmaps::{bitmaps_of_chain, drop_bitmaps};
 pub(crate) use clone::{Cloned, can_share_blocks, copy, reflink};
 pub(crate) use convert::{Exported, Manner, Source};
 pub(crate) use destination::{Destination, Place};
@@ -26,7 +28,7 @@ pub(crate) use made::Made;
 pub(crate) use nbd::Server;
 pub(crate) use output::{Backing, Form, Output};
 pub(crate) use owner::give_as;
-pub(crate) use qemu_img::{are_equal, check, commit, compare_with_live, has_content};
+pub(crate) use qemu_img::{Bitmap, are_equal, check, commit, compare_with_live, has_content, remove_bitmap};
 pub(crate) use write_out::Watch;
 
 /// A clone that failed, and why.

@@ -9,7 +9,7 @@ use super::line::Line;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Exported, Form, Manner, Output, Place, Source};
 use crate::operation::course::shared::Shared;
-use crate::operation::parts::clone;
+use crate::operation::parts::clone::finished;
 use crate::operation::parts::window::spawn;
 
 /// What is to be copied, and how.
@@ -94,7 +94,7 @@ impl Task {
             connect: &connect,
             label: (LABEL, &self.operation),
         };
-        clone::finished(output.write(Source::Export(&export), self.manner, watch)?)?;
+        finished(output.write(Source::Export(&export), self.manner, watch)?)?;
         if self.verify {
             if let Some(file) = output.file() {
                 image::check(file, output.format(), &self.shown)?;

@@ -40,6 +40,8 @@ pub(in crate::operation) struct Ties {
 
 impl Ties {
     pub(in crate::operation) fn new(guest: &Guest, journal: Journal, shared: Arc<Shared>) -> Result<Self> {
+        let asked = Arc::clone(&shared);
+        journal.on_cancel(move || asked.request(|requests| requests.cancel = true));
         let mut ties = Self {
             shared,
             subscription: None,
@@ -83,10 +85,10 @@ pub(in crate::operation) trait Procedure: Send + Sized + 'static {
     /// What the caller sees on the way forward, where the step does not say.
     fn phase(seen: &Self::Observed) -> Phase;
 
-    /// There is no way back any more: whatever is wished, the goal is forward.
+    /// There is no way back any more: whatever is asked for, the goal is forward.
     fn passed_no_return(seen: &Self::Observed) -> bool;
 
-    /// Whether what was observed is cleaned up by going on: what is left to do is to say so.
+    /// Whether what was observed is cleaned up by going on: all that is left is to record it.
     fn is_settled_forward(seen: &Self::Observed) -> bool;
 
     // The hands.

@@ -99,12 +99,9 @@ impl Procedure for Engine {
 
     fn report(&self) -> Option<Report> {
         let fixed = self.fixed?;
-        Some(fixed.report(
-            self.plan.method,
-            self.plan.disks.len(),
-            self.bytes().0,
-            &self.ties.shared,
-        ))
+        let disks = self.plan.disks.iter().zip(&self.disks);
+        let copied = disks.map(|(planned, disk)| planned.copied(disk.mirror.job.done)).sum();
+        Some(fixed.report(self.plan.method, self.plan.disks.len(), copied, &self.ties.shared))
     }
 
     fn thawed(&self) -> u32 {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Operations on running guests.
 //!
-//! An operation is a loop of *observe*, *next* and *step*: see [`snapshot::next`] for the procedure, [`engine`] for
-//! the hands, [`worker`] for the loop.
+//! An operation is a loop of *observe*, *next* and *step*: see [`course`] for the loop, [`snapshot`] and [`migrate`] for the
+//! procedures, `parts` for what they are made of.
 #![forbid(unsafe_code)]
 
 mod checkpoints;
@@ -43,7 +43,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::guard;
 use crate::libvirt::xml::DomainXml;
 use crate::libvirt::{Quiet, State};
-use course::procedure::{Procedure, words};
+use course::procedure::{self, Procedure, words};
 use course::run::{Course, Run};
 use course::shared::{Outcome, Shared};
 use course::worker::Worker;
@@ -178,9 +178,9 @@ impl Operation {
         let config = guest.get_config(false)?;
         let plan = snapshot::plan::Plan::new(&guest, options)?;
         match plan.method {
-            Method::Backup => Self::begin::<snapshot::backup::engine::Engine>(plan, &config, None, options.dry_run),
+            Method::Backup => Self::begin::<snapshot::backup::Engine>(plan, &config, None, options.dry_run),
             Method::Clone => Self::begin::<snapshot::clone::Engine>(plan, &config, None, options.dry_run),
-            _ => Self::begin::<snapshot::engine::Engine>(plan, &config, None, options.dry_run),
+            _ => Self::begin::<snapshot::mirror::Engine>(plan, &config, None, options.dry_run),
         }
     }
 
@@ -209,7 +209,7 @@ impl Operation {
             return Ok(draft.dry_run(P::method(&plan), disk_count));
         }
         let claim = claim(&guest, before, &targets, migrated)?;
-        let procedure = P::begin(plan, &claim, Arc::clone(&draft.shared))?;
+        let procedure = procedure::begin::<P>(plan, &claim, Arc::clone(&draft.shared))?;
         let step_count = u32::try_from(draft.plan.len()).unwrap_or(u32::MAX);
         procedure.ties().journal.note_step_count(step_count);
         draft.start(Box::new(Course::begun(procedure, seen)))

@@ -4,9 +4,9 @@
 //! printed, and its operation ends as INTERNAL. A release build has nothing of it.
 
 #[cfg(not(any(test, debug_assertions, feature = "faults")))]
-pub(in crate::operation) use absent::{Held, Modelled};
+pub(in crate::operation) use absent::Held;
 #[cfg(any(test, debug_assertions, feature = "faults"))]
-pub(in crate::operation) use present::{Held, Modelled};
+pub(in crate::operation) use present::Held;
 
 #[cfg(not(any(test, debug_assertions, feature = "faults")))]
 mod absent {
@@ -15,10 +15,6 @@ mod absent {
     use crate::error::{Error, Result};
     use crate::operation::course::procedure::Procedure;
     use crate::operation::state::Goal;
-
-    pub(in crate::operation) trait Modelled<Plan, Step> {}
-
-    impl<T, Plan, Step> Modelled<Plan, Step> for T {}
 
     pub(in crate::operation) struct Held<P>(PhantomData<fn() -> P>);
 
@@ -47,11 +43,10 @@ mod absent {
 mod present {
     use std::cmp::Reverse;
     use std::collections::{BinaryHeap, HashSet};
-    use std::fmt::Debug;
-    use std::hash::Hash;
     use std::io::Write;
 
     use crate::error::{Error, ErrorCode, Result};
+    use crate::operation::course::modelled::Modelled;
     use crate::operation::course::procedure::Procedure;
     use crate::operation::state::Goal;
 
@@ -60,20 +55,8 @@ mod present {
     /// More worlds than this are looked at for no turn.
     const MOST: usize = 50_000;
 
-    /// What a procedure's model says of one turn.
-    pub(in crate::operation) trait Modelled<Plan, Step>: Clone + Eq + Hash + Debug {
-        /// The worlds that `step` leaves; where it `failed`, also those in which it did nothing, or half of it.
-        fn outcomes(&self, plan: &Plan, step: Step, failed: bool) -> Vec<Self>;
-
-        /// What can happen to the world beside livedisk: jobs move, the guest dies, the caller wants it finished.
-        fn accidents(&self) -> Vec<Self>;
-
-        /// The goal was Forward and is Back from now on.
-        fn turned_back(&mut self) {}
-    }
-
     /// Whether steps and accidents lead from one of `worlds` to `seen`. Those that are more like it are tried first.
-    fn leads_to<Plan, Step, O: Modelled<Plan, Step>>(worlds: Vec<O>, seen: &O) -> bool {
+    fn leads_to<Step, O: Modelled<Step>>(worlds: Vec<O>, seen: &O) -> bool {
         let parts = |world: &O| format!("{world:?}").split(", ").map(str::to_owned).collect::<Vec<_>>();
         let wanted = parts(seen);
         let distance = |world: &O| {
@@ -148,7 +131,7 @@ mod present {
             }
             let plan = procedure.plan();
             let mut worlds = match &acted {
-                Some((step, result)) => before.outcomes(plan, *step, result.is_err()),
+                Some((step, result)) => before.outcomes(*step, result.is_err()),
                 None => vec![before.clone()],
             };
             if goals == [Goal::Forward, Goal::Back] {
@@ -186,8 +169,7 @@ mod present {
     #[cfg(test)]
     mod tests {
         use super::*;
-        use crate::operation::snapshot::plan::Plan;
-        use crate::operation::snapshot::{Observed, Step};
+        use crate::operation::snapshot::mirror::{Observed, Step};
         use crate::operation::state::{Image, Job, Mark};
 
         /// Mirrors that run, of so many disks.
@@ -201,6 +183,7 @@ mod present {
                 finish: false,
                 limited: false,
                 verified: false,
+                taken: vec![false; disks],
                 images: vec![Image::Made; disks],
                 jobs: vec![Job::Running; disks],
             }
@@ -209,7 +192,7 @@ mod present {
         fn follows(before: &Observed, change: impl FnOnce(&mut Observed)) -> bool {
             let mut now = before.clone();
             change(&mut now);
-            leads_to::<Plan, Step, _>(vec![before.clone()], &now)
+            leads_to::<Step, _>(vec![before.clone()], &now)
         }
 
         #[test]

@@ -10,7 +10,7 @@ use crate::driver::Guest;
 use crate::error::{Error, Result};
 use crate::operation::course::faults;
 use crate::operation::course::held::Held;
-use crate::operation::course::procedure::{Procedure, Turn, words};
+use crate::operation::course::procedure::{Procedure, Turn, phase, steps, words};
 use crate::operation::ownership::journal::Journal;
 use crate::operation::state::Goal;
 use crate::operation::types::{Phase, Report};
@@ -54,7 +54,7 @@ impl<P: Procedure> Course<P> {
         }
         let taken = self.since.elapsed().as_secs_f64() * 1e3;
         if let Some(last) = self.step.replace(step) {
-            let said = P::describe(self.procedure.plan(), last);
+            let said = (P::what(last).words)(self.procedure.plan());
             log::info!("step took {taken:>7.1} ms: {said}");
         }
         self.since = Instant::now();
@@ -116,7 +116,7 @@ impl<P: Procedure> Run for Course<P> {
         let step = P::next(&self.seen, goal);
         self.decide(step);
         log::debug!("{goal:?}: {step:?} from {:?}", self.seen);
-        Ok(match P::turn(step) {
+        Ok(match P::what(step).turn {
             Turn::Fail(failure) => Turn::Fail(self.procedure.explain(failure)),
             Turn::Done => Turn::Done,
             Turn::AwaitJobs => Turn::AwaitJobs,
@@ -131,7 +131,7 @@ impl<P: Procedure> Run for Course<P> {
                 let result = if faults::skips(&step) {
                     Ok(())
                 } else {
-                    self.procedure.perform(step, &self.seen)
+                    (P::what(step).act)(&mut self.procedure, &self.seen)
                 };
                 self.held.acted(step, &result);
                 result
@@ -149,11 +149,11 @@ impl<P: Procedure> Run for Course<P> {
 
     fn phase(&self) -> Phase {
         self.step
-            .map_or(Phase::Preparing, |step| P::phase(&self.seen, self.goal, step))
+            .map_or(Phase::Preparing, |step| phase::<P>(&self.seen, self.goal, step))
     }
 
     fn steps_left(&self) -> usize {
-        P::steps(self.procedure.plan(), &self.seen, self.goal).len()
+        steps::<P>(&self.seen, self.goal).len()
     }
 
     fn words(&self, goal: Goal) -> Vec<String> {

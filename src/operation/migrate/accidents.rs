@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What the model knows beside steps that do all they should: effects that come later, steps that fail, and what happens
-//! to the world behind livedisk's back.
+//! to the world without livedisk.
 
-use super::plan::Plan;
 use super::seen::{Chain, Observed};
 use super::step::Step;
-use crate::operation::course::held::Modelled;
+use crate::operation::course::modelled::Modelled;
 use crate::operation::state::{Image, Job, Mark};
 
 /// The worlds that `step` leaves; where it `failed`, also those in which it did nothing, or half of it.
@@ -78,10 +77,10 @@ pub(super) fn accidents(seen: &Observed) -> Vec<Observed> {
         change(&mut world);
         worlds.push(world);
     };
-    let (before, behind) = (seen.chain_before_copy(), seen.chain_after_copy());
+    let (before, after) = (seen.chain_before_copy(), seen.chain_after_copy());
     // The definition names the one or the other.
     let places = match seen.chain {
-        Chain::Astray => vec![before, behind],
+        Chain::Astray => vec![before, after],
         chain => vec![chain],
     };
     for (off, chain) in [false, true]
@@ -111,7 +110,7 @@ pub(super) fn accidents(seen: &Observed) -> Vec<Observed> {
     }
     let is_pivoting = seen.alive && seen.mark == Mark::Fixing && seen.chain == before && !seen.copy.settled;
     if is_pivoting && seen.copy.job == Job::Ending {
-        with(&|world| (world.chain, world.copy.job) = (behind, Job::Completed));
+        with(&|world| (world.chain, world.copy.job) = (after, Job::Completed));
     }
     // libvirtd dies in the pivot.
     if is_pivoting && seen.copy.job.runs() {
@@ -144,8 +143,8 @@ pub(super) fn accidents(seen: &Observed) -> Vec<Observed> {
     worlds
 }
 
-impl Modelled<Plan, Step> for Observed {
-    fn outcomes(&self, _plan: &Plan, step: Step, failed: bool) -> Vec<Self> {
+impl Modelled<Step> for Observed {
+    fn outcomes(&self, step: Step, failed: bool) -> Vec<Self> {
         outcomes(self, step, failed)
     }
 

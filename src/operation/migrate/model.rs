@@ -4,11 +4,12 @@
 use std::collections::HashSet;
 
 use super::accidents::{accidents, outcomes};
+use super::engine::Engine;
 use super::failure::Failure;
 use super::next;
 use super::seen::{Chain, Observed, SeenCopy, SeenDestination, Source};
 use super::step::Step;
-use crate::operation::course::step::steps;
+use crate::operation::course::procedure::steps;
 use crate::operation::parts::overlay;
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
 use crate::operation::types::Method;
@@ -20,7 +21,7 @@ fn apply(seen: &mut Observed, step: Step) {
 
 /// The steps from here to the end, when all goes well.
 fn plan(seen: &Observed, goal: Goal) -> Vec<Step> {
-    steps(seen, goal, Step::what)
+    steps::<Engine>(seen, goal)
 }
 
 fn start(method: Method, limited: bool, verify: bool, delete_source: bool) -> Observed {

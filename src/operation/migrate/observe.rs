@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What is seen of a migration: libvirt shows one chain and one block job, and the parts are told what of it is theirs.
+//! What is seen of a migration: libvirt shows one chain and one block job, and each part gets what is its own.
 
 use super::engine::{Engine, at_start};
 use super::seen::{Chain, Observed, SeenCopy, SeenDestination, Source};
@@ -73,7 +73,7 @@ impl Engine {
     }
 
     /// Where a pivot was about to be made and libvirt knows of no copy any more, QEMU has the last word.
-    fn look_behind_pivot(&mut self, chain: Chain, copy: Job) -> Result<(Chain, Job)> {
+    fn look_after_pivot(&mut self, chain: Chain, copy: Job) -> Result<(Chain, Job)> {
         let is_over = matches!(copy, Job::NotStarted | Job::Completed | Job::Failed);
         let copied = match self.plan.method {
             Method::Mirror => Chain::Source,
@@ -119,7 +119,7 @@ impl Engine {
             .copy
             .seen(may_throttle && self.plan.method == Method::Clone, finish);
         let (chain, way_back) = match self.look_above(chain?, alive, off)? {
-            chain if alive => self.look_behind_pivot(chain, copy)?,
+            chain if alive => self.look_after_pivot(chain, copy)?,
             chain => (chain, Job::NotStarted),
         };
         Ok(Observed {

@@ -12,11 +12,10 @@ use super::seen::Observed;
 use super::step::Step;
 use crate::driver::Guest;
 use crate::error::{Error, Result};
-use crate::operation::course::procedure::{Procedure, Ties, Turn};
+use crate::operation::course::procedure::{Procedure, Ties, What};
 use crate::operation::course::shared::Shared;
-use crate::operation::course::step::steps;
-use crate::operation::ownership::claim::Claim;
 use crate::operation::ownership::journal::Journal;
+use crate::operation::ownership::record::Record;
 use crate::operation::state::Goal;
 use crate::operation::types::{Consistency, Method, Phase, Report};
 
@@ -46,23 +45,12 @@ impl Procedure for Engine {
         next(seen, goal)
     }
 
-    fn turn(step: Step) -> Turn<Failure> {
-        step.what().turn
+    fn what(step: Step) -> What<Self> {
+        step.what()
     }
 
-    fn steps(_plan: &Plan, seen: &Observed, goal: Goal) -> Vec<Step> {
-        steps(seen, goal, Step::what)
-    }
-
-    fn describe(plan: &Plan, step: Step) -> String {
-        (step.what().words)(plan)
-    }
-
-    fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
-        match goal {
-            Goal::Back => Phase::Finishing,
-            Goal::Forward => step.what().phase.unwrap_or_else(|| seen.phase()),
-        }
+    fn phase(seen: &Observed) -> Phase {
+        seen.phase()
     }
 
     fn passed_no_return(seen: &Observed) -> bool {
@@ -73,13 +61,15 @@ impl Procedure for Engine {
         seen.passed_no_return()
     }
 
-    fn begin(plan: Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<Self> {
-        let journal = Journal::begin(&plan.guest, Self::first_record(&plan)?, claim)?;
-        let ties = Ties::new(&plan.guest, journal, shared)?;
-        Ok(Self::at_rest(plan, ties))
+    fn first_record(plan: &Plan) -> Result<Record> {
+        Self::first_record(plan)
     }
 
-    fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Observed)> {
+    fn at_rest(plan: Plan, ties: Ties) -> Self {
+        Self::at_rest(plan, ties)
+    }
+
+    fn found(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Observed)> {
         Self::found(guest, journal, shared)
     }
 
@@ -97,10 +87,6 @@ impl Procedure for Engine {
 
     fn observe(&mut self, last: &Observed) -> Result<Observed> {
         self.look(last)
-    }
-
-    fn perform(&mut self, step: Step, seen: &Observed) -> Result<()> {
-        (step.what().act)(self, seen)
     }
 
     fn explain(&self, failure: Failure) -> Error {

@@ -4,8 +4,7 @@
 use super::engine::Engine;
 use super::failure::Failure;
 use super::seen::{Chain, Source};
-use crate::operation::course::procedure::Turn;
-use crate::operation::course::step;
+use crate::operation::course::procedure::{self, Turn};
 use crate::operation::state::{Image, Job, Mark};
 use crate::operation::types::{CloneMethod, Method, Phase};
 
@@ -47,7 +46,7 @@ pub(crate) enum Step {
     Done,
 }
 
-type What = step::What<Engine>;
+type What = procedure::What<Engine>;
 
 impl Step {
     pub(super) fn what(self) -> What {
@@ -79,7 +78,7 @@ impl Step {
                 |engine, _| engine.take_snapshot(),
             )
             .in_phase(Phase::Preparing),
-            // It goes back into A behind libvirt's back, which knows nothing of it.
+            // It goes back into A, and libvirt does not know of it.
             Step::MergeOverlay => What::new(
                 |plan| {
                     format!(

@@ -76,7 +76,7 @@ pub(in crate::operation) fn of_caller<'a>(
 }
 
 /// Has the caller's function clone `source` to `destination`, where there is nothing yet. Whatever it left is ours to
-/// take back, also after a failure, and so is put into `made`.
+/// remove, also after a failure, and so is put into `made`.
 pub(in crate::operation) fn call_back(
     callback: Option<&CloneCallback>,
     source: &str,

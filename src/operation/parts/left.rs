@@ -8,6 +8,7 @@ use crate::error::Result;
 #[derive(Debug, Default)]
 pub(in crate::operation) struct Left {
     pub(in crate::operation) frozen: bool,
+    pub(in crate::operation) paused: bool,
     /// File systems thawed since.
     pub(in crate::operation) thawed: u32,
 }

@@ -11,7 +11,7 @@ use crate::image::{self, Made};
 use crate::operation::ownership::record::RecordedDisk;
 
 /// How much later one of two images must have been written to for the order to be certain: more than a mirror that has
-/// caught up lags behind.
+/// caught up lags.
 const LATER: Duration = Duration::from_secs(1);
 /// How long libvirt may take to tidy up behind a job.
 const LIBVIRT: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ pub(in crate::operation) fn merge(overlay: &str, base: &str) -> Result<()> {
     image::commit(&file, base, &shown)
 }
 
-/// A definition that names the overlay names its base from now on: a libvirtd that dies behind a pivot may have changed the
+/// A definition that names the overlay names its base from now on: a libvirtd that dies after a pivot may have changed the
 /// running domain alone.
 pub(in crate::operation) fn name_base(
     guest: &Guest,
@@ -111,15 +111,15 @@ pub(in crate::operation) fn holds_last_writes(overlay: &str, base: &str, off: bo
     ))
 }
 
-/// QEMU ended about to pivot a copy that had caught up, from `before` to `behind` (path, format), and nobody saw whether it
-/// did: whether the guest's last writes are behind. Where both show the same it does not matter.
-pub(in crate::operation) fn has_pivoted(before: (&str, &str), behind: (&str, &str), what: &str) -> Result<bool> {
+/// QEMU ended about to pivot a copy that had caught up, from `before` to `after` (path, format), and nobody saw whether it
+/// did: whether the latter has the guest's last writes. Where both show the same it does not matter.
+pub(in crate::operation) fn has_pivoted(before: (&str, &str), after: (&str, &str), what: &str) -> Result<bool> {
     let shown = before.0.escape_debug().to_string();
-    let other = image::open_destination(behind.0)?;
-    if was_written_later(behind.0, before.0) {
+    let other = image::open_destination(after.0)?;
+    if was_written_later(after.0, before.0) {
         return Ok(true);
     }
-    if was_written_later(before.0, behind.0) || image::are_equal(before, (&other, behind.1), &shown)? {
+    if was_written_later(before.0, after.0) || image::are_equal(before, (&other, after.1), &shown)? {
         return Ok(false);
     }
     Err(Error::new(
@@ -127,7 +127,7 @@ pub(in crate::operation) fn has_pivoted(before: (&str, &str), behind: (&str, &st
         format!(
             "{what}: QEMU died in the pivot, and nobody knows whether '{shown}' or '{}' has the guest's last writes; start \
              the domain, which goes on with the former, and recover again",
-            behind.0.escape_debug()
+            after.0.escape_debug()
         ),
     ))
 }

@@ -181,13 +181,8 @@ impl Tracked {
         Ok(true)
     }
 
-    /// Whether libvirt has shown the job, which is `gone`, for too long.
-    pub(in crate::operation) fn is_dead(&mut self, gone: bool) -> bool {
-        self.gone.look(gone)
-    }
-
     /// It runs. `watched` says whether it should be catching up now.
-    pub(in crate::operation) fn runs(
+    fn runs(
         &mut self,
         info: Option<BlockJobInfo>,
         is_ready: bool,

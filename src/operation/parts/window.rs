@@ -15,7 +15,7 @@ use crate::guard;
 use crate::libvirt::{Quiet, State};
 use crate::operation::course::faults;
 use crate::operation::course::shared::Shared;
-use crate::operation::types::Consistency;
+use crate::operation::types::{Consistency, Method, Report};
 
 pub(in crate::operation) const FROZEN: Stopped = Stopped {
     frozen: true,
@@ -55,6 +55,30 @@ pub(in crate::operation) struct Fixed {
     pub(in crate::operation) pause: Duration,
     pub(in crate::operation) frozen: u32,
     pub(in crate::operation) consistency: Consistency,
+}
+
+impl Fixed {
+    /// Of a snapshot that is complete.
+    pub(in crate::operation) fn report(
+        self,
+        method: Method,
+        disks: usize,
+        bytes_copied: u64,
+        shared: &Shared,
+    ) -> Report {
+        Report {
+            method,
+            consistency: self.consistency,
+            filesystems_frozen: self.frozen,
+            disk_count: u32::try_from(disks).unwrap_or(u32::MAX),
+            point_in_time: self.at,
+            freeze: self.freeze,
+            pause: self.pause,
+            bytes_copied,
+            elapsed: shared.began().elapsed(),
+            full_disks: 0,
+        }
+    }
 }
 
 impl Window<'_> {
@@ -161,6 +185,17 @@ impl Window<'_> {
             consistency,
         })
     }
+}
+
+/// Its thaw would be waited for in vain, and its jobs with it.
+pub(in crate::operation) fn domain_gone(guest: &Guest) -> Error {
+    Error::new(
+        ErrorCode::DomainState,
+        format!(
+            "domain '{}' was shut off, destroyed or restarted during the operation; start again when it runs",
+            guest.name()
+        ),
+    )
 }
 
 pub(in crate::operation) fn freeze_failed(error: &Error, limit: Duration, late: bool) -> Error {

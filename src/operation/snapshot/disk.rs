@@ -34,6 +34,25 @@ impl PlannedDisk {
         libvirt_target(&self.destination, self.place.is_device())
     }
 
+    /// The image in words.
+    pub(in crate::operation) fn image(&self) -> String {
+        format!(
+            "{} image '{}' of {} bytes",
+            self.format,
+            self.destination.shown(),
+            self.size
+        )
+    }
+
+    /// What is done to have the image, in words.
+    pub(in crate::operation) fn to_prepare(&self) -> String {
+        match (&self.place, self.reuse) {
+            (Place::Free, _) => format!("make the {}", self.image()),
+            (_, true) => format!("take the existing {}", self.image()),
+            (_, false) => format!("prepare the {}", self.image()),
+        }
+    }
+
     /// What is to be copied to a file, if it is to one.
     pub(crate) fn load(&self) -> Option<Load<'_>> {
         let Destination::Path(destination) = &self.destination else {

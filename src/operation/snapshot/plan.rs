@@ -173,17 +173,8 @@ impl Plan {
 }
 
 impl Plan {
-    /// Which destinations are the caller's own, and so never removed.
-    pub(crate) fn taken(&self) -> Vec<bool> {
-        self.disks.iter().map(|disk| disk.place != Place::Free).collect()
-    }
-
     pub(crate) fn targets(&self) -> Vec<&str> {
         self.disks.iter().map(|disk| disk.target.as_str()).collect()
-    }
-
-    pub(crate) fn disk_count(&self) -> u32 {
-        u32::try_from(self.disks.len()).unwrap_or(u32::MAX)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Read;
+use super::seen::Read;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{Destination, Form, Made, Manner, Output, Place};
 use crate::operation::course::shared::Shared;

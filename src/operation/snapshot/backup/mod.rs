@@ -6,101 +6,23 @@
 
 #[cfg(any(test, debug_assertions, feature = "faults"))]
 mod accidents;
-pub(super) mod describe;
 mod disk;
-pub(in crate::operation) mod engine;
-mod explain;
-pub(super) mod model;
+mod engine;
+mod failure;
+#[cfg(test)]
+mod model;
 pub(in crate::operation) mod plan;
+mod procedure;
+mod seen;
+mod step;
 
-use crate::operation::course::procedure::Turn;
+pub(in crate::operation) use engine::Engine;
+use failure::Failure;
+use seen::{Observed, Read};
+use step::Step;
+
 use crate::operation::parts::backup::export::Export;
-use crate::operation::state::{Goal, Image, Mark, position};
-use crate::operation::types::Phase;
-
-/// How far a disk is copied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Read {
-    /// Nobody reads it.
-    Waiting,
-    Reading,
-    Done,
-    Failed,
-}
-
-/// What libvirt, the file system and the record say now.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Observed {
-    /// The guest instance that the operation was started on still exists.
-    pub(crate) alive: bool,
-    pub(crate) mark: Mark,
-    /// Not frozen by us, as far as can be known.
-    pub(crate) thawed: bool,
-    /// QEMU stopped the guest for a write that failed, which may be one to a scratch file.
-    pub(crate) stopped: bool,
-    /// The window has been passed, though the record may not say so yet.
-    pub(crate) fixed: bool,
-    /// The caller wants the operation finished.
-    pub(crate) finish: bool,
-    /// The record says of each disk that is copied that it is.
-    pub(crate) noted: bool,
-    pub(crate) verified: bool,
-    /// The scratch files have had the room that there is for them.
-    pub(crate) full: bool,
-    /// The directory of the export's socket is there.
-    pub(crate) server: bool,
-    pub(crate) export: Export,
-    /// QEMU has no job for the backup any more that libvirt shows.
-    pub(crate) broken: bool,
-    /// Of each disk.
-    pub(crate) images: Vec<Image>,
-    pub(crate) scratches: Vec<Image>,
-    pub(crate) reads: Vec<Read>,
-}
-
-/// One step. Each is safe to repeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Step {
-    WriteRecord(Mark),
-    MakeImage(usize),
-    MakeScratch(usize),
-    MakeServer,
-    /// The freeze window.
-    FixPoint,
-    StartReader(usize),
-    /// Wait for the reader, or for the backup's end.
-    AwaitJobs,
-    /// The record: what is copied.
-    NoteRead,
-    StopReader,
-    /// Its connections first.
-    EndBackup,
-    RemoveScratch(usize),
-    RemoveServer,
-    /// Wait for the caller: READY.
-    AwaitFinish,
-    Verify,
-    Thaw,
-    Resume,
-    RemoveImage(usize),
-    RemoveRecord,
-    /// Not possible any more: turn back.
-    Fail(Failure),
-    Done,
-}
-
-/// Why an operation turns back by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Failure {
-    DomainGone,
-    Reader(usize),
-    /// The backup ended before everything was read.
-    Lost,
-    ScratchFull,
-    GuestStopped,
-    /// The agent died in the window: nobody knows how long the guest was frozen.
-    OutcomeUnknown,
-}
+use crate::operation::state::{Goal, Mark, position};
 
 /// The next step from what is observed towards the goal.
 #[must_use]
@@ -130,7 +52,7 @@ fn forward(seen: &Observed) -> Step {
         Mark::Absent => Step::WriteRecord(Mark::Begun),
         Mark::Begun => prepare(seen),
         Mark::Fixing if seen.fixed => Step::WriteRecord(Mark::Fixed),
-        Mark::Fixing if seen.export == Export::None && is_prepared(seen) => Step::FixPoint,
+        Mark::Fixing if seen.backup.export == Export::None && is_prepared(seen) => Step::FixPoint,
         Mark::Copying | Mark::Fixing => Step::Fail(Failure::OutcomeUnknown),
         Mark::Fixed if complete && !seen.noted => Step::NoteRead,
         Mark::Fixed if complete => conclude(seen),
@@ -143,7 +65,7 @@ fn prepare(seen: &Observed) -> Step {
         Step::MakeImage(index)
     } else if let Some(index) = position(&seen.scratches, |image| image.is_wanting()) {
         Step::MakeScratch(index)
-    } else if !seen.server {
+    } else if !seen.backup.server {
         Step::MakeServer
     } else {
         Step::WriteRecord(Mark::Fixing)
@@ -152,16 +74,16 @@ fn prepare(seen: &Observed) -> Step {
 
 fn is_prepared(seen: &Observed) -> bool {
     let mut files = seen.images.iter().chain(&seen.scratches);
-    seen.server && !files.any(|image| image.is_wanting())
+    seen.backup.server && !files.any(|image| image.is_wanting())
 }
 
 /// One disk after the other: the guest must not feel it.
 fn read(seen: &Observed) -> Step {
-    if seen.stopped {
+    if seen.backup.stopped {
         Step::Fail(Failure::GuestStopped)
-    } else if seen.export != Export::Running || seen.broken {
+    } else if seen.backup.export != Export::Running || seen.backup.broken {
         Step::Fail(Failure::Lost)
-    } else if seen.full {
+    } else if seen.backup.full {
         Step::Fail(Failure::ScratchFull)
     } else if let Some(index) = position(&seen.reads, |read| *read == Read::Failed) {
         Step::Fail(Failure::Reader(index))
@@ -190,20 +112,20 @@ fn conclude(seen: &Observed) -> Step {
 /// Ends the backup, lets the guest go, and removes what QEMU needed for it.
 fn end(seen: &Observed) -> Option<Step> {
     if seen.alive {
-        match seen.export {
+        match seen.backup.export {
             Export::Running => return Some(Step::EndBackup),
             Export::Ending => return Some(Step::AwaitJobs),
             Export::None => {}
         }
         // Without the backup the write goes through.
-        if seen.stopped {
+        if seen.backup.stopped {
             return Some(Step::Resume);
         }
     }
     if let Some(index) = position(&seen.scratches, |image| image.is_ours()) {
         return Some(Step::RemoveScratch(index));
     }
-    seen.server.then_some(Step::RemoveServer)
+    seen.backup.server.then_some(Step::RemoveServer)
 }
 
 fn back(seen: &Observed) -> Step {
@@ -223,27 +145,4 @@ fn back(seen: &Observed) -> Step {
         return Step::RemoveRecord;
     }
     Step::Done
-}
-
-/// What the caller is told while `step` is taken.
-#[must_use]
-pub(crate) fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
-    match step {
-        _ if goal == Goal::Back => Phase::Finishing,
-        Step::AwaitFinish => Phase::Ready,
-        Step::Verify | Step::RemoveRecord | Step::Fail(_) | Step::Done => Phase::Finishing,
-        _ if seen.fixed => Phase::Copying,
-        _ => Phase::Preparing,
-    }
-}
-
-/// What the loop does at `step`.
-pub(super) fn turn(step: Step) -> Turn<Failure> {
-    match step {
-        Step::Done => Turn::Done,
-        Step::Fail(failure) => Turn::Fail(failure),
-        Step::AwaitJobs => Turn::AwaitJobs,
-        Step::AwaitFinish => Turn::AwaitFinish,
-        _ => Turn::Act,
-    }
 }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What the model knows beside steps that do all they should: effects that come later, steps that fail, and what happens
-//! to the world behind livedisk's back.
+//! to the world without livedisk.
 
 use super::seen::{Chain, Observed};
 use super::step::Step;
-use crate::operation::course::held::Modelled;
-use crate::operation::snapshot::plan::Plan;
+use crate::operation::course::modelled::Modelled;
 use crate::operation::state::{Image, Job};
 
 /// The worlds that `step` leaves; where it `failed`, also those in which it did nothing, or half of it.
@@ -88,8 +87,8 @@ pub(super) fn accidents(seen: &Observed) -> Vec<Observed> {
     worlds
 }
 
-impl Modelled<Plan, Step> for Observed {
-    fn outcomes(&self, _plan: &Plan, step: Step, failed: bool) -> Vec<Self> {
+impl Modelled<Step> for Observed {
+    fn outcomes(&self, step: Step, failed: bool) -> Vec<Self> {
         outcomes(self, step, failed)
     }
 

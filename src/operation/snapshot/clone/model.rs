@@ -4,11 +4,12 @@
 use std::collections::HashSet;
 
 use super::accidents::{accidents, outcomes};
+use super::engine::Engine;
 use super::failure::Failure;
 use super::next;
 use super::seen::{Chain, Observed, SeenDisk};
 use super::step::Step;
-use crate::operation::course::step::steps;
+use crate::operation::course::procedure::steps;
 use crate::operation::state::{Goal, Image, Job, Mark};
 
 /// The world after `step`.
@@ -18,7 +19,7 @@ fn apply(seen: &mut Observed, step: Step) {
 
 /// The steps from here to the end, when all goes well.
 fn plan(seen: &Observed, goal: Goal) -> Vec<Step> {
-    steps(seen, goal, Step::what)
+    steps::<Engine>(seen, goal)
 }
 
 /// `taken` are the destinations that are the caller's own.

@@ -5,8 +5,7 @@ use super::engine::Engine;
 use super::failure::Failure;
 use super::plan::Way;
 use super::seen::{Chain, SeenDisk};
-use crate::operation::course::procedure::Turn;
-use crate::operation::course::step;
+use crate::operation::course::procedure::{self, Turn};
 use crate::operation::snapshot::plan::Plan;
 use crate::operation::state::{Image, Job, Mark};
 use crate::operation::types::{CloneMethod, Phase};
@@ -37,7 +36,7 @@ pub(crate) enum Step {
     Done,
 }
 
-type What = step::What<Engine>;
+type What = procedure::What<Engine>;
 
 impl Step {
     pub(super) fn what(self) -> What {
@@ -69,7 +68,7 @@ impl Step {
                 |seen| seen.thawed = true,
                 |engine, _| engine.left.thaw(&engine.plan.guest),
             ),
-            // It goes back into A behind libvirt's back, which knows nothing of it.
+            // It goes back into A, and libvirt does not know of it.
             Step::MergeOverlay(index) => What::new(
                 move |plan| {
                     format!(

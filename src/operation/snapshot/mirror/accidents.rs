@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What the model knows beside steps that do all they should: effects that come later, steps that fail, and what happens
-//! to the world behind livedisk's back.
+//! to the world without livedisk.
 
-use super::model::apply;
-use super::plan::Plan;
-use super::{Observed, Step};
-use crate::operation::course::held::Modelled;
+use super::seen::Observed;
+use super::step::Step;
+use crate::operation::course::modelled::Modelled;
 use crate::operation::state::{Image, Job};
 
 /// The worlds that `step` leaves; where it `failed`, also those in which it did nothing, or half of it.
-pub(super) fn outcomes(seen: &Observed, step: Step, failed: bool, taken: &[bool]) -> Vec<Observed> {
-    let after = |step| {
+pub(super) fn outcomes(seen: &Observed, step: Step, failed: bool) -> Vec<Observed> {
+    let after = |step: Step| {
         let mut world = seen.clone();
-        apply(&mut world, step, taken);
+        (step.what().effect)(&mut world);
         world
     };
     let mut worlds = match step {
@@ -66,9 +65,9 @@ pub(super) fn accidents(seen: &Observed) -> Vec<Observed> {
     worlds
 }
 
-impl Modelled<Plan, Step> for Observed {
-    fn outcomes(&self, plan: &Plan, step: Step, failed: bool) -> Vec<Self> {
-        outcomes(self, step, failed, &plan.taken())
+impl Modelled<Step> for Observed {
+    fn outcomes(&self, step: Step, failed: bool) -> Vec<Self> {
+        outcomes(self, step, failed)
     }
 
     fn accidents(&self) -> Vec<Self> {

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A snapshot by mirrors is an image and a mirror of each disk, and one window. This connects them. What comes when is
+//! `next`'s.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::{Contents, Look, Mirrored};
+use super::seen::Observed;
+use crate::driver::Guest;
+use crate::error::{Error, ErrorCode, Result};
+use crate::libvirt::{BlockJobStatus, State};
+use crate::operation::course::procedure::Ties;
+use crate::operation::course::shared::{Facts, Shared};
+use crate::operation::ownership::journal::Journal;
+use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
+use crate::operation::parts::left::Left;
+use crate::operation::parts::site::Site;
+use crate::operation::parts::tracked::End;
+use crate::operation::parts::window::{Fixed, Window, domain_gone};
+use crate::operation::snapshot::disk::PlannedDisk;
+use crate::operation::snapshot::plan::{Plan, Request};
+use crate::operation::state::{Image, Job, Mark};
+use crate::operation::types::Consistency;
+
+pub(in crate::operation) struct Engine {
+    pub(super) plan: Plan,
+    pub(super) ties: Ties,
+    pub(super) disks: Vec<Mirrored>,
+    pub(super) fixed: Option<Fixed>,
+    verified: bool,
+    /// The guest's write requests just before the point in time, to know whether contents can be compared.
+    writes: Vec<i64>,
+    pub(super) left: Left,
+}
+
+/// What the record keeps for whoever resumes the operation.
+#[derive(Serialize, Deserialize)]
+struct Details {
+    request: Request,
+    fixed: Option<Fixed>,
+    /// Copied and to be copied, of each job.
+    bytes: Vec<(u64, u64)>,
+}
+
+/// The state before the first step.
+pub(super) fn at_start(plan: &Plan) -> Observed {
+    let disks = plan.disks.len();
+    Observed {
+        alive: true,
+        mark: Mark::Absent,
+        thawed: true,
+        resumed: true,
+        fixed: false,
+        finish: plan.auto_finish,
+        limited: plan.bandwidth > 0,
+        verified: false,
+        taken: plan.disks.iter().map(PlannedDisk::is_taken).collect(),
+        images: vec![Image::Missing; disks],
+        jobs: vec![Job::NotStarted; disks],
+    }
+}
+
+impl Engine {
+    /// The record of an operation that is begun.
+    pub(super) fn first_record(plan: &Plan) -> Result<Record> {
+        let disks = plan.disks.iter();
+        let disks = disks.map(|disk| RecordedDisk::new(&disk.target, &disk.destination, &disk.format));
+        let details = Details {
+            request: plan.request.clone(),
+            fixed: None,
+            bytes: Vec::new(),
+        };
+        Record::new(Kind::Snapshot, plan.method, disks.collect(), &details)
+    }
+
+    pub(super) fn at_rest(plan: Plan, ties: Ties) -> Self {
+        let id = ties.journal.read().id;
+        let disk = |(index, planned): (usize, &PlannedDisk)| {
+            let site = Site::new(&plan.guest, &ties, index, &planned.target);
+            Mirrored::new(&site, &plan, &id)
+        };
+        Self {
+            disks: plan.disks.iter().enumerate().map(disk).collect(),
+            fixed: None,
+            verified: false,
+            writes: Vec::new(),
+            left: Left::default(),
+            plan,
+            ties,
+        }
+    }
+
+    /// As its record and the world show it.
+    pub(super) fn found(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Observed)> {
+        let record = journal.read();
+        let details: Details = record.details()?;
+        let ties = Ties::new(guest, journal, shared)?;
+        let mut engine = Self::at_rest(Plan::found(guest, details.request), ties);
+        engine.fixed = details.fixed;
+        if record.live && record.mark == Mark::Fixing {
+            engine.left.frozen = engine.plan.freeze && !engine.plan.paused;
+            engine.left.paused = engine.pauses_unfrozen();
+        }
+        let config = guest.get_config(false)?;
+        let disks = engine.plan.disks.iter().zip(&mut engine.disks).enumerate();
+        for (index, (planned, disk)) in disks {
+            let bytes = details.bytes.get(index).copied().unwrap_or_default();
+            disk.find(planned, config.disk(&planned.target), bytes, &record);
+        }
+        let seen = at_start(&engine.plan);
+        Ok((engine, seen))
+    }
+
+    // Observing.
+
+    fn observe_mirrors(&mut self) -> Result<()> {
+        if !self.disks.iter().any(|disk| disk.mirror.job.is_under_way()) {
+            return Ok(());
+        }
+        let config = self.plan.guest.get_config(false)?;
+        let mut disks = self.plan.disks.iter().zip(&mut self.disks);
+        disks.try_for_each(|(planned, disk)| disk.observe(planned, config.disk(&planned.target), self.fixed.is_some()))
+    }
+
+    pub(super) fn look(&mut self) -> Result<Observed> {
+        let state = self.plan.guest.get_power_state()?;
+        self.left.paused &= state == State::Paused;
+        let mut alive = state != State::Off;
+        if alive && let Err(error) = self.observe_mirrors() {
+            // A guest that goes away between two calls makes the second one fail.
+            alive = self.plan.guest.get_power_state()? != State::Off;
+            if alive {
+                return Err(error);
+            }
+        }
+        if !alive {
+            self.disks.iter_mut().for_each(|disk| disk.mirror.job.lost_domain());
+        }
+        let finish = self.plan.auto_finish || self.ties.shared.requests().finish;
+        Ok(Observed {
+            alive,
+            mark: self.ties.journal.mark(),
+            thawed: !self.left.frozen,
+            resumed: !self.left.paused,
+            fixed: self.fixed.is_some(),
+            finish,
+            limited: self.disks.iter().any(|disk| disk.mirror.limited),
+            verified: self.verified,
+            images: self.disks.iter().map(|disk| disk.image.seen()).collect(),
+            jobs: self.disks.iter().map(|disk| disk.mirror.seen(false, finish)).collect(),
+            ..at_start(&self.plan)
+        })
+    }
+
+    // Stepping.
+
+    pub(super) fn write_record(&mut self, mark: Mark) -> Result<()> {
+        let jobs = self.disks.iter().map(|disk| &disk.mirror.job);
+        let details = Details {
+            request: self.plan.request.clone(),
+            fixed: self.fixed,
+            bytes: jobs.map(|job| (job.done, job.total)).collect(),
+        };
+        let disks = &self.disks;
+        self.ties.journal.write(|record| {
+            record.mark = mark;
+            for (recorded, disk) in record.disks.iter_mut().zip(disks) {
+                recorded.made = disk.image.made().cloned();
+            }
+            record.set_details(&details)
+        })
+    }
+
+    pub(super) fn remove_record(&self) -> Result<()> {
+        let images = self.plan.disks.iter().map(|disk| disk.destination.as_written());
+        self.ties.journal.remove(&images.collect::<Vec<_>>())
+    }
+
+    pub(super) fn make_image(&mut self, index: usize) -> Result<()> {
+        self.disks[index].image.prepare()?;
+        if self.disks[index].image.made().is_some() {
+            self.write_record(Mark::Begun)?;
+        }
+        self.disks[index].image.publish()
+    }
+
+    pub(super) fn start_copy(&mut self, index: usize) -> Result<()> {
+        self.disks[index].start_copy(&self.plan.disks[index], self.plan.shallow)
+    }
+
+    pub(super) fn lift_limit(&mut self) -> Result<()> {
+        self.disks.iter_mut().try_for_each(|disk| disk.mirror.lift_limit())
+    }
+
+    pub(super) fn fix_point(&mut self) -> Result<()> {
+        // Before the window: a write after it would pass for one that the image has.
+        let devices = self.disks.iter().map(|disk| disk.site.device());
+        self.writes = devices
+            .map(|device| device.get_write_requests())
+            .collect::<Result<_>>()
+            .unwrap_or_default();
+        let plan = &self.plan;
+        let window = Window {
+            guest: &plan.guest,
+            shared: &self.ties.shared,
+            backup: false,
+            freeze: plan.freeze && !plan.paused,
+            freeze_required: plan.freeze_required,
+            pause_unfrozen: self.pauses_unfrozen(),
+            limit: plan.freeze_limit,
+        };
+        // QEMU flushes a mirror's destination when it ends: the less is left to write out then, the shorter the freeze.
+        for output in self.disks.iter().filter_map(|disk| disk.image.output.as_ref()) {
+            output.write_out();
+        }
+        let held = self.ties.journal.hold();
+        let fixed = window.run(|deadline| self.end_mirrors(deadline))?;
+        drop(held);
+        for disk in &mut self.disks {
+            disk.mirror.job.ask(End::Abort);
+        }
+        self.fixed = Some(fixed);
+        Ok(())
+    }
+
+    /// Several mirrors end one by one.
+    fn pauses_unfrozen(&self) -> bool {
+        self.plan.disks.len() > 1 && !self.plan.paused
+    }
+
+    /// All are asked to end before any is waited for. The end is QEMU's own event where there is one: libvirt's comes
+    /// later, and the guest is frozen meanwhile.
+    fn end_mirrors(&self, deadline: Instant) -> Result<()> {
+        for disk in &self.disks {
+            disk.site.device().abort_job()?;
+        }
+        let ended = |facts: &Facts, target: &str| {
+            facts.qemu_end("copy", target).is_some() || facts.block_job(target) == Some(BlockJobStatus::Canceled)
+        };
+        if self.ties.subscription.is_some() {
+            self.ties.shared.await_facts(deadline, |facts| {
+                facts.gone || self.disks.iter().all(|disk| ended(facts, &disk.site.target))
+            });
+        } else {
+            self.wait_without_events(deadline)?;
+        }
+        // Its thaw would be waited for in vain.
+        if self.ties.shared.facts(|facts| facts.gone) {
+            return Err(domain_gone(&self.plan.guest));
+        }
+        if self.ties.shared.requests().cancel {
+            return Err(Error::new(ErrorCode::Cancelled, "cancelled"));
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::new(
+                ErrorCode::Freeze,
+                format!(
+                    "the mirrors of domain '{}' did not end within the freeze limit of {:?}; the guest was let go; \
+                     try again when it is less busy, or with a higher limit",
+                    self.plan.guest.name(),
+                    self.plan.freeze_limit
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Each question takes its time in the daemon, which is all the pause there should be.
+    fn wait_without_events(&self, deadline: Instant) -> Result<()> {
+        for disk in &self.disks {
+            while disk.site.device().get_job_info()?.is_some() && Instant::now() < deadline {
+                if self.ties.shared.requests().cancel {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn verify(&mut self) -> Result<()> {
+        // Without events nobody saw how the last step ended, so the image itself has to say.
+        let is_unseen = self.ties.subscription.is_none() || self.writes.is_empty();
+        let is_frozen = |fixed: Fixed| fixed.consistency == Consistency::Filesystem;
+        let is_flushed = self.plan.paused || self.fixed.is_some_and(is_frozen);
+        for (index, disk) in self.disks.iter().enumerate() {
+            let contents = match (self.plan.verify, is_flushed) {
+                (false, _) => Contents::NotAskedFor,
+                (true, false) => Contents::NotFlushed,
+                (true, true) => Contents::Flushed(self.writes.get(index).copied()),
+            };
+            let check = self.plan.verify || is_unseen;
+            disk.verify(&self.plan.disks[index], &Look { check, contents })?;
+        }
+        self.verified = true;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::ownership::record::must_be_read;
+
+    #[test]
+    fn records_of_release_0_2_are_read() {
+        must_be_read::<Details>(include_str!("../../ownership/records/snapshot-mirror.json"));
+    }
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What is seen of a snapshot by mirrors.
+
+use crate::operation::state::{Image, Job, Mark};
+use crate::operation::types::Phase;
+
+/// What libvirt, the file system and the record say now.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Observed {
+    /// The guest instance that the operation was started on still exists.
+    pub(crate) alive: bool,
+    pub(crate) mark: Mark,
+    /// Not frozen by us, as far as can be known.
+    pub(crate) thawed: bool,
+    /// Not paused by us.
+    pub(crate) resumed: bool,
+    /// The window has been passed, though the record may not say so yet.
+    pub(crate) fixed: bool,
+    /// The caller wants the operation finished.
+    pub(crate) finish: bool,
+    pub(crate) limited: bool,
+    pub(crate) verified: bool,
+    /// Of each disk: the destination is the caller's own.
+    pub(crate) taken: Vec<bool>,
+    pub(crate) images: Vec<Image>,
+    pub(crate) jobs: Vec<Job>,
+}
+
+impl Observed {
+    /// What the caller sees where the step does not say.
+    pub(super) fn phase(&self) -> Phase {
+        if self.mark == Mark::Copying {
+            Phase::Copying
+        } else {
+            Phase::Finishing
+        }
+    }
+}

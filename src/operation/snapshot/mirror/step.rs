@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The steps of a snapshot by mirrors: all that there is to say of each, in one place.
+
+use super::Failure;
+use super::engine::Engine;
+use crate::operation::course::procedure::{self, Turn};
+use crate::operation::snapshot::plan::Plan;
+use crate::operation::state::{Image, Job, Mark};
+use crate::operation::types::Phase;
+
+/// One step. Each is safe to repeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Step {
+    WriteRecord(Mark),
+    MakeImage(usize),
+    StartCopy(usize),
+    /// Wait for the jobs to move.
+    AwaitJobs,
+    /// Wait for the caller: READY.
+    AwaitFinish,
+    LiftLimit,
+    RestartWriteBlocking(usize),
+    /// The freeze window.
+    FixPoint,
+    Verify,
+    Thaw,
+    Resume,
+    AbortJob(usize),
+    RemoveImage(usize),
+    RemoveRecord,
+    /// Not possible any more: roll back.
+    Fail(Failure),
+    Done,
+}
+
+type What = procedure::What<Engine>;
+
+impl Step {
+    pub(super) fn what(self) -> What {
+        match self {
+            Step::WriteRecord(mark) => {
+                let what = What::write_record(mark, |seen, mark| seen.mark = mark, Engine::write_record);
+                match mark {
+                    Mark::Begun | Mark::Copying => what.in_phase(Phase::Preparing),
+                    _ => what.in_phase(Phase::Finishing),
+                }
+            }
+            Step::MakeImage(index) => What::new(
+                move |plan| plan.disks[index].to_prepare(),
+                move |seen| seen.images[index] = if seen.taken[index] { Image::Taken } else { Image::Made },
+                move |engine, _| engine.make_image(index),
+            )
+            .in_phase(Phase::Preparing),
+
+            Step::StartCopy(index) => What::new(
+                move |plan| {
+                    let what = if plan.shallow {
+                        "the active layer of disk"
+                    } else {
+                        "disk"
+                    };
+                    format!(
+                        "mirror {what} '{}' to it (virDomainBlockCopy)",
+                        plan.disks[index].target
+                    )
+                },
+                move |seen| seen.jobs[index] = Job::Running,
+                move |engine, _| engine.start_copy(index),
+            )
+            .in_phase(Phase::Copying),
+            Step::LiftLimit => What::new(
+                |_| "lift the bandwidth limit for the last writes".into(),
+                |seen| {
+                    seen.limited = false;
+                    seen.jobs.iter_mut().for_each(|job| *job = job.helped());
+                },
+                |engine, _| engine.lift_limit(),
+            )
+            .in_phase(Phase::Copying),
+            Step::RestartWriteBlocking(index) => What::new(
+                move |plan| format!("mirror disk '{}' again, write-blocking", plan.disks[index].target),
+                move |seen| seen.jobs[index] = Job::NotStarted,
+                move |engine, _| engine.disks[index].mirror.restart_write_blocking(),
+            )
+            .in_phase(Phase::Copying),
+            Step::AbortJob(index) => What::new(
+                move |plan| format!("end the block job of disk '{}'", plan.disks[index].target),
+                move |seen| seen.jobs[index] = Job::Ending,
+                move |engine, _| engine.disks[index].mirror.abort(),
+            ),
+            Step::AwaitJobs => What::wait(Turn::AwaitJobs, "wait for QEMU", |seen| {
+                for job in &mut seen.jobs {
+                    *job = match (*job, seen.fixed) {
+                        (Job::Running | Job::Stuck(_), false) => Job::Ready,
+                        (Job::Ending, false) => Job::Failed,
+                        (Job::Failed, _) => Job::Failed,
+                        (_, true) => Job::Completed,
+                        (job, false) => job,
+                    };
+                }
+            }),
+            Step::AwaitFinish => What::wait(Turn::AwaitFinish, "be READY until finish is called", |seen| {
+                seen.finish = true;
+            })
+            .in_phase(Phase::Ready),
+
+            Step::FixPoint => What::new(
+                fix,
+                |seen| {
+                    seen.fixed = true;
+                    seen.jobs.fill(Job::Ending);
+                },
+                |engine, _| engine.fix_point(),
+            ),
+            // What a process that died in the window left of it.
+            Step::Thaw => What::new(
+                |_| "thaw the guest's file systems".into(),
+                |seen| seen.thawed = true,
+                |engine, _| engine.left.thaw(&engine.plan.guest),
+            ),
+            Step::Resume => What::new(
+                |_| "resume the guest's vCPUs".into(),
+                |seen| seen.resumed = true,
+                |engine, _| engine.plan.guest.resume(),
+            ),
+
+            Step::Verify => What::new(
+                |_| "check that the images are in place, whole and of the right size, and sync them".into(),
+                |seen| seen.verified = true,
+                |engine, _| engine.verify(),
+            ),
+            Step::RemoveImage(index) => What::new(
+                move |plan| format!("remove the {}", plan.disks[index].image()),
+                move |seen| seen.images[index] = Image::Missing,
+                move |engine, _| engine.disks[index].image.remove(),
+            ),
+            Step::RemoveRecord => What::remove_record(|seen| seen.mark = Mark::Absent, Engine::remove_record),
+            Step::Fail(failure) => What::fail(failure).in_phase(Phase::Finishing),
+            Step::Done => What::done(),
+        }
+    }
+}
+
+fn fix(plan: &Plan) -> String {
+    let call = "end the mirrors (virDomainBlockJobAbort)";
+    if plan.freeze {
+        format!(
+            "freeze the guest's file systems, {call}, thaw them; at most {:?}",
+            plan.freeze_limit
+        )
+    } else if plan.disks.len() > 1 && !plan.paused {
+        format!("pause the guest's vCPUs, {call}, resume them")
+    } else {
+        format!("{call}, without a freeze")
+    }
+}

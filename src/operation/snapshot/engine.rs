@@ -609,7 +609,6 @@ impl Procedure for Engine {
             verified: self.verified,
             images: self.outputs.iter().map(|output| Image::of(output.as_ref())).collect(),
             jobs: (0..self.jobs.len()).map(|index| self.job(index, finish)).collect(),
-            ..at_start(&self.plan)
         })
     }
 

@@ -129,7 +129,9 @@ mod tests {
         known
     }
 
-    fn worlds() -> Vec<(HashSet<(Observed, Goal)>, Vec<bool>)> {
+    type World = (HashSet<(Observed, Goal)>, Vec<bool>);
+
+    fn worlds() -> Vec<World> {
         let of = |disks: usize| {
             let taken: Vec<bool> = (0..disks).map(|index| index == 1).collect();
             (reachable(start(disks), &taken), taken)

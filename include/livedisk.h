@@ -206,7 +206,7 @@
 
 /**
  * libvirt storage volumes, cloned by the daemon: source and destination are in directories of active storage pools. For
- * migrations; AUTO takes it on a remote connection.
+ * migrations; LIVEDISK_CLONE_AUTO takes it on a remote connection.
  */
 #define LIVEDISK_CLONE_VOLUME 3
 
@@ -383,7 +383,7 @@
 struct livedisk_connection;
 
 /**
- * Why a call failed. Owned by whoever received it; free it with livedisk_error_free(). Immutable, so it may be read
+ * Why a call failed. Owned by the caller that received it; free it with livedisk_error_free(). Immutable, so it may be read
  * from any thread.
  */
 struct livedisk_error;
@@ -461,7 +461,7 @@ struct livedisk_snapshot_options {
    */
   uint32_t freeze_limit_ms;
   /**
-   * Bytes per second; 0: no limit.
+   * Bytes per second; 0: no limit. The disks of the operation share it equally.
    */
   uint64_t bandwidth;
   /**
@@ -672,7 +672,7 @@ struct livedisk_recovery {
 };
 
 /**
- * An operation that runs or was left behind, whoever runs it. It lives until the callback returns that is given it.
+ * An operation that runs, or that a process left when it ended. It is valid until the callback that receives it returns.
  */
 struct livedisk_operation_info {
   /**
@@ -700,7 +700,7 @@ struct livedisk_operation_info {
    */
   int32_t method;
   /**
-   * 1: the process has ended or has let go of it, so livedisk_attach() or livedisk_recover() is due; 0: it runs.
+   * 1: the process has ended or has released it, so livedisk_attach() or livedisk_recover() is due; 0: it runs.
    */
   int32_t orphaned;
   /**
@@ -730,8 +730,8 @@ struct livedisk_operation_info {
 };
 
 /**
- * Is told of one operation. `size` is the sizeof(struct livedisk_operation_info) that the library has: a field that ends
- * behind it is not there. 0 goes on, everything else ends the listing.
+ * Receives one operation. `size` is the library's sizeof(struct livedisk_operation_info): a field that ends after it is not
+ * there. Return 0 to continue; anything else ends the listing.
  */
 typedef int32_t (*livedisk_operation_callback)(const struct livedisk_operation_info *info,
                                                size_t size,
@@ -773,8 +773,8 @@ struct livedisk_checkpoint {
 };
 
 /**
- * Is told of one checkpoint. `size` is the sizeof(struct livedisk_checkpoint) that the library has: a field that ends behind
- * it is not there. 0 goes on, everything else ends the listing.
+ * Receives one checkpoint. `size` is the library's sizeof(struct livedisk_checkpoint): a field that ends after it is not
+ * there. Return 0 to continue; anything else ends the listing.
  */
 typedef int32_t (*livedisk_checkpoint_callback)(const struct livedisk_checkpoint *checkpoint,
                                                 size_t size,
@@ -922,7 +922,7 @@ int32_t livedisk_error_libvirt_code(const struct livedisk_error *error);
  * Any thread, once.
  *
  * # Safety
- * `error` is null or a live error, and nobody uses it any more.
+ * `error` is null or a live error, and is not used any more.
  */
 void livedisk_error_free(struct livedisk_error *error);
 
@@ -1045,7 +1045,7 @@ int32_t livedisk_open_from(void *vir_connect,
  * Any thread, once; no other call may use the connection at the time or later.
  *
  * # Safety
- * `connection` is null or a live connection, and nobody uses it any more.
+ * `connection` is null or a live connection, and is not used any more.
  */
 void livedisk_close(struct livedisk_connection *connection);
 
@@ -1135,10 +1135,10 @@ int32_t livedisk_cancel(struct livedisk_operation *operation,
                         struct livedisk_error **error);
 
 /**
- * Asks for what livedisk_cancel() does, and returns at once. livedisk_poll() and the descriptor tell when it is over: the
- * phase is LIVEDISK_PHASE_CANCELLED then, and livedisk_finish() says CANCELLED. LIVEDISK_PHASE_DONE means that it came too
- * late, LIVEDISK_PHASE_FAILED that not everything could be rolled back: livedisk_finish() says what is left. Asked for
- * again it does nothing.
+ * Asks for what livedisk_cancel() does, and returns at once. livedisk_poll() and the descriptor show when it is over: the
+ * phase is LIVEDISK_PHASE_CANCELLED then, and livedisk_finish() returns CANCELLED. LIVEDISK_PHASE_DONE means that it came too
+ * late, LIVEDISK_PHASE_FAILED that not everything could be rolled back: livedisk_finish() reports what is left. A second
+ * request does nothing.
  *
  * @param operation  the operation
  * @param error      receives the error, owned by the caller; may be NULL
@@ -1165,7 +1165,7 @@ int32_t livedisk_request_cancel(struct livedisk_operation *operation,
  * Any phase, any thread, once; no other call may use the operation at the time or later, and its descriptor is closed.
  *
  * # Safety
- * `operation` is null or alive, and nobody uses it any more.
+ * `operation` is null or alive, and is not used any more.
  */
 void livedisk_operation_free(struct livedisk_operation *operation);
 
@@ -1248,13 +1248,13 @@ int32_t livedisk_recover_flags(struct livedisk_connection *connection,
                                struct livedisk_error **error);
 
 /**
- * Lists the operations that run or were left behind, on a domain or on all, whoever runs them. So an agent that was started
- * again finds its own: it attaches to those that are orphaned with livedisk_attach(), or resolves them with
- * livedisk_recover().
+ * Lists the operations on a domain or on all: those that run, in whichever process, and those that a process left when it
+ * ended. A restarted agent finds its own this way. It attaches to the orphaned ones with livedisk_attach(), or resolves them
+ * with livedisk_recover().
  *
  * @param connection  from livedisk_open() or livedisk_open_from()
  * @param domain      name or UUID; NULL: all domains
- * @param each        is called once an operation, on this thread, after all of them were read; it may call livedisk
+ * @param each        is called once for each operation, on this thread, after all of them were read; it may call livedisk
  * @param data        passed to it as it is
  * @param error       receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or
@@ -1274,12 +1274,12 @@ int32_t livedisk_list_operations(struct livedisk_connection *connection,
                                  struct livedisk_error **error);
 
 /**
- * Lists the checkpoints of a domain, oldest first, running or off, whoever created them. QEMU is asked for their bitmaps, or
- * the images of a domain that is off.
+ * Lists the checkpoints of a domain, oldest first, whichever program created them. The domain may run or be off. QEMU is
+ * asked for the bitmaps, or, if the domain is off, the images are read.
  *
  * @param connection  from livedisk_open() or livedisk_open_from()
  * @param domain      name or UUID
- * @param each        is called once a checkpoint, on this thread, after all of them were read; it may call livedisk
+ * @param each        is called once for each checkpoint, on this thread, after all of them were read; it may call livedisk
  * @param data        passed to it as it is
  * @param error       receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or
@@ -1302,7 +1302,7 @@ int32_t livedisk_list_checkpoints(struct livedisk_connection *connection,
 
 /**
  * Deletes a checkpoint with its bitmaps, also where some of them are missing or inconsistent. What changed since its parent
- * is noted by its child, or forgotten with the last checkpoint. Images that were copied stay as they are.
+ * is recorded by its child, or forgotten with the last checkpoint. Images that were copied stay as they are.
  *
  * @param connection  from livedisk_open() or livedisk_open_from()
  * @param domain      name or UUID; running or off
@@ -1328,8 +1328,8 @@ int32_t livedisk_delete_checkpoint(struct livedisk_connection *connection,
                                    struct livedisk_error **error);
 
 /**
- * Freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is noted with
- * the domain and guarded: it ends with livedisk_thaw(), by the guard when this process dies, or when the limit has passed,
+ * Freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is recorded in
+ * the domain's metadata and guarded: it ends with livedisk_thaw(), by the guard when this process dies, or when the limit has passed,
  * whichever is first. The connection may be closed meanwhile.
  *
  * @param connection   from livedisk_open() or livedisk_open_from()
@@ -1366,7 +1366,7 @@ int32_t livedisk_freeze(struct livedisk_connection *connection,
  * @param error        receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK: the guest was frozen all the time; or
  *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
- *         LIVEDISK_ERR_FREEZE (the guest had been let go before, so what was taken meanwhile is not consistent: freeze and
+ *         LIVEDISK_ERR_FREEZE (the guest was thawed before, so what was taken meanwhile is not consistent: freeze and
  *         take it again; or the thaw failed: try again, the guard thaws it when the limit has passed),
  *         LIVEDISK_ERR_NO_OPERATION (the domain has no freeze of livedisk's: it was thawed or recovered before),
  *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL

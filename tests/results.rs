@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use livedisk::{Connection, Consistency, ErrorCode, EventLoop, Method, Phase, Quiesce, SnapshotDisk, SnapshotOptions};
 use support::bed::{Bare, Bed, Server, Turn, is_root, run};
-use support::image::{create, edge, info, must_equal};
+use support::image::{LoopDevice, create, edge, info, must_equal};
 use support::scenario::{self, METHODS};
 use support::{PATIENCE, await_copying, await_phase, disk, must_tell, snapshot, until};
 
@@ -75,25 +75,6 @@ fn shallow_keeps_the_backing_file_and_its_format() {
     let error = bed.connection.start_live_snapshot("a", &options).unwrap_err();
     must_tell(&error, ErrorCode::Unsupported, &["SHALLOW", "BACKUP"]);
     before.must_be_as_before(&[]);
-}
-
-/// A loop device on a file of that size; detached at the end.
-struct LoopDevice(String);
-
-impl LoopDevice {
-    fn on(file: &Path, size: &str) -> Self {
-        create(file, "raw", size);
-        let device = run("losetup", &["--find", "--show", file.to_str().unwrap()]);
-        Self(device.trim().to_owned())
-    }
-}
-
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("losetup")
-            .args(["--detach", &self.0])
-            .status();
-    }
 }
 
 #[test]
@@ -270,6 +251,38 @@ fn the_bandwidth_limit_is_kept() {
         let rate = (to - from) as f64 / (ended - began).as_secs_f64() / f64::from(1 << 20);
         println!("{method:?}: {rate:.1} MiB/s");
         assert!((1.0..12.0).contains(&rate), "{method:?}: {rate:.1} MiB/s");
+        operation.cancel().unwrap();
+        before.must_be_as_before(&[]);
+    }
+}
+
+/// What QEMU limits the jobs of a guest to.
+fn speeds(bed: &Bed, domain: &str) -> Vec<u64> {
+    let answer = bed.virsh(&["qemu-monitor-command", domain, r#"{"execute":"query-block-jobs"}"#]);
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let jobs = answer["return"].as_array().unwrap();
+    jobs.iter().map(|job| job["speed"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn the_bandwidth_is_shared_by_the_disks() {
+    let bed = bed();
+    for method in METHODS {
+        let before = bed.watch("a");
+        let targets = ["vda", "vdb", "vdc"];
+        let disks = targets.map(|target| disk(target, bed.path(target), "qcow2"));
+        let options = SnapshotOptions {
+            method,
+            bandwidth: 3 << 20,
+            ..snapshot(disks.to_vec())
+        };
+        let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
+        await_copying(&operation);
+        // The backup of a disk that is nearly empty ends at once.
+        until("each disk has its share", || {
+            let speeds = speeds(&bed, "a");
+            !speeds.is_empty() && speeds.iter().all(|speed| *speed == 1 << 20)
+        });
         operation.cancel().unwrap();
         before.must_be_as_before(&[]);
     }

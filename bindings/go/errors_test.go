@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"livedisk"
-	"livedisk/internal/bed"
+	"livedisk.invalid/livedisk"
+	"livedisk.invalid/livedisk/internal/bed"
 )
 
 const noDomain = 42 // VIR_ERR_NO_DOMAIN

@@ -54,7 +54,7 @@ pub struct livedisk_snapshot_options {
     pub flags: u32,
     /// Milliseconds the guest may be frozen; 0: 10 s. Past it the guest is thawed and the operation fails with FREEZE.
     pub freeze_limit_ms: u32,
-    /// Bytes per second; 0: no limit.
+    /// Bytes per second; 0: no limit. The disks of the operation share it equally.
     pub bandwidth: u64,
     /// BACKUP: create this checkpoint at the point in time. Not supported yet: NULL.
     pub checkpoint: *const c_char,

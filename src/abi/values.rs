@@ -82,7 +82,7 @@ pub const LIVEDISK_CLONE_REFLINK: i32 = 1;
 /// from what the disk's backing chain shows; LIVEDISK_CLONE_AUTO does the same there.
 pub const LIVEDISK_CLONE_COPY: i32 = 2;
 /// libvirt storage volumes, cloned by the daemon: source and destination are in directories of active storage pools. For
-/// migrations; AUTO takes it on a remote connection.
+/// migrations; LIVEDISK_CLONE_AUTO takes it on a remote connection.
 pub const LIVEDISK_CLONE_VOLUME: i32 = 3;
 /// The caller's own function.
 pub const LIVEDISK_CLONE_CALLBACK: i32 = 4;

@@ -80,7 +80,7 @@ pub(crate) fn remove_source(path: &str) -> crate::error::Result<()> {
     Ok(())
 }
 
-/// The name of the file itself that `path` leads to, or `path` where that cannot be told.
+/// The name of the file itself that `path` leads to, or `path` where that is not known.
 pub(crate) fn without_links(path: &str) -> String {
     let found = std::fs::canonicalize(path).ok();
     let found = found.and_then(|found| found.into_os_string().into_string().ok());

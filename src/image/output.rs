@@ -138,7 +138,7 @@ impl Output {
         Ok(output)
     }
 
-    /// Takes the image up again in another process: the one that was `made`, or the caller's. None where it is gone.
+    /// Opens the image again in another process: the one that was `made`, or the caller's. None where it is gone.
     pub(crate) fn reopen(destination: &Destination, place: &Place, format: &str, made: Option<Made>) -> Option<Self> {
         let mut output = Self::closed(destination, format);
         output.made = made;
@@ -308,7 +308,7 @@ impl Output {
         self.made.as_ref()
     }
 
-    /// One that was made is given to whoever has the disk's image, where libvirt does not see to it.
+    /// One that was made is given to the owner of the disk's image, where libvirt does not see to it.
     pub(crate) fn give_as(&self, image: &str) {
         if let (Some(_), Some(file)) = (&self.made, &self.file) {
             owner::give_as(image, file);
@@ -371,7 +371,7 @@ impl Output {
     pub(crate) fn must_have_size(&self, size: u64) -> Result<()> {
         let shown = self.destination.shown();
         let found = match self.target() {
-            // QEMU counts in sectors: what is behind the end of a raw image reads as zeroes.
+            // QEMU counts in sectors: what is after the end of a raw image reads as zeroes.
             Target::File(file) if self.format == "raw" => file_size(file, &shown)?.next_multiple_of(SECTOR),
             Target::File(file) => qemu_img::info(file, &self.format, &shown)?.virtual_size,
             Target::Uri(uri) => qemu_img::info_nbd(uri, &self.format)?.virtual_size,

@@ -306,7 +306,7 @@ pub(crate) fn has_content(file: &File, shown: &str) -> Result<bool> {
         .is_some_and(|clusters| clusters > 0))
 }
 
-/// Commits an overlay that nobody uses into `base`, which it must rest on. The overlay keeps its content.
+/// Commits an unused overlay into `base`, which it must rest on. The overlay keeps its content.
 pub(crate) fn commit(file: &File, base: &str, shown: &str) -> Result<()> {
     let what = format!("commit '{shown}'");
     let backing = info(file, "qcow2", shown)?.backing;
@@ -321,7 +321,7 @@ pub(crate) fn commit(file: &File, base: &str, shown: &str) -> Result<()> {
     must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
 }
 
-/// `qemu-img compare` of two images (the one by path, format) that nobody uses.
+/// `qemu-img compare` of two images (the one by path, format) that are not in use.
 pub(crate) fn are_equal(one: (&str, &str), other: (&File, &str), shown: &str) -> Result<bool> {
     let what = format!("compare '{shown}'");
     let arguments = ["compare", "-q", "-f", one.1, "-F", other.1, one.0, STDIN];

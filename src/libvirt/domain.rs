@@ -14,7 +14,7 @@ use virt_sys as sys;
 use super::params;
 use super::stats::{self, BackupEnd, JobStats};
 
-/// What a domain does right now, as far as livedisk tells it apart.
+/// What a domain does right now, as far as livedisk distinguishes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Its vCPUs run.
@@ -140,6 +140,11 @@ impl Domain {
     pub(crate) fn whole_definition(&self) -> Result<String, Error> {
         self.inner
             .xml_desc(sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE)
+    }
+
+    /// virDomainUpdateDeviceFlags of the inactive definition.
+    pub(crate) fn define_device(&self, device: &str) -> Result<(), Error> {
+        self.inner.update_device_flags(device, sys::VIR_DOMAIN_AFFECT_CONFIG)
     }
 
     /// virDomainBlockCopy with TRANSIENT_JOB.
@@ -430,7 +435,7 @@ impl Domain {
         Ok(self.inner.block_info(target, 0)?.capacity)
     }
 
-    /// Waits for what libvirt itself does with the domain, such as taking it up: a question that needs the domain's job.
+    /// Waits for what libvirt itself does with the domain, such as resuming it after a restart: a question that needs the domain's job.
     pub(crate) fn await_jobs(&self) {
         if let Err(error) = self.inner.memory_stats(0) {
             log::debug!("memory statistics: {}", error.message());
@@ -440,6 +445,16 @@ impl Domain {
     /// How many write requests the guest has made to the disk, from virDomainBlockStats.
     pub(crate) fn write_requests(&self, target: &str) -> Result<i64, Error> {
         Ok(self.inner.block_stats(target)?.wr_req)
+    }
+
+    /// Whether the live definition has a metadata element of namespace `uri`.
+    pub(crate) fn has_metadata(&self, uri: &str) -> Result<bool, Error> {
+        let kind = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
+        match self.inner.metadata(kind, Some(uri), sys::VIR_DOMAIN_AFFECT_LIVE) {
+            Ok(_) => Ok(true),
+            Err(error) if error.code().to_raw() as i32 == super::code::NO_DOMAIN_METADATA => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sets or (`None`) removes the metadata element of namespace `uri`, live and, where asked, in the configuration.

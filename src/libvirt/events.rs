@@ -105,7 +105,7 @@ impl Subscription {
         Ok(subscription)
     }
 
-    /// Without it a reason is not told and a window is longer, but nothing fails.
+    /// Without it a reason is missing and a window is longer, but nothing fails.
     fn register_monitor_event(&mut self, domain: &Domain, name: &CStr, sink: &Sink) {
         let data = into_data(sink);
         // SAFETY: as in `new`.

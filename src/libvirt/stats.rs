@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The backup job, as virDomainGetJobStats and the JOB_COMPLETED event tell of it.
+//! The backup job, as virDomainGetJobStats and the JOB_COMPLETED event report it.
 
 use std::collections::HashMap;
 

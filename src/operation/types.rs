@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What an operation is asked for and what it tells. The numbers are the C header's.
+//! What an operation is asked for and what it reports. The numbers are the C header's.
 
 use std::time::{Duration, SystemTime};
 
@@ -54,13 +54,13 @@ pub enum Phase {
     Copying = 1,
     /// Everything is copied; [`Operation::finish`](crate::Operation::finish) will not wait long.
     Ready = 2,
-    /// The point in time is fixed and the result is checked, or, after a cancel or a failure, everything is taken back.
+    /// The point in time is fixed and the result is checked, or, after a cancel or a failure, the operation is rolled back.
     Finishing = 3,
     /// The images are complete.
     Done = 4,
-    /// Cancelled, and everything taken back.
+    /// Cancelled and rolled back.
     Cancelled = 5,
-    /// Failed, and everything taken back; [`Operation::finish`](crate::Operation::finish) says why.
+    /// Failed and rolled back; [`Operation::finish`](crate::Operation::finish) says why.
     Failed = 6,
 }
 
@@ -161,7 +161,7 @@ pub struct SnapshotOptions {
     pub full_if_needed: bool,
     /// How long the guest may be frozen; zero is 10 s.
     pub freeze_limit: Duration,
-    /// Bytes per second, 0: no limit.
+    /// Bytes per second, 0: no limit. The disks of the operation share it equally.
     pub bandwidth: u64,
     /// Not supported yet.
     pub checkpoint: Option<String>,
@@ -196,7 +196,7 @@ pub enum CloneMethod {
     Callback = 4,
 }
 
-/// Clones a file (source, destination), which nobody writes to meanwhile; 0 is success. It may run for hours. For a
+/// Clones a file (source, destination), which does not change meanwhile; 0 is success. It may run for hours. For a
 /// snapshot without `shallow` what it makes must be standalone.
 pub type CloneCallback = std::sync::Arc<dyn Fn(&str, &str) -> i32 + Send + Sync>;
 
@@ -238,15 +238,15 @@ pub struct MigrateOptions {
 pub struct Progress {
     /// The phase.
     pub phase: Phase,
-    /// How many steps are behind.
+    /// Steps completed.
     pub step: u32,
-    /// How many steps there are.
+    /// Steps in total.
     pub step_count: u32,
     /// Bytes copied so far, over all disks.
     pub bytes_done: u64,
     /// Bytes to copy as far as known now; a guest that writes makes it grow.
     pub bytes_total: u64,
-    /// The rate of late.
+    /// Current transfer rate.
     pub bytes_per_second: u64,
     /// Since the start.
     pub elapsed: Duration,
@@ -266,7 +266,7 @@ pub struct Report {
     pub filesystems_frozen: u32,
     /// How many disks were copied.
     pub disk_count: u32,
-    /// The content is that of this moment: whatever the guest was told is written before it is in the images. Without a
+    /// The content is that of this moment: every write that was acknowledged to the guest before it is in the images. Without a
     /// freeze they may hold a little more, up to the end of the call that fixes it.
     pub point_in_time: SystemTime,
     /// From the freeze request sent to the thaw answered; zero: not frozen.

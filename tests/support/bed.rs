@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,6 +34,7 @@ pub struct Bed {
     kept: bool,
     /// A test failed and may have left the guests in any state.
     spoiled: AtomicBool,
+    crashes_known: AtomicUsize,
 }
 
 /// Waits for this test's turn. `guests` are the SPECs of `tests/bed`, the same for all tests of a binary.
@@ -165,6 +166,7 @@ impl Bed {
             small,
             kept: kept.is_ok(),
             spoiled: AtomicBool::new(false),
+            crashes_known: AtomicUsize::new(0),
         }
     }
 
@@ -217,8 +219,29 @@ impl Bed {
         self.restart_daemon(true);
     }
 
-    /// virsh on the bed's daemon: its standard output, or its error.
+    /// How often libvirtd crashed by itself and was started again, as systemd does (tests/bed.d/daemon.sh).
+    pub fn crashes(&self) -> usize {
+        let lines = fs::read_to_string(self.value("DAEMON_CRASHES")).unwrap_or_default();
+        lines.lines().count()
+    }
+
+    /// virsh on the bed's daemon: its standard output, or its error. Once more where libvirtd crashed.
     pub fn try_virsh(&self, arguments: &[&str]) -> Result<String, String> {
+        let result = self.virsh_once(arguments);
+        let is_cut_off = matches!(&result, Err(error) if error.contains("connect") || error.contains("End of file"));
+        if is_cut_off {
+            // It takes a moment to be noticed.
+            thread::sleep(Duration::from_millis(500));
+        }
+        let crashes = self.crashes();
+        if self.crashes_known.swap(crashes, Ordering::SeqCst) == crashes || !is_cut_off {
+            return result;
+        }
+        super::until("libvirtd answers again", || self.virsh_once(&["uri"]).is_ok());
+        self.virsh_once(arguments)
+    }
+
+    fn virsh_once(&self, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new("virsh")
             .args(["-q", "-c", &self.uri])
             .args(arguments)
@@ -311,6 +334,13 @@ impl SmallFileSystem {
         let shown = small.0.to_str().unwrap();
         run("mount", &["-t", "tmpfs", "-o", "size=6M,mode=755", "tmpfs", shown]);
         small
+    }
+
+    /// From now on of so many MiB; refused where more is in use.
+    pub fn resize(&self, mib: u64) -> bool {
+        let size = format!("remount,size={mib}M");
+        let output = Command::new("mount").args(["-o", &size]).arg(&self.0).output();
+        output.unwrap().status.success()
     }
 }
 

@@ -108,16 +108,16 @@ impl Fault {
         let gone_past = |point: &str| passed.iter().any(|passed| passed == point);
         match (self, operation.kind) {
             (Self::DestinationDeleted, Kind::Migrate) if gone_past("before PivotCopy") => {
-                Some("behind the pivot the destination is the guest's only disk: to delete it is the loss itself")
+                Some("after the pivot the destination is the guest's only disk: to delete it is the loss itself")
             }
             (Self::DestinationDeleted, Kind::Snapshot) if gone_past("before Verify") => {
-                Some("behind the last check the image is its owner's, who may delete it")
+                Some("after the last check the image is its owner's, who may delete it")
             }
             _ => None,
         }
     }
 
-    /// The rule by which it is left out at a moment behind the last of these points: the operation may be past the next ones.
+    /// The rule by which it is left out at a moment after the last of these points: the operation may be past the next ones.
     pub fn left_out_during(self, operation: Operation, passed: &[String]) -> Option<&'static str> {
         let waits = passed.iter().any(|passed| passed == "before AwaitJobs");
         match (self, operation.kind) {
@@ -168,7 +168,7 @@ impl Fault {
     }
 
     /// Writes of the guest may fail: QEMU reads a block before a backup lets the guest overwrite it, and the rest of a cluster
-    /// before an overlay takes the guest's first write to it; and behind a migration's pivot the destination is its disk. What its
+    /// before an overlay takes the guest's first write to it; and after a migration's pivot the destination is its disk. What its
     /// file system makes of that is the guest's, and a restart ends it.
     pub fn may_fail_guest(self) -> bool {
         matches!(self, Self::SourceFails | Self::DestinationFails)
@@ -231,7 +231,7 @@ impl Fault {
             Self::DestinationFails => stand.fail_writes(false)?,
             Self::SourceFails => stand.fail_reads(false)?,
             Self::DestinationHangs => signal(stand.server(), Signal::CONT),
-            Self::ConnectionCut => scene.proxy.ok_or("no proxy")?.mend(),
+            Self::ConnectionCut => scene.proxy.ok_or("no proxy")?.repair(),
             _ => {}
         }
         Ok(())

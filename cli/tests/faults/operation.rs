@@ -23,11 +23,11 @@ pub enum Kind {
 pub enum Course {
     /// It goes on.
     Forward,
-    /// It was cancelled with SIGTERM, and is being taken back.
+    /// It was cancelled with SIGTERM, and is being rolled back.
     Cancelled,
-    /// Its process was killed, and `livedisk recover` is settling it.
+    /// Its process was killed, and `livedisk recover` is cleaning it up.
     Recovering,
-    /// Its process and libvirtd were killed in the pivot of its copy, and `livedisk recover` is settling it.
+    /// Its process and libvirtd were killed in the pivot of its copy, and `livedisk recover` is cleaning it up.
     Astray,
 }
 

@@ -75,7 +75,7 @@ pub(crate) struct Layer {
 /// The `<mirror>` of a copy or active commit that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mirror {
-    /// `copy` or `active-commit`; empty while libvirt tidies up behind its pivot.
+    /// `copy` or `active-commit`; empty while libvirt tidies up after its pivot.
     pub(crate) job: String,
     /// `ready='yes'`: the only sign of readiness there is.
     pub(crate) ready: bool,
@@ -249,7 +249,7 @@ impl Filter {
 }
 
 impl Encryption {
-    /// Of the image that `parent` tells of.
+    /// Of the image that `parent` describes.
     fn of(parent: &Element) -> Option<Self> {
         Self::parse(parent.get_child("source")?)
     }

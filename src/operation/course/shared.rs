@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::{BlockJobStatus, Event, Subscription};
 use crate::operation::types::{Phase, Progress, Report};
 
-/// What events have told, kept until the worker asks.
+/// What events have reported, kept until the worker asks.
 #[derive(Debug, Default)]
 pub(in crate::operation) struct Facts {
     /// QEMU's jobs that ended, by name, with the reason if they failed.

@@ -60,6 +60,7 @@ pub(in crate::operation) struct Fixed {
 impl Window<'_> {
     /// Opens the window, runs `fix` in it with the deadline, closes it.
     pub(in crate::operation) fn run(&self, fix: impl FnOnce(Instant) -> Result<()>) -> Result<Fixed> {
+        let _turn = self.guest.host().stop_one();
         let guards = self.guards()?;
         if self.freeze {
             let seconds = self.limit.as_millis().div_ceil(1000);

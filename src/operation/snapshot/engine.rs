@@ -690,7 +690,13 @@ impl Procedure for Engine {
             point_in_time: fixed.at,
             freeze: fixed.freeze,
             pause: fixed.pause,
-            bytes_copied: self.bytes_of_jobs().0,
+            bytes_copied: self
+                .plan
+                .disks
+                .iter()
+                .zip(&self.jobs)
+                .map(|(disk, job)| disk.copied(job.done))
+                .sum(),
             elapsed: self.ties.shared.began().elapsed(),
             full_disks: 0,
         })

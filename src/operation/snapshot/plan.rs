@@ -19,8 +19,9 @@ use crate::operation::plan::preflight::{
     find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
     must_stay_writable,
 };
+use crate::operation::plan::room::must_have_room;
 use crate::operation::snapshot::backup::plan as backup;
-use crate::operation::snapshot::clone::plan::{Way, choose};
+use crate::operation::snapshot::clone::plan::{Way, choose, takes_no_room};
 use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
 
 const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);
@@ -118,6 +119,12 @@ impl Plan {
                 &what,
             )?;
         }
+        let copied = disks.iter().enumerate();
+        let loads: Vec<_> = copied
+            .filter(|(index, disk)| !takes_no_room(ways.get(*index), options, disk))
+            .filter_map(|(_, disk)| disk.load())
+            .collect();
+        must_have_room(&name, &loads)?;
         let freeze = !paused && decide_freeze(guest, &config, options.quiesce)?;
         if freeze || (method == Method::Mirror && disks.len() > 1 && !paused) {
             guard::prepare(guest.host())?;
@@ -141,7 +148,13 @@ impl Plan {
                 options.freeze_limit
             },
             paused,
-            bandwidth: options.bandwidth,
+            bandwidth: match method {
+                // It copies one disk after the other.
+                Method::Clone => options.bandwidth,
+                _ if options.bandwidth == 0 => 0,
+                // The others copy all at once, and each disk gets an equal share.
+                _ => (options.bandwidth / disks.len() as u64).max(1),
+            },
             shallow: options.shallow,
             auto_finish: options.auto_finish,
             verify: options.verify,

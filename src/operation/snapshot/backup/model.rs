@@ -129,6 +129,7 @@ mod tests {
         known
     }
 
+    /// The states that can be reached, and which images are the caller's.
     type World = (HashSet<(Observed, Goal)>, Vec<bool>);
 
     fn worlds() -> Vec<World> {

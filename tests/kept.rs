@@ -10,7 +10,7 @@ use std::sync::Arc;
 use livedisk::{CloneMethod, ErrorCode, EventLoop, Method, MigrateOptions, Operation};
 use support::bed::{Bed, Turn, run};
 use support::image::{create, info};
-use support::{PATIENCE, disk, must_tell, snapshot, until};
+use support::{PATIENCE, await_copying, disk, must_tell, snapshot, until};
 
 fn bed() -> Turn {
     let guest = "name=a,disks=qcow2:32M+raw:16M,data=4M,agent=no";
@@ -100,6 +100,13 @@ fn create_checkpoint(bed: &Bed, name: &str) {
     std::fs::remove_file(path).unwrap();
 }
 
+fn kill_qemu(bed: &Bed) {
+    run("kill", &["-9", &bed.qemu_pid("a").to_string()]);
+    until("libvirt has noticed", || {
+        bed.virsh(&["domstate", "a"]).contains("shut off")
+    });
+}
+
 fn finish(operation: &Operation, method: Method) {
     let report = operation.finish(Some(PATIENCE)).unwrap();
     assert_eq!(report.method, method);
@@ -174,6 +181,28 @@ fn increments_go_on_after_snapshots_and_moves() {
     full.must_be_followed("a restart");
 }
 
+/// The image below the overlay has had its bitmaps written out, and notes what is committed into it.
+#[test]
+fn a_qemu_killed_in_a_move_by_clone_spoils_no_checkpoint() {
+    let bed = bed();
+    let full = Full::take(&bed);
+    bed.must_write("a");
+    let options = MigrateOptions {
+        clone: CloneMethod::Copy,
+        bandwidth: 1 << 20,
+        ..to(&bed, "never", Method::Clone)
+    };
+    let operation = bed.connection.migrate_disk("a", &options).unwrap();
+    await_copying(&operation);
+    bed.must_write("a");
+    kill_qemu(&bed);
+    let error = operation.finish(Some(PATIENCE)).unwrap_err();
+    must_tell(&error, ErrorCode::DomainState, &["'vda'"]);
+    bed.virsh(&["start", "a"]);
+    full.must_be_followed("a killed QEMU");
+    assert!(!bed.path("never").exists());
+}
+
 #[test]
 fn a_move_that_would_break_a_checkpoint_is_refused() {
     let bed = bed();
@@ -210,10 +239,7 @@ fn what_is_inconsistent_moves_along() {
         create_checkpoint(&bed, "one");
         bed.virsh(&["destroy", "a"]);
         bed.virsh(&["start", "a"]);
-        run("kill", &["-9", &bed.qemu_pid("a").to_string()]);
-        until("libvirt has noticed", || {
-            bed.virsh(&["domstate", "a"]).contains("shut off")
-        });
+        kill_qemu(&bed);
         bed.virsh(&["start", "a"]);
         assert!(
             bed.connection.checkpoints("a").unwrap()[0]

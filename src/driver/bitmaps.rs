@@ -112,8 +112,8 @@ impl Bitmaps {
         layers.filter_map(move |(index, layer)| layer.contains_key(name).then_some(index))
     }
 
-    /// Why the bitmaps of this name do not tell all that has changed, if so. libvirt asks less: to an overlay without the
-    /// bitmap the guest may have written unseen.
+    /// Why the bitmaps of this name do not tell all that has changed, if so: to an image without the bitmap the guest may have
+    /// written unseen.
     pub(super) fn why_not(&self, name: &str) -> Option<String> {
         let mut holders = self.holders(name).enumerate();
         let top = self.layers.first().and_then(|layer| layer.get(name));

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use livedisk::{CloneMethod, Consistency, ErrorCode, EventLoop, Method, Phase, Quiesce, SnapshotDisk, SnapshotOptions};
 use support::bed::{Bare, Bed, Server, Turn, is_root, run};
-use support::image::{create, edge, info};
+use support::image::{LoopDevice, create, edge, info};
 use support::scenario;
 use support::{PATIENCE, await_copying, await_phase, disk, must_tell, snapshot, until};
 
@@ -126,24 +126,6 @@ fn shallow_keeps_the_backing_file_and_holes_stay_holes() {
     fails(&bed, &raw, ErrorCode::Unsupported, &["'vda'", "raw"]);
     let flattened = cloning(CloneMethod::Reflink, vec![disk("vda", &images[0], "qcow2")]);
     fails(&bed, &flattened, ErrorCode::Unsupported, &["'vda'", "flattened"]);
-}
-
-/// A loop device on a file of that size; detached at the end.
-struct LoopDevice(String);
-
-impl LoopDevice {
-    fn on(file: &Path, size: &str) -> Self {
-        create(file, "raw", size);
-        Self(run("losetup", &["--find", "--show", shown(file)]).trim().to_owned())
-    }
-}
-
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("losetup")
-            .args(["--detach", &self.0])
-            .status();
-    }
 }
 
 #[test]

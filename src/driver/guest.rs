@@ -16,7 +16,7 @@ use crate::libvirt::{self, Domain, Event, JobStats, Quiet, State, Subscription};
 /// How long the agent is given for a plain question, in seconds.
 const AGENT_PATIENCE: u32 = 5;
 
-/// How long a daemon that was restarted is given to take up its domains.
+/// How long a restarted daemon is given to resume its domains.
 const TAKING_UP: Duration = Duration::from_secs(10);
 const TAKING_UP_AGAIN: Duration = Duration::from_millis(100);
 
@@ -137,8 +137,8 @@ impl Guest {
         format!("{what} domain '{}'", self.name)
     }
 
-    /// Takes the guest up again over a new connection, where the old one died. A daemon that has just started may not
-    /// have taken up its running domains yet, so a guest that seems to be off is given some time.
+    /// Finds the guest again over a new connection, where the old one died. A daemon that has just started may not know its
+    /// running domains yet, so a guest that seems to be off is given some time.
     pub(crate) fn reconnect(&self) -> Result<()> {
         self.cut_off.store(true, Ordering::SeqCst);
         let connection = self.host.reconnect()?;
@@ -313,6 +313,13 @@ impl Guest {
     /// The domain's own job: backup, migration, save.
     pub(crate) fn get_job_stats(&self) -> Result<JobStats> {
         self.call(&self.what("cannot ask for the job of"), Domain::job_stats)
+    }
+
+    /// Whether the live definition has a metadata element of this namespace.
+    pub(crate) fn has_metadata(&self, uri: &str) -> Result<bool> {
+        self.call(&self.what("cannot read the metadata of"), |domain| {
+            domain.has_metadata(uri)
+        })
     }
 
     /// Sets or (`None`) removes the metadata element of this namespace, in the live and in the inactive definition.

@@ -76,7 +76,7 @@ impl Host {
         self.event_loop != EventLoop::None
     }
 
-    /// Returns when the embedded driver has taken up all guests: a process that ends before that may end them.
+    /// Returns when the embedded driver has resumed all guests: a process that ends before that may end them.
     pub(crate) fn await_taking_up(&self) {
         for domain in self.connection().domains().unwrap_or_default() {
             if domain.id().is_some() {
@@ -99,11 +99,11 @@ impl Host {
         })
     }
 
-    /// A connection that died is told from a call that failed, because only then connecting again helps.
+    /// A connection that died is distinguished from a call that failed, because only then connecting again helps.
     pub(super) fn failed(&self, error: &crate::libvirt::Error, what: &str) -> Error {
-        let told = explain(error, what);
+        let explained = explain(error, what);
         if self.lock().is_alive() {
-            told
+            explained
         } else {
             no_connection(error, what)
         }

@@ -12,7 +12,7 @@ mod write;
 pub(crate) use chain::{disk_on, on_destination, without_overlay};
 pub(crate) use checkpoint::{CheckpointXml, checkpoint_without};
 pub(crate) use disk::{
-    Device, Disk, DomainXml, Encryption, Filter, Layer, Machine, Mirror, NbdServer, Source, backup_targets,
+    Device, Disk, DomainXml, Encryption, Filter, Layer, Machine, Mirror, NbdServer, RunningBackup, Source, backup_disks,
 };
 pub(crate) use label::qemu_user;
 pub(crate) use volume::{NewVolume, volume, volume_format};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A freeze around somebody else's snapshots. It is noted with the domain as an operation of its own kind, so that any
+//! A freeze around somebody else's snapshots. It is recorded with the domain as an operation of its own kind, so that any
 //! process can thaw it, and nothing of livedisk's begins meanwhile. The process that froze watches the note: another one
 //! that has thawed marks it, and this one then takes its guard away before the note goes, so that the guard does not thaw
-//! whoever freezes next.
+//! the next freeze.
 
 use std::sync::Arc;
 use std::thread;
@@ -26,7 +26,7 @@ const DEFAULT_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long that process is given to see that it was thawed.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
-/// How long the guard may be about to thaw again what was thawed already: whoever freezes meanwhile would be thawed by it.
+/// How long the guard may be about to thaw again what was thawed already: a freeze begun meanwhile would be thawed by it.
 const GUARD_CERTAIN: Duration = Duration::from_millis(1500);
 
 /// How many file systems were frozen.
@@ -103,7 +103,7 @@ fn watch(guest: Arc<Guest>, id: &str, armed: Option<Arc<guard::Armed>>, deadline
                 return log_failure(remove(&guest, &record));
             }
             Ok(Some(_)) => {}
-            // Whoever removed it has thawed, or did not know what it was.
+            // The process that removed it has thawed, or did not know what it was.
             Ok(None) => return log_failure(thaw_if_unused(&guest)),
             Err(error) if error.code() == ErrorCode::NoDomain => return,
             Err(error) => {

@@ -12,7 +12,7 @@ use crate::{MIB, bed, migration, recover};
 #[test]
 fn a_backup_whose_end_libvirtd_did_not_live_to_see_is_given_up() {
     let bed = bed();
-    let bare = bed.bare("unseen", &[Bare::SLOW]);
+    let bare = bed.bare("unseen", &[Bare::BIG]);
     let before = bed.watch("unseen");
     let options = SnapshotOptions {
         method: Method::Backup,

@@ -87,18 +87,10 @@ pub fn one_point_unfrozen(bed: &Bed, domain: &str, quiesce: Quiesce, method: Met
     before.must_be_as_before(&images);
 }
 
-/// The clone of a quiet base needs a file, and is limited from its start, as a mirror is.
-fn to_be_caught(method: Method) -> Bare {
-    match method {
-        Method::Backup => Bare::SLOW,
-        _ => Bare::BIG,
-    }
-}
-
 /// The daemon goes away in mid-copy; livedisk finds it again and goes on.
 pub fn daemon_restarts(bed: &Bed, method: Method, kill: bool) {
     println!("{method:?}, SIGKILL: {kill}");
-    let bare = bed.bare("victim", &[to_be_caught(method)]);
+    let bare = bed.bare("victim", &[Bare::BIG]);
     let before = bed.watch("victim");
     let options = SnapshotOptions {
         method,
@@ -116,7 +108,7 @@ pub fn daemon_restarts(bed: &Bed, method: Method, kill: bool) {
 /// The domain goes away in mid-copy.
 pub fn domain_goes(bed: &Bed, method: Method, kill: bool) {
     println!("{method:?}, SIGKILL: {kill}");
-    let bare = bed.bare("victim", &[to_be_caught(method)]);
+    let bare = bed.bare("victim", &[Bare::BIG]);
     let inactive = || plain(&bed.virsh(&["dumpxml", "--inactive", "victim"]));
     let before = inactive();
     let options = SnapshotOptions {
@@ -215,7 +207,7 @@ pub fn agent_hangs_in_the_window(bed: &Bed, quiesce: Quiesce) {
 
 /// From another thread, while `finish` waits.
 pub fn cancel_while_finish_waits(bed: &Bed, method: Method) {
-    let _bare = bed.bare("left", &[to_be_caught(method), to_be_caught(method)]);
+    let _bare = bed.bare("left", &[Bare::BIG, Bare::BIG]);
     let before = bed.watch("left");
     let options = SnapshotOptions {
         method,

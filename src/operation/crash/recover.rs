@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Settles what dead processes left: completes what is past its point of no return, takes back the rest. It is the loop
+//! Cleans up what dead processes left: completes what is past its point of no return, rolls back the rest. It is the loop
 //! of every operation, entered with what the records say.
 
 use std::collections::HashSet;
@@ -43,7 +43,7 @@ pub struct Recovered {
     pub kind: &'static str,
     /// The method taken.
     pub method: Method,
-    /// How far it was: `begun`, `copying`, `fixing` or `fixed`.
+    /// Its progress: `begun`, `copying`, `fixing` or `fixed`.
     pub mark: &'static str,
     /// Who ran it.
     pub owner: String,
@@ -60,11 +60,11 @@ pub struct Recovered {
 pub enum Settlement {
     /// Completed, because it was past its point of no return; or, in a dry run, to be completed.
     Completed,
-    /// Taken back, or to be taken back.
+    /// Rolled back, or to be rolled back.
     TakenBack,
-    /// Somebody runs it, and it was left alone.
+    /// Its process lives, and it was left alone.
     LeftAlone,
-    /// It could not be settled, and its record stays.
+    /// It could not be resolved, and its record stays.
     Failed(Error),
 }
 
@@ -74,7 +74,7 @@ impl Recovery {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// How many domains had something to settle.
+    /// How many domains had something to clean up.
     pub fn domains(&self) -> u32 {
         let settled = self.operations.iter();
         let settled = settled.filter(|operation| operation.settlement != Settlement::LeftAlone);
@@ -92,12 +92,12 @@ impl Recovery {
         self.count(|operation| operation.settlement == Settlement::Completed)
     }
 
-    /// How many operations were taken back.
+    /// How many operations were rolled back.
     pub fn taken_back(&self) -> u32 {
         self.count(|operation| operation.settlement == Settlement::TakenBack)
     }
 
-    /// How many operations could not be settled.
+    /// How many operations could not be resolved.
     pub fn failed(&self) -> u32 {
         self.count(|operation| matches!(operation.settlement, Settlement::Failed(_)))
     }
@@ -240,7 +240,7 @@ fn settle(guest: &Arc<Guest>, record: Record, dry_run: bool) -> Result<Recovered
     Ok(found)
 }
 
-/// Whether it was settled forward, or why it was not settled.
+/// Whether it was completed, or why it was not resolved.
 fn settlement(settled: Result<bool>) -> Settlement {
     match settled {
         Ok(true) => Settlement::Completed,

@@ -84,11 +84,14 @@ pub(in crate::operation) fn in_use(guest: &Guest, record: &Record) -> Error {
             "thaw it (livedisk thaw), or wait until its limit has passed",
         )
     } else if record.kind == Kind::Freeze {
-        ("was left behind by", "let recover thaw it (livedisk recover)")
+        ("was left by", "let recover thaw it (livedisk recover)")
     } else if owner.is_dead() {
-        ("was left behind by", "attach to it, or let recover settle it")
+        (
+            "was left by",
+            "attach to it, or let recover clean it up (livedisk recover)",
+        )
     } else {
-        ("is run by", "wait for it, or cancel it there")
+        ("is run by", "wait for it, or cancel it (livedisk cancel)")
     };
     error(
         ErrorCode::Busy,
@@ -215,7 +218,7 @@ pub(in crate::operation) fn must_stay_writable(
     ))
 }
 
-/// A destination as libvirt is told of it.
+/// A destination as it is passed to libvirt.
 pub(in crate::operation) fn libvirt_target(destination: &Destination, is_device: bool) -> Target {
     match destination {
         Destination::Path(path) if is_device => Target::Block(path.clone()),

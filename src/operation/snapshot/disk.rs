@@ -21,6 +21,9 @@ pub(crate) struct PlannedDisk {
     pub(crate) reuse: bool,
     /// Path and format of the guest's own image, where it has a path.
     pub(crate) source: Option<(String, String)>,
+    /// With a backup: the directory of its scratch file.
+    #[serde(default)]
+    pub(crate) scratch: Option<String>,
     /// Path and format of each image of its chain, the guest's own first; none where one of them has not both.
     pub(crate) layers: Vec<(String, String)>,
 }

@@ -24,7 +24,8 @@ class Failure(Exception):
 
 
 def run(words, **more):
-    words = [str(word) for word in words]
+    """What it prints. None of them may hang for ever."""
+    words, more = [str(word) for word in words], {"timeout": 900, **more}
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL, **more)
     if done.returncode != 0:
         raise Failure(f"{' '.join(words)[:200]}: exit status {done.returncode}: {done.stderr.strip()[-500:]}")

@@ -23,7 +23,7 @@ class Tool:
     def run(self, *words):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         # virsh keeps a history and a cache, else in the caller's home.
-        run(words, env={**os.environ, "XDG_CACHE_HOME": str(self.guest.bed.dir), "LIBVIRT_DEFAULT_URI": self.guest.bed.uri})
+        run(words, timeout=60 + self.guest.size / (10 << 20), env={**os.environ, "XDG_CACHE_HOME": str(self.guest.bed.dir), "LIBVIRT_DEFAULT_URI": self.guest.bed.uri})
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.cpu += after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         self.written += 512 * (after.ru_oublock - before.ru_oublock)
@@ -59,7 +59,10 @@ def backup_begin(tool):
     job.write_text(f"<domainbackup><disks><disk name='vda' type='file'><driver type='qcow2'/><target file='{tool.out}'/></disk>"
                    "</disks></domainbackup>")
     tool.virsh(f"domfsfreeze {name}", f"backup-begin {name} {job}", f"domfsthaw {name}")
+    deadline = time.monotonic() + 900
     while "None" not in tool.guest.bed.virsh("domjobinfo", name):
+        if time.monotonic() > deadline:
+            raise Failure("the backup does not end")
         time.sleep(0.05)
 
 

@@ -50,6 +50,8 @@ def bars(results, part, figure, rows, title, unit, name, **wanted):
 
 def lines(results, part, figure, rows, title, unit, name, log=True, **wanted):
     """A line for each row, by size, with the spread."""
+    if not results.sizes(part, **wanted):
+        return None
     if len(results.sizes(part, **wanted)) < 2:
         return bars(results, part, figure, rows, title, unit, name, **wanted)
     chart, axes = plt.subplots(figsize=(7, 3.6))

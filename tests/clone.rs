@@ -308,6 +308,25 @@ fn cancel_while_committing() {
 }
 
 #[test]
+fn overlays_are_there_until_libvirt_has_done_with_them() {
+    let bed = bed();
+    let log = || fs::read_to_string(bed.value("DAEMON_LOG")).unwrap();
+    let before = log().len();
+    for _ in 0..5 {
+        let options = cloning(CloneMethod::Auto, vec![disk("vda", bed.path("out"), "qcow2")]);
+        let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
+        operation.finish(Some(PATIENCE)).unwrap();
+        fs::remove_file(bed.path("out")).unwrap();
+    }
+    let log = log();
+    let said: Vec<_> = log[before..]
+        .lines()
+        .filter(|line| line.contains("security label"))
+        .collect();
+    assert!(said.is_empty(), "{said:?}");
+}
+
+#[test]
 fn a_full_file_system_never_reaches_the_guest() {
     scenario::file_system_full(&bed(), Method::Clone);
 }

@@ -14,11 +14,12 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use livedisk::EventLoop;
+use livedisk::{ErrorCode, EventLoop};
 
 use crate::agent::{Agent, guards_of};
 use crate::support::bed::{Bed, Turn, run};
-use crate::support::{PATIENCE, until};
+use crate::support::definition::plain;
+use crate::support::{PATIENCE, disk, must_tell, snapshot, until};
 use crate::window::{Export, longest_silence};
 
 /// What is promised of a guest whose agent was killed.
@@ -75,7 +76,7 @@ impl Random {
 }
 
 fn definition(bed: &Bed, domain: &str) -> String {
-    bed.virsh(&["dumpxml", "--inactive", "--security-info", domain])
+    plain(&bed.virsh(&["dumpxml", "--inactive", "--security-info", domain]))
 }
 
 #[test]
@@ -116,6 +117,30 @@ fn killed_while_two_guests_are_frozen() {
         }
         until("the guard has ended", || agent.guards().is_empty());
     }
+}
+
+#[test]
+fn killed_with_its_guard_while_the_guest_is_frozen() {
+    let bed = bed();
+    let export = Export::new(&bed.dir, "one");
+    let (before, definition) = (bed.watch("a"), definition(&bed, "a"));
+    let mut agent = Agent::new(&bed, &[]);
+    let start = format!("start a mirror require 60000 {}", export.uri);
+    assert_eq!(agent.ask(&start), "ready");
+    export.pause();
+    agent.tell("finish");
+    until("it is frozen", || before.fsfreeze_status() == "frozen");
+    run("bash", &["-c", &format!("kill -KILL {}", agent.guard())]);
+    agent.kill();
+    export.resume();
+    let options = snapshot(vec![disk("vda", bed.path("next"), "qcow2")]);
+    let error = bed.connection.start_live_snapshot("a", &options).unwrap_err();
+    println!("{error}");
+    must_tell(&error, ErrorCode::Busy, &["livedisk recover a"]);
+    assert!(error.message().starts_with("the guest of domain 'a' is left frozen"));
+    assert_eq!(before.fsfreeze_status(), "frozen");
+    settle(&bed, "a", &definition);
+    before.must_be_as_before(&[]);
 }
 
 #[test]
@@ -263,7 +288,7 @@ fn one_guard_for_the_life_of_the_process() {
         assert!(standard || anonymous || !shared, "{number}: {link}");
     }
 
-    println!("it is nobody's child, in a session of its own, and what ends the agent does not end it");
+    println!("it has no parent of ours, is in a session of its own, and what ends the agent does not end it");
     let stat = |pid: u32| -> Vec<String> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         stat.rsplit_once(')')
@@ -333,7 +358,7 @@ fn where_no_guard_can_run() {
         let [logged] = &agent.logged[..] else {
             panic!("{:?}", agent.logged);
         };
-        for part in ["'b'", guard, why, "nobody thaws the guest"] {
+        for part in ["'b'", guard, why, "the guest stays frozen"] {
             assert!(logged.contains(part), "{logged}");
         }
 

@@ -271,32 +271,16 @@ impl Bed {
     /// A domain without an operating system, which boots in no time: for what needs no file system.
     pub fn bare(&self, name: &str, disks: &[Bare]) -> BareDomain<'_> {
         let mut files = Vec::new();
-        let mut servers = Vec::new();
         let mut xml = String::new();
         for (index, disk) in disks.iter().enumerate() {
             let target = format!("vd{}", char::from(b'a' + index as u8));
             let path = self.path(&format!("{name}-{target}.img"));
             (disk.make)(&path);
             let (format, extra, path_shown) = (disk.format, disk.extra, path.display());
-            let (kind, source) = if disk.slow {
-                let socket = path.with_extension("sock");
-                // With several threads it may abort when QEMU is killed (raw_send_socket: Assertion `sock >= 0').
-                let slowly = [
-                    "--threads=1",
-                    "--filter=rate",
-                    "file",
-                    path.to_str().unwrap(),
-                    "rate=256M",
-                    "burstiness=0.5",
-                ];
-                servers.push(Server::nbdkit(&socket, &slowly));
-                let host = format!("<host transport='unix' socket='{}'/>", socket.display());
-                ("network", format!("protocol='nbd'>{host}"))
-            } else {
-                ("file", format!("file='{path_shown}'>{}", disk.in_source))
-            };
+            let in_source = disk.in_source;
             xml += &format!(
-                "<disk type='{kind}' device='disk'><driver name='qemu' type='{format}'/><source {source}</source>\
+                "<disk type='file' device='disk'><driver name='qemu' type='{format}'/>\
+                 <source file='{path_shown}'>{in_source}</source>\
                  <backingStore/><target dev='{target}' bus='virtio'/>{extra}</disk>",
             );
             files.push(path);
@@ -316,7 +300,6 @@ impl Bed {
             bed: self,
             name: name.to_owned(),
             files,
-            _servers: servers,
         };
         self.virsh(&["define", definition.to_str().unwrap()]);
         fs::remove_file(definition).unwrap();
@@ -352,6 +335,13 @@ impl SmallFileSystem {
         run("mount", &["-t", "tmpfs", "-o", "size=6M,mode=755", "tmpfs", shown]);
         small
     }
+
+    /// From now on of so many MiB; refused where more is in use.
+    pub fn resize(&self, mib: u64) -> bool {
+        let size = format!("remount,size={mib}M");
+        let output = Command::new("mount").args(["-o", &size]).arg(&self.0).output();
+        output.unwrap().status.success()
+    }
 }
 
 impl Drop for SmallFileSystem {
@@ -368,8 +358,6 @@ pub struct Bare {
     pub extra: &'static str,
     pub in_source: &'static str,
     pub make: fn(&Path),
-    /// Served by a program that takes 8 s to read it all.
-    pub slow: bool,
 }
 
 impl Bare {
@@ -378,17 +366,11 @@ impl Bare {
         extra: "",
         in_source: "",
         make: |path| fill(path, 4 << 20),
-        slow: false,
     };
     /// With enough in it for a limited copy to be caught in the middle.
     pub const BIG: Self = Self {
         make: |path| fill(path, 256 << 20),
         ..Self::RAW
-    };
-    /// For a backup to be caught in the middle too, which has no limit before it runs.
-    pub const SLOW: Self = Self {
-        slow: true,
-        ..Self::BIG
     };
 }
 
@@ -403,7 +385,6 @@ pub struct BareDomain<'a> {
     bed: &'a Bed,
     pub name: String,
     pub files: Vec<PathBuf>,
-    _servers: Vec<Server>,
 }
 
 impl Drop for BareDomain<'_> {

@@ -113,8 +113,8 @@ impl Table {
         Some((*thaws.last()?, thaws[thaws.len() / 2]))
     }
 
-    /// `mended`: cells that failed before, and were run again.
-    pub fn page(&self, seed: u64, mended: &[String]) -> String {
+    /// `rerun`: cells that failed before, and were run again.
+    pub fn page(&self, seed: u64, rerun: &[String]) -> String {
         let total = self.total();
         let mut page = String::from(HEAD);
         let _ = writeln!(
@@ -129,12 +129,12 @@ impl Table {
             total.not_reached,
             hang().as_secs()
         );
-        if !mended.is_empty() {
+        if !rerun.is_empty() {
             let _ = writeln!(
                 page,
-                "They were run in parts. {} cells failed at first and count as they came out when they were run again, after what was \
-                 fixed meanwhile; they are named below.\n",
-                mended.len()
+                "They were run in parts. {} cells failed at first and count as they came out when they were run again, after the faults \
+                 found were fixed; they are named below.\n",
+                rerun.len()
             );
         }
         let _ = writeln!(
@@ -178,7 +178,7 @@ impl Table {
         let _ = writeln!(
             page,
             "\nCells in which libvirtd died while it was tidying up after a block job, and knew nothing of the domain when it was \
-             back, or not where its disk is, or kept a job that there is not (docs/operations.md); there the guest's QEMU was \
+             back, or not where its disk is, or kept a job that does not exist (docs/operations.md); there the guest's QEMU was \
              ended as well, before recover: {}.\n\n\
              Cells in which the guest gave up its file systems, because its own disk failed (a source that cannot be read \
              fails writes above an overlay or during a backup; docs/limits.md), and was started anew: {}.\n\n\
@@ -192,9 +192,9 @@ impl Table {
                 let _ = writeln!(page, "- {failed}");
             }
         }
-        if !mended.is_empty() {
+        if !rerun.is_empty() {
             page.push_str("\n## Failed at first, and run again\n\n");
-            for failed in mended {
+            for failed in rerun {
                 let _ = writeln!(page, "- {failed}");
             }
         }
@@ -279,7 +279,7 @@ const HEAD: &str = "\
 Each operation is held before and after each of its steps, inside the freeze window, or let go for a random moment into a
 step; then something goes wrong. *forward*: the operation goes on. *cancelled*: it was cancelled as late as it can be and is
 being rolled back. *recovering*: its process was killed there, and `livedisk recover` is cleaning up what it left. *astray*: that,
-and libvirtd died in the pivot of a migration's copy before it could note it, so that QEMU is on an image that libvirt does
+and libvirtd died in the pivot of a migration's copy before it could record it, so that QEMU is on an image that libvirt does
 not name.
 
 Then, on a real guest that writes numbered records on two disks without pause: where the agent's process is gone a new one

@@ -6,13 +6,13 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
 import warnings
 import weakref
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Optional
 
 from ._errors import InvalidArgumentError
+from ._native import threading
 
 _lock = threading.RLock()
 _alive: list[weakref.ref[Handle]] = []
@@ -46,7 +46,7 @@ class Handle:
 
     @contextmanager
     def use(self) -> Iterator[Any]:
-        """The C object; nobody frees it meanwhile."""
+        """The C object; it is not freed meanwhile."""
         if self._process != os.getpid():
             raise InvalidArgumentError(
                 f"the {self.what} was made in process {self._process}, and this is {os.getpid()}, forked from it: "

@@ -79,7 +79,7 @@ def restore_virtnbdbackup(tool):
     """Its own format, made an image."""
     made = Path(f"{tool.out}.r")
     run(["virtnbdrestore", "-U", local(tool.guest.bed.direct), "-n", "-L", f"{tool.out}.log", "-i", f"{tool.out}.d", "-o", made])
-    image = next(path for path in made.iterdir() if path.stat().st_size > 1 << 20)
+    image = made / tool.guest.image.name
     image.rename(tool.out)
 
 

@@ -236,7 +236,7 @@ pub struct Attach {
 /// Roll back an operation whose process has ended
 ///
 /// One that a living process runs is that process's to cancel: the error names the process. The livedisk command rolls back
-/// on SIGINT or SIGTERM.
+/// on SIGINT or SIGTERM. A freeze is thawed, whoever holds it.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Cancel {

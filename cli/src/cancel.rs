@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::args::Cancel;
 use crate::output::{Failure, Output};
 
-/// Rolls back what a dead process left; a living one must do it itself.
+/// Rolls back what a dead process left; a living one must do it itself. A freeze is thawed, whoever holds it.
 pub fn run(connection: &Connection, cancel: &Cancel) -> Result<Output, Failure> {
     let Cancel { domain, target } = cancel;
     let has_disk = |found: &OperationStatus| {
@@ -37,6 +37,9 @@ pub fn run(connection: &Connection, cancel: &Cancel) -> Result<Output, Failure> 
 }
 
 fn roll_back(connection: &Connection, domain: &str, operation: &OperationStatus) -> Result<(), Failure> {
+    if operation.kind == "freeze" {
+        return thaw(connection, domain, operation);
+    }
     if !operation.orphaned {
         let (process, host) = (operation.owner_process, &operation.owner_host);
         let message = format!(
@@ -49,5 +52,17 @@ fn roll_back(connection: &Connection, domain: &str, operation: &OperationStatus)
     // Whatever disk of it.
     let target = operation.disks.first().map_or("", |disk| disk.target.as_str());
     connection.attach(domain, target)?.cancel()?;
+    Ok(())
+}
+
+/// One that its guard has let go is over too, once its note is gone.
+fn thaw(connection: &Connection, domain: &str, freeze: &OperationStatus) -> Result<(), Failure> {
+    let Err(error) = connection.thaw(domain) else {
+        return Ok(());
+    };
+    let left = connection.operations(Some(domain))?;
+    if left.iter().any(|operation| operation.id == freeze.id) {
+        return Err(error.into());
+    }
     Ok(())
 }

@@ -15,7 +15,7 @@ mod owner;
 mod qemu_img;
 mod write_out;
 
-pub(crate) use access::is_closed_to;
+pub(crate) use access::{is_closed_to, is_readable};
 pub(crate) use clone::{Cloned, can_share_blocks, copy, reflink};
 pub(crate) use destination::{Destination, Place};
 pub(crate) use header::{name_backing, rests_on};
@@ -23,7 +23,7 @@ pub(crate) use identity::Identity;
 pub(crate) use made::Made;
 pub(crate) use nbd::Server;
 pub(crate) use output::{Backing, Output};
-pub(crate) use owner::give_as;
+pub(crate) use owner::{give_as, succeed};
 pub(crate) use qemu_img::{are_equal, check, commit, compare_with_live, has_content};
 pub(crate) use write_out::Watch;
 

@@ -97,6 +97,8 @@ fn hold(guest: &Arc<Guest>, record: &Record, limit: Duration) -> Result<u32> {
 fn watch(guest: Arc<Guest>, id: &str, armed: Option<Arc<guard::Armed>>, deadline: Option<Instant>) {
     // Others would wait for each call on the shared connection.
     let guest = guest.apart().map(Arc::new).unwrap_or(guest);
+    // It was for the freeze request; others talk to the agent meanwhile.
+    log_failure(guest.set_agent_timeout(None));
     loop {
         match find(&guest, id) {
             Ok(Some(record)) if record.mark == Mark::Fixed => {
@@ -181,7 +183,7 @@ pub(crate) fn thaw(guest: &Guest) -> Result<u32> {
         Error::new(ErrorCode::Freeze, format!("{}; {advice}", error.message())).with_libvirt_code(error.libvirt_code())
     })?;
     if record.owner.is_dead() || record.has_lapsed() {
-        thread::sleep(GUARD_CERTAIN);
+        await_guard(&record);
         guest.remove_metadata(&record.namespace(), record.had_metadata)?;
     } else {
         record.mark = Mark::Fixed;
@@ -223,8 +225,17 @@ pub(super) fn recover(guest: &Guest, record: &Record, dry_run: bool) -> Result<(
         return Ok((Vec::new(), false));
     }
     let thawed = is_frozen() && guest.thaw_left()? > 0;
+    await_guard(record);
     guest.remove_metadata(&record.namespace(), record.had_metadata)?;
     Ok((if thawed { vec![thaw, note] } else { vec![note] }, thawed))
+}
+
+/// Until the guard of a process that is gone has let go for certain: it may be at it just now, and is long after the limit.
+fn await_guard(record: &Record) {
+    let over = record.until.and_then(|until| until.checked_add(GUARD_CERTAIN));
+    if record.live && over.is_none_or(|over| SystemTime::now() < over) {
+        thread::sleep(GUARD_CERTAIN);
+    }
 }
 
 fn remove(guest: &Guest, record: &Record) -> Result<()> {

@@ -6,6 +6,7 @@ pub mod bed;
 pub mod definition;
 pub mod image;
 pub mod monitor;
+pub mod ordinary;
 pub mod remote;
 pub mod scenario;
 pub mod sealed;

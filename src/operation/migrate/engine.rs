@@ -499,7 +499,7 @@ impl Engine {
         } else {
             let (made, file) = Made::stage(&path, &self.staging())?;
             self.clone = Some(made);
-            image::give_as(source, &file);
+            image::succeed(source, &file);
             let mut watch = cloning::watch(&self.ties.shared, (0, 0), &mut self.clone_progress);
             cloning::clone_into(how, source, &file, &shown, self.plan.bandwidth, &mut watch)?;
             file
@@ -564,7 +564,7 @@ impl Engine {
             Some(_) => Output::open(destination, place, format, &staging)?,
             None => Output::prepare(destination, place, format, plan.size, None, false, &staging)?,
         };
-        output.give_as(&plan.source.0);
+        output.succeed(&plan.source.0);
         self.output = Some(output);
         self.write_record(Mark::Begun)?;
         self.output.as_mut().map_or(Ok(()), Output::publish)

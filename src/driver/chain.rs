@@ -51,7 +51,7 @@ impl Guest {
         let layers = disk.chain.get(first..).unwrap_or_default();
         let hindrance = self.why_not_written_down(disk, first)?;
         Ok(hindrance
-            .or_else(|| self.why_not_found(layers))
+            .or_else(|| self.why_not_found(paths(layers)))
             .or_else(|| self.why_not_read(layers)))
     }
 
@@ -71,7 +71,7 @@ impl Guest {
     /// Why a copy cannot be compared with the images of the chain by their names, if so.
     pub(crate) fn why_not_compared(&self, disk: &Disk) -> Option<Hindrance> {
         why_not_understood(disk)
-            .or_else(|| self.why_not_found(&disk.chain))
+            .or_else(|| self.why_not_found(paths(&disk.chain)))
             .or_else(|| self.why_not_read(&disk.chain))
     }
 
@@ -80,8 +80,7 @@ impl Guest {
         if !self.host().is_local() {
             return None;
         }
-        let paths = layers.iter().filter_map(|layer| layer.source.path());
-        let closed = paths.into_iter().find(|path| !image::is_readable(path))?;
+        let closed = paths(layers).find(|path| !image::is_readable(path))?;
         Some(Hindrance {
             code: ErrorCode::Permission,
             why: format!("the user who runs livedisk may not read '{}'", closed.escape_debug()),
@@ -89,13 +88,12 @@ impl Guest {
     }
 
     /// Why the names lead to other files than QEMU has open, if so. A remote host's names are not looked at.
-    fn why_not_found(&self, layers: &[Layer]) -> Option<Hindrance> {
+    fn why_not_found<'a>(&self, mut paths: impl Iterator<Item = &'a str>) -> Option<Hindrance> {
         if !self.host().is_local() {
             return None;
         }
         let open = OpenFiles::of_qemu(self.uuid());
-        layers.iter().find_map(|layer| {
-            let path = layer.source.path()?;
+        paths.find_map(|path| {
             let shown = path.escape_debug();
             match open.find(path) {
                 Found::Same => None,
@@ -120,6 +118,18 @@ impl Guest {
         })
     }
 
+    /// Before these images are read by their names: they are what QEMU has open still.
+    pub(crate) fn must_have(&self, paths: &[&str], what: &str) -> Result<()> {
+        match self.why_not_found(paths.iter().copied()) {
+            None => Ok(()),
+            Some(hindrance) => Err(hindrance.refuse(
+                what,
+                "cannot be copied by the name of its image any more",
+                "give the image its name back, and try again",
+            )),
+        }
+    }
+
     /// Why no mirror may run on the disk, if so: with its end QEMU opens a raw image anew, by its name, and the guest would go
     /// on with whatever has that name now.
     pub(crate) fn why_not_mirrored(&self, disk: &Disk) -> Option<Hindrance> {
@@ -127,7 +137,7 @@ impl Guest {
         if active[0].format.as_deref() != Some("raw") {
             return None;
         }
-        self.why_not_found(active)
+        self.why_not_found(paths(active))
             .filter(|hindrance| hindrance.code == ErrorCode::Unsupported)
     }
 
@@ -168,6 +178,10 @@ impl Guest {
             advice,
         ))
     }
+}
+
+fn paths(layers: &[Layer]) -> impl Iterator<Item = &str> {
+    layers.iter().filter_map(|layer| layer.source.path())
 }
 
 fn why_not_understood(disk: &Disk) -> Option<Hindrance> {

@@ -138,7 +138,7 @@ mod tests {
             assert_eq!(is_closed_by_mode(user + 1, &[4711, group], shown), member, "{mode:o}");
             assert_eq!(is_closed_by_mode(user + 1, &[group + 1], shown), other, "{mode:o}");
         }
-        std::fs::remove_file(path).unwrap();
+        std::fs::remove_file(&path).unwrap();
         assert!(!is_closed_by_mode(user, &[], shown), "nobody knows");
         assert_eq!((number_of("root"), number_of("4711")), (Some(0), Some(4711)));
         assert!(groups_of("root", "815").starts_with(&[0]));

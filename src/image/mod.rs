@@ -24,7 +24,7 @@ pub(crate) use made::Made;
 pub(crate) use nbd::Server;
 pub(crate) use output::{Backing, Output};
 pub(crate) use owner::{give_as, succeed};
-pub(crate) use qemu_img::{are_equal, check, commit, compare_with_live, has_content};
+pub(crate) use qemu_img::{are_equal, check, commit, compare_with_live, has_content, must_be_able_to_convert};
 pub(crate) use write_out::Watch;
 
 /// A clone that failed, and why.

@@ -83,7 +83,7 @@ fn disk<'a>(root: &'a mut Element, target: &str) -> Result<Option<&'a mut Elemen
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::libvirt::xml::{DomainXml, overlay_destination};
+    use crate::libvirt::xml::{DomainXml, Target, overlay_destination};
 
     fn disk(active: &str, below: &str) -> String {
         format!(
@@ -121,7 +121,7 @@ mod tests {
     fn a_disk_goes_to_a_destination_and_comes_home() {
         let definition = disk("/o", "");
         let home = disk_on(&definition, "vda", Some("/o")).unwrap().unwrap();
-        let destination = overlay_destination("/new", &[("/b".into(), "raw".into())]).unwrap();
+        let destination = overlay_destination("/new", &[(Target::File("/b".into()), "raw")]).unwrap();
         let moved = on_destination(&home, &destination).unwrap();
         let text = with_disk(&definition, "vda", &moved).unwrap().unwrap();
         assert!(text.contains("cache=\"none\""), "{text}");

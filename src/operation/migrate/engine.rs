@@ -492,6 +492,7 @@ impl Engine {
         if self.plan.volumes {
             return self.clone_volume(&path);
         }
+        self.must_read_what_qemu_has()?;
         let shown = self.plan.destination.shown();
         let (how, source) = (self.plan.clone, self.plan.source.0.as_str());
         let file = if how == CloneMethod::Callback {
@@ -536,8 +537,18 @@ impl Engine {
         Ok(())
     }
 
+    /// The names may have been given to other files since the plan was made.
+    fn must_read_what_qemu_has(&self) -> Result<()> {
+        let plan = &self.plan;
+        let below = plan.below.iter().map(|(path, _)| path.as_str());
+        let paths: Vec<_> = std::iter::once(plan.source.0.as_str()).chain(below).collect();
+        let what = format!("disk '{}' of domain '{}'", plan.target, plan.guest.name());
+        plan.guest.must_have(&paths, &what)
+    }
+
     fn verify(&mut self) -> Result<()> {
         let shown = self.plan.destination.shown();
+        self.must_read_what_qemu_has()?;
         let (_, file) = Made::adopt(self.plan.destination_path())?;
         let (source, format) = (&self.plan.source.0, self.plan.format.as_str());
         let mut layers = vec![(source.clone(), format.to_owned())];
@@ -627,8 +638,9 @@ impl Engine {
     fn destination_xml(&self) -> Result<String> {
         let plan = &self.plan;
         let xml = if plan.method == Method::Clone {
-            let mut chain = vec![(plan.destination_path().to_owned(), plan.format.clone())];
-            chain.extend(plan.below.iter().cloned());
+            let destination = Target::File(plan.destination_path().to_owned());
+            let mut chain = vec![(destination, plan.format.as_str())];
+            chain.extend(plan.below.iter().map(|(path, format)| (layer(path), format.as_str())));
             overlay_destination(&self.destination_overlay_path, &chain)
         } else {
             copy_destination(&target_of(plan), &plan.format, plan.encryption.as_ref())
@@ -782,6 +794,14 @@ fn remove(plan: &Plan, made: &mut Option<Made>) -> Result<()> {
     }
     *made = None;
     Ok(())
+}
+
+/// An image below the destination, as libvirt is to name it.
+fn layer(path: &str) -> Target {
+    match Identity::of_path(path) {
+        Some(Identity::Device { .. }) => Target::Block(path.to_owned()),
+        _ => Target::File(path.to_owned()),
+    }
 }
 
 fn target_of(plan: &Plan) -> Target {

@@ -289,6 +289,8 @@ fn choose_method(
 ) -> Result<Method> {
     let hindrance = if disk.is_encrypted() {
         Some("the disk is encrypted, and an overlay would hold what the guest writes in plain text")
+    } else if disk.readonly {
+        Some("the disk is read-only, and so nothing can be committed into it")
     } else if *place != Place::Free {
         Some("the destination is not a new file")
     } else if !matches!(disk.active().source, Source::File(_)) {

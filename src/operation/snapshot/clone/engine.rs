@@ -353,7 +353,16 @@ impl Engine {
         Ok(())
     }
 
+    /// The names may have been given to other files since the plan was made.
+    fn must_read_what_qemu_has(&self, index: usize) -> Result<()> {
+        let (guest, planned) = (&self.plan.guest, &self.plan.disks[index]);
+        let paths: Vec<_> = planned.layers.iter().map(|(path, _)| path.as_str()).collect();
+        let what = format!("disk '{}' of domain '{}'", planned.target, guest.name());
+        guest.must_have(&paths, &what)
+    }
+
     fn clone_disk(&mut self, index: usize) -> Result<()> {
+        self.must_read_what_qemu_has(index)?;
         let before = self.disks.iter().fold((0, 0), |(done, total), disk| {
             (done + disk.progress.0, total + disk.progress.1)
         });
@@ -398,7 +407,7 @@ impl Engine {
     }
 
     fn verify(&mut self) -> Result<()> {
-        for (planned, disk) in self.plan.disks.iter().zip(&self.disks) {
+        for (index, (planned, disk)) in self.plan.disks.iter().zip(&self.disks).enumerate() {
             let shown = planned.destination.shown();
             let Some(output) = &disk.output else {
                 return Err(internal(format!("disk '{}' has no image to verify", planned.target)));
@@ -411,6 +420,7 @@ impl Engine {
             if let Some(file) = output.file() {
                 image::check(file, output.format(), &shown)?;
             }
+            self.must_read_what_qemu_has(index)?;
             if !output.equals_chain(&planned.layers)? {
                 return Err(Error::new(
                     ErrorCode::Verify,

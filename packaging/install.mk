@@ -21,6 +21,11 @@ VERSION := $(shell sed -n '/^version = /{s/.*"\(.*\)"/\1/p;q}' Cargo.toml)
 SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 release := $(target)/release
 made := $(target)/install
+# rustc gives its shared library a version script of its own, and linkers take no second one with names of versions. So
+# the static library is linked once more.
+shared := $(release)/lib/liblivedisk.so.$(SOVERSION)
+exports := packaging/livedisk.map
+comma := ,
 cmakedir = $(LIBDIR)/cmake/livedisk
 
 # What a program needs that links the static library, besides libvirt: rustc --print native-static-libs.
@@ -34,8 +39,12 @@ into = "$(DESTDIR)$(1)"
 # Everything that is installed. To install it takes no cargo, so that root needs none.
 release:
 	cargo build --release --locked --package livedisk --package livedisk-cli --package livedisk-man3
-	rm -rf $(made)
-	mkdir -p $(made)/completions
+	rm -rf $(made) $(release)/lib
+	mkdir -p $(made)/completions $(release)/lib
+	$(CC) -shared -s -o $(shared) -Wl,-soname,$(notdir $(shared)) -Wl,--version-script=$(exports) \
+		-Wl,--as-needed,--gc-sections,-z,relro,-z,now,-z,defs $(LDFLAGS) \
+		$(patsubst %;,-Wl$(comma)-u$(comma)%,$(filter livedisk_%;,$(file <$(exports)))) \
+		$(release)/liblivedisk.a $$(pkg-config --libs libvirt libvirt-qemu) $(static_libs)
 	$(release)/livedisk man --dir $(made)/man
 	$(release)/man3 include/livedisk.h $(made)/man3
 	set -e; for shell in bash zsh fish; do $(release)/livedisk completion $$shell >$(made)/completions/$$shell; done
@@ -46,7 +55,7 @@ install:
 		$(foreach n,1 3 5 8,$(call into,$(MANDIR)/man$(n)))
 	install -m 755 $(release)/livedisk $(call into,$(BINDIR))
 	install -D -m 755 $(release)/livedisk-guard $(call into,$(LIBEXECDIR)/livedisk-guard)
-	install -m 644 $(release)/liblivedisk.so $(call into,$(LIBDIR)/liblivedisk.so.$(VERSION))
+	install -m 644 $(shared) $(call into,$(LIBDIR)/liblivedisk.so.$(VERSION))
 	ln -sf liblivedisk.so.$(VERSION) $(call into,$(LIBDIR)/liblivedisk.so.$(SOVERSION))
 	ln -sf liblivedisk.so.$(SOVERSION) $(call into,$(LIBDIR)/liblivedisk.so)
 	install -m 644 $(release)/liblivedisk.a $(call into,$(LIBDIR))
@@ -62,7 +71,7 @@ install:
 	install -D -m 644 $(made)/completions/fish $(call into,$(FISHDIR)/livedisk.fish)
 	install -d $(call into,$(UNITDIR)) $(call into,$(DOCDIR)/examples)
 	$(fill) packaging/livedisk-recover.service.in >$(call into,$(UNITDIR)/livedisk-recover.service)
-	install -m 644 docs/operations.md $(call into,$(DOCDIR))
+	install -m 644 docs/operations.md docs/threads.md $(call into,$(DOCDIR))
 	install -m 644 examples/*.rs $(call into,$(DOCDIR)/examples)
 
 # What an install with the same variables would put there, and no directory but livedisk's own.

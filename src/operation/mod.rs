@@ -206,7 +206,7 @@ impl Operation {
         }
         let claim = claim(&guest, before, &targets, migrated)?;
         let procedure = P::begin(plan, &claim, Arc::clone(&draft.shared))?;
-        draft.start(Box::new(Course::new(procedure, seen)))
+        draft.start(Box::new(Course::begun(procedure, seen)))
     }
 
     /// Takes up the operation that has the disk, if nobody runs it.

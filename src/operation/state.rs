@@ -57,6 +57,25 @@ pub(crate) enum Job {
     Failed,
 }
 
+#[cfg(any(test, debug_assertions, feature = "faults"))]
+impl Job {
+    pub(crate) fn runs(self) -> bool {
+        matches!(self, Self::Running | Self::Stuck(_) | Self::Ready | Self::Ending)
+    }
+
+    /// What a job that runs can become by itself, short of its end.
+    pub(crate) fn moves(self, limited: bool) -> impl Iterator<Item = Self> {
+        let stuck = [Remedy::LiftLimit, Remedy::WriteBlocking, Remedy::Throttle, Remedy::None];
+        let stuck = stuck
+            .into_iter()
+            .filter(move |remedy| limited || *remedy != Remedy::LiftLimit);
+        // Ending also where libvirt shows a job that QEMU has not.
+        let others = [Self::Running, Self::Ready, Self::Ending, Self::Failed];
+        let all = others.into_iter().chain(stuck.map(Self::Stuck));
+        all.filter(move |job| self.runs() && *job != self)
+    }
+}
+
 /// What may still make a job converge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Remedy {

@@ -265,14 +265,11 @@ impl<'a> Run<'a> {
     fn recover(&self) -> Result<()> {
         let output = self.stand.bed.livedisk(&["recover", DOMAIN, "--verbose"]).output();
         let output = output.map_err(|error| error.to_string())?;
+        let said = String::from_utf8_lossy(&output.stderr);
         if output.status.success() {
-            return Ok(());
+            return check::explained(said.lines());
         }
-        Err(format!(
-            "recover: {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        ))
+        Err(format!("recover: {}: {}", output.status, said.trim()))
     }
 
     fn has_moved(&self, now: &Picture) -> bool {
@@ -461,6 +458,7 @@ impl Cell {
         }
         let status = result.map_err(|error| agent.with_last_words(error))?;
         let mut wrong = run.check(self.word(status, notes.recovered), moved.as_ref());
+        wrong.extend(check::explained(agent.said.iter().map(String::as_str)).err());
         if !wrong.is_empty() {
             wrong.push(agent.with_last_words(format!("the agent's end: {status}")));
             return Ok(Outcome::Failed(wrong));

@@ -154,6 +154,18 @@ pub fn recorded(stand: &Stand) -> Result<usize> {
         .ok_or_else(|| format!("status: {answer}"))
 }
 
+/// The library's model explains every turn of its loop; what it says of one that it does not is in standard error.
+pub fn explained<'a>(said: impl Iterator<Item = &'a str>) -> Result<()> {
+    let turn: Vec<_> = said
+        .skip_while(|line| !line.contains("that the model cannot explain"))
+        .take(5)
+        .collect();
+    if turn.is_empty() {
+        return Ok(());
+    }
+    Err(turn.join("\n      "))
+}
+
 /// No job, no freeze, no record, no snapshot or checkpoint.
 pub fn idle(stand: &Stand) -> Result<()> {
     let state = stand.domain_state()?;

@@ -62,6 +62,32 @@ fn what_libvirtd_did_not_live_to_note() {
     matrix.must_have_passed();
 }
 
+/// The model is held against the world: a step that only says that it did something is caught.
+#[test]
+fn a_step_that_does_nothing_is_caught() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut stand = Stand::up();
+    for (operation, step) in [
+        (OPERATIONS[0], "MakeImage(0)"),
+        (OPERATIONS[2], "MakeOverlay(1)"),
+        (OPERATIONS[3], "TakeSnapshot"),
+    ] {
+        let number = stand.number();
+        let names = operation.destinations(stand::Place::Bed, number);
+        let destinations: Vec<_> = names.iter().map(|name| stand.bed.path(name)).collect();
+        let words = operation.words(&destinations);
+        let mut command = stand
+            .bed
+            .livedisk(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        let output = command.env("LIVEDISK_SKIP", step).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{operation}: {said}");
+        let caught = check::explained(said.lines()).unwrap_err();
+        assert!(caught.contains(&format!("step {step}")), "{operation}: {caught}");
+        check::idle(&stand).unwrap();
+    }
+}
+
 #[test]
 #[ignore = "takes hours: make faults"]
 fn the_fault_matrix() {

@@ -13,6 +13,19 @@ pub(in crate::operation) fn point(when: &str, step: &dyn Debug) {
     let _ = (when, step);
 }
 
+/// Whether this step is to do nothing and to report that it did: what the model must notice.
+#[inline]
+pub(in crate::operation) fn skips(step: &dyn Debug) -> bool {
+    #[cfg(feature = "faults")]
+    let skips = std::env::var("LIVEDISK_SKIP").is_ok_and(|wanted| wanted == format!("{step:?}"));
+    #[cfg(not(feature = "faults"))]
+    let skips = {
+        let _ = step;
+        false
+    };
+    skips
+}
+
 #[cfg(feature = "faults")]
 mod hold {
     use std::collections::HashSet;

@@ -2,6 +2,7 @@
 //! The loop of every operation: observe, next, step; what its threads share; the points at which a test can hold it.
 
 pub(in crate::operation) mod faults;
+pub(in crate::operation) mod held;
 pub(in crate::operation) mod procedure;
 pub(in crate::operation) mod run;
 pub(in crate::operation) mod shared;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::driver::Guest;
 use crate::error::{Error, Result};
 use crate::libvirt::Subscription;
+use crate::operation::course::held::Modelled;
 use crate::operation::course::shared::Shared;
 use crate::operation::ownership::claim::Claim;
 use crate::operation::ownership::journal::Journal;
@@ -58,7 +59,7 @@ impl Ties {
 /// A kind of operation: its plan, its model, and its hands.
 pub(in crate::operation) trait Procedure: Send + Sized {
     type Plan;
-    type Observed: Clone + Debug + Send;
+    type Observed: Clone + Debug + Send + Modelled<Self::Plan, Self::Step>;
     type Step: Copy + PartialEq + Debug + Send;
     type Failure: Copy;
 

@@ -2,11 +2,14 @@
 //! The course of one operation: what was observed and decided last. It is the same for every procedure.
 
 use std::fmt::Debug;
+use std::mem::replace;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::driver::Guest;
 use crate::error::{Error, Result};
+use crate::operation::course::faults;
+use crate::operation::course::held::Held;
 use crate::operation::course::procedure::{Procedure, Turn, words};
 use crate::operation::ownership::journal::Journal;
 use crate::operation::state::Goal;
@@ -19,12 +22,24 @@ pub(in crate::operation) struct Course<P: Procedure> {
     step: Option<P::Step>,
     /// When the step was decided first.
     since: Instant,
+    held: Held<P>,
 }
 
 impl<P: Procedure> Course<P> {
-    /// Of a procedure that was begun, or was resumed from what was `seen`.
-    pub(in crate::operation) fn new(procedure: P, seen: P::Observed) -> Self {
+    /// Of a procedure that was begun from what was `seen`.
+    pub(in crate::operation) fn begun(procedure: P, seen: P::Observed) -> Self {
+        let held = Held::begun(P::next(&seen, Goal::Forward));
+        Self::new(procedure, seen, held)
+    }
+
+    /// Of a procedure that was resumed.
+    pub(in crate::operation) fn resumed(procedure: P, seen: P::Observed) -> Self {
+        Self::new(procedure, seen, Held::resumed())
+    }
+
+    fn new(procedure: P, seen: P::Observed, held: Held<P>) -> Self {
         Self {
+            held,
             procedure,
             seen,
             goal: Goal::Forward,
@@ -84,6 +99,9 @@ pub(in crate::operation) trait Run: Send {
     fn report(&self) -> Option<Report>;
 
     fn thawed(&self) -> u32;
+
+    /// In test builds, what its model cannot explain.
+    fn unexplained(&self) -> Option<Error>;
 }
 
 impl<P: Procedure> Run for Course<P> {
@@ -91,8 +109,10 @@ impl<P: Procedure> Run for Course<P> {
         if (self.goal, goal) == (Goal::Forward, Goal::Back) {
             self.procedure.turn_back();
         }
-        self.seen = self.procedure.observe(&self.seen)?;
-        self.goal = goal;
+        let seen = self.procedure.observe(&self.seen)?;
+        let goals = [replace(&mut self.goal, goal), goal];
+        let before = replace(&mut self.seen, seen);
+        self.held.look(&self.procedure, goals, [&before, &self.seen])?;
         let step = P::next(&self.seen, goal);
         self.decide(step);
         log::debug!("{goal:?}: {step:?} from {:?}", self.seen);
@@ -107,7 +127,15 @@ impl<P: Procedure> Run for Course<P> {
 
     fn act(&mut self) -> Result<()> {
         match self.step {
-            Some(step) => self.procedure.perform(step, &self.seen),
+            Some(step) => {
+                let result = if faults::skips(&step) {
+                    Ok(())
+                } else {
+                    self.procedure.perform(step, &self.seen)
+                };
+                self.held.acted(step, &result);
+                result
+            }
             None => Ok(()),
         }
     }
@@ -168,5 +196,9 @@ impl<P: Procedure> Run for Course<P> {
 
     fn thawed(&self) -> u32 {
         self.procedure.thawed()
+    }
+
+    fn unexplained(&self) -> Option<Error> {
+        self.held.unexplained()
     }
 }

@@ -283,6 +283,10 @@ impl Worker {
 /// (remoteClientFreePrivateCallbacks, without a lock there).
 fn end(course: Box<dyn Run>, shared: &Shared, phase: Phase, result: Result<Report>, taken_back: bool) {
     let thawed = course.thawed();
+    let (phase, result) = match course.unexplained() {
+        Some(error) => (Phase::Failed, Err(error)),
+        None => (phase, result),
+    };
     drop(course);
     let outcome = Outcome {
         result,

@@ -22,7 +22,7 @@ pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared:
         shared: &Arc<Shared>,
     ) -> Result<Box<dyn Run>> {
         let (procedure, seen) = P::resume(guest, journal, Arc::clone(shared))?;
-        Ok(Box::new(Course::new(procedure, seen)))
+        Ok(Box::new(Course::resumed(procedure, seen)))
     }
     let record = journal.read();
     match record.kind {

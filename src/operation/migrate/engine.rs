@@ -110,7 +110,7 @@ fn at_start(plan: &Plan) -> Observed {
         destination_overlay: Image::Missing,
         copy: Job::NotStarted,
         way_back: Job::NotStarted,
-        settled: false,
+        settled: true,
         commit: Job::NotStarted,
         limited: plan.bandwidth > 0,
         throttled: false,
@@ -276,7 +276,7 @@ impl Engine {
             (Which::Copy, &mut self.copy, ends.0),
             (Which::Commit, &mut self.commit, ends.1),
         ] {
-            if !tracked.is_started() {
+            if !tracked.is_started() || tracked.is_over() {
                 continue;
             }
             if tracked.is_dead(kind == Some(which) && info.is_none() && died) {
@@ -295,6 +295,9 @@ impl Engine {
         }
         // Behind its pivot a commit on the other side of the point of no return may be started.
         if chain != last {
+            if self.copy.is_pivoting() {
+                self.copy.complete();
+            }
             self.commit = Tracked::default();
         }
         Ok(chain)

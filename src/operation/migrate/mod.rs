@@ -12,6 +12,8 @@
 //!
 //! With MIRROR it goes from Source to Destination in one full copy with pivot.
 
+#[cfg(any(test, debug_assertions, feature = "faults"))]
+mod accidents;
 pub(super) mod describe;
 pub(super) mod engine;
 pub(super) mod model;

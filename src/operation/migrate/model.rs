@@ -45,14 +45,14 @@ pub(crate) fn apply(seen: &mut Observed, step: Step) {
         }
         Step::AwaitFinish => seen.finish = true,
         Step::PivotCopy => {
-            seen.copy = Job::Completed;
+            (seen.copy, seen.settled) = (Job::Completed, false);
             seen.chain = if seen.method == Method::Mirror {
                 Chain::Destination
             } else {
                 Chain::Moved
             };
         }
-        Step::StartReturn => seen.way_back = Job::Running,
+        Step::StartReturn => (seen.way_back, seen.copy) = (Job::Running, Job::Failed),
         Step::AwaitReturn => {
             seen.way_back = match seen.way_back {
                 Job::Ending => Job::Completed,
@@ -70,7 +70,8 @@ pub(crate) fn apply(seen: &mut Observed, step: Step) {
         Step::SettlePivot => seen.settled = true,
         Step::CloseDestination => seen.way_back = Job::NotStarted,
         Step::PivotCommit => {
-            seen.commit = Job::Completed;
+            // Another one may be started.
+            (seen.commit, seen.settled) = (Job::NotStarted, true);
             seen.chain = if seen.chain == Chain::Moved {
                 Chain::Destination
             } else {
@@ -87,7 +88,7 @@ pub(crate) fn apply(seen: &mut Observed, step: Step) {
         Step::AbortCopy => seen.copy = Job::Ending,
         Step::AbortCommit => seen.commit = Job::Ending,
         Step::RemoveOverlay => seen.overlay = Image::Missing,
-        Step::RemoveDestination => seen.destination = Image::Missing,
+        Step::RemoveDestination => (seen.destination, seen.cloned) = (Image::Missing, false),
         Step::RemoveDestinationOverlay => seen.destination_overlay = Image::Missing,
         Step::DeleteSource => seen.source_deleted = true,
         Step::RemoveRecord => seen.mark = Mark::Absent,
@@ -107,6 +108,7 @@ mod tests {
 
     use super::*;
     use crate::operation::migrate::Failure;
+    use crate::operation::migrate::accidents::{accidents, outcomes};
     use crate::operation::state::Remedy;
 
     fn start(method: Method, limited: bool, verify: bool, delete_source: bool) -> Observed {
@@ -122,7 +124,7 @@ mod tests {
             destination_overlay: Image::Missing,
             copy: Job::NotStarted,
             way_back: Job::NotStarted,
-            settled: false,
+            settled: true,
             commit: Job::NotStarted,
             limited,
             throttled: false,
@@ -133,88 +135,23 @@ mod tests {
         }
     }
 
-    fn accidents(seen: &Observed) -> Vec<Observed> {
-        let mut worlds = Vec::new();
-        let mut with = |change: &dyn Fn(&mut Observed)| {
-            let mut world = seen.clone();
-            change(&mut world);
-            worlds.push(world);
-        };
-        let runs = |job: Job| matches!(job, Job::Running | Job::Ready | Job::Stuck(_) | Job::Ending);
-        let (before, behind) = if seen.method == Method::Mirror {
-            (Chain::Source, Chain::Destination)
-        } else {
-            (Chain::Overlay, Chain::Moved)
-        };
-        // The definition names the one or the other.
-        let places = match seen.chain {
-            Chain::Astray => vec![before, behind],
-            chain => vec![chain],
-        };
-        for (off, chain) in [false, true]
-            .into_iter()
-            .flat_map(|off| places.iter().map(move |chain| (off, *chain)))
-        {
-            with(&|world| {
-                (world.alive, world.off, world.chain, world.way_back) = (false, off, chain, Job::NotStarted);
-                world.throttled = false;
-                for job in [&mut world.copy, &mut world.commit] {
-                    if runs(*job) {
-                        *job = Job::Failed;
-                    }
-                }
-            });
+    /// A process died, and another one resumes: what only the old one knew is forgotten.
+    fn resumed(seen: &Observed) -> Observed {
+        let mut world = seen.clone();
+        world.cloned = world.mark >= Mark::Copying;
+        world.finish = false;
+        world.settled &= world.mark != Mark::Fixing;
+        if world.mark == Mark::Begun && world.destination == Image::Made {
+            world.destination = Image::Half;
         }
-        with(&|world| world.finish = true);
-        // A new process takes it up: what only the old one knew is forgotten.
-        with(&|world| {
-            world.cloned = world.mark >= Mark::Copying;
-            world.finish = false;
-            if world.mark == Mark::Begun && world.destination == Image::Made {
-                world.destination = Image::Half;
-            }
-            if world.chain == Chain::Source && world.overlay == Image::Made {
-                world.overlay = Image::Half;
-            }
-            let unused = matches!(world.chain, Chain::Source | Chain::Overlay) && world.copy == Job::NotStarted;
-            if unused && world.destination_overlay == Image::Made {
-                world.destination_overlay = Image::Half;
-            }
-        });
-        if runs(seen.copy) {
-            with(&|world| world.copy = Job::Failed);
+        if world.chain == Chain::Source && world.overlay == Image::Made {
+            world.overlay = Image::Half;
         }
-        // libvirtd dies in the snapshot.
-        if next(seen, Goal::Forward) == Step::TakeSnapshot {
-            with(&|world| world.chain = Chain::Unnamed);
+        let unused = matches!(world.chain, Chain::Source | Chain::Overlay) && world.copy == Job::NotStarted;
+        if unused && world.destination_overlay == Image::Made {
+            world.destination_overlay = Image::Half;
         }
-        // libvirtd dies in the pivot.
-        if next(seen, Goal::Forward) == Step::PivotCopy {
-            with(&|world| (world.chain, world.copy) = (Chain::Astray, Job::Failed));
-            with(&|world| (world.chain, world.copy) = (Chain::Astray, Job::NotStarted));
-        }
-        // QEMU died behind it, and nobody noted it.
-        if next(seen, Goal::Back) == Step::SettlePivot {
-            with(&|world| (world.chain, world.settled) = (behind, true));
-        }
-        if seen.chain == Chain::Astray && runs(seen.way_back) {
-            with(&|world| world.way_back = Job::NotStarted);
-            with(&|world| world.way_back = Job::Failed);
-        }
-        if seen.copy == Job::Running {
-            for remedy in [Remedy::WriteBlocking, Remedy::Throttle, Remedy::None] {
-                with(&|world| world.copy = Job::Stuck(remedy));
-            }
-        }
-        if matches!(seen.commit, Job::Running | Job::Ending) {
-            for remedy in [Remedy::Throttle, Remedy::None] {
-                with(&|world| world.commit = Job::Stuck(remedy));
-            }
-        }
-        if runs(seen.commit) {
-            with(&|world| world.commit = Job::Failed);
-        }
-        worlds
+        world
     }
 
     fn reachable() -> HashSet<(Observed, Goal)> {
@@ -230,10 +167,9 @@ mod tests {
                 continue;
             }
             open.push((seen.clone(), Goal::Back));
-            open.extend(accidents(&seen).into_iter().map(|world| (world, goal)));
-            let mut world = seen.clone();
-            apply(&mut world, next(&seen, goal));
-            open.push((world, goal));
+            let worlds = outcomes(&seen, next(&seen, goal), true);
+            let worlds = worlds.into_iter().chain(accidents(&seen)).chain([resumed(&seen)]);
+            open.extend(worlds.map(|world| (world, goal)));
         }
         known
     }

@@ -114,6 +114,10 @@ impl Tracked {
         self.state == State::Asked(End::Abort)
     }
 
+    pub(in crate::operation) fn is_pivoting(&self) -> bool {
+        self.state == State::Asked(End::Pivot)
+    }
+
     pub(in crate::operation) fn failure(&self) -> Option<&str> {
         match &self.state {
             State::Failed(reason) => Some(reason),

@@ -4,6 +4,8 @@
 //! Starting, going on, cancelling and recovering are the same loop of observe, [`next`] and step, entered with another
 //! state or goal; nothing has clean-up code of its own.
 
+#[cfg(any(test, debug_assertions, feature = "faults"))]
+mod accidents;
 pub(super) mod clone;
 pub(super) mod describe;
 pub(super) mod disk;

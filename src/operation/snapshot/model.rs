@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
     use crate::operation::snapshot::Failure;
-    use crate::operation::state::Remedy;
+    use crate::operation::snapshot::accidents::{accidents, outcomes};
 
     fn start(method: Method, disks: usize, limited: bool) -> Observed {
         Observed {
@@ -90,47 +90,24 @@ mod tests {
         }
     }
 
-    /// What can happen to the world behind livedisk's back, or when a step does not do what it should.
-    fn accidents(seen: &Observed) -> Vec<Observed> {
+    /// A process died, and another one resumes: what only the old one knew is forgotten.
+    fn resumed(seen: &Observed) -> Vec<Observed> {
         let mut worlds = Vec::new();
         let mut with = |change: &dyn Fn(&mut Observed)| {
             let mut world = seen.clone();
             change(&mut world);
             worlds.push(world);
         };
-        with(&|world| {
-            world.alive = false;
-            for job in &mut world.jobs {
-                if !matches!(job, Job::Completed | Job::NotStarted) {
-                    *job = Job::Failed;
-                }
-            }
-        });
-        with(&|world| world.finish = true);
         with(&|world| world.thawed = false);
         with(&|world| world.resumed = false);
-        with(&|world| world.stopped = true);
-        // A process died while it made an image, and another one found it.
         for index in 0..seen.images.len() {
             if seen.mark == Mark::Begun && seen.images[index] == Image::Missing {
                 with(&|world| world.images[index] = Image::Half);
             }
         }
-        // What only the dead process knew is forgotten.
         with(&|world| (world.finish, world.verified) = (false, false));
         for index in 0..seen.jobs.len() {
-            if !matches!(seen.jobs[index], Job::NotStarted | Job::Completed | Job::Failed) {
-                with(&|world| world.jobs[index] = Job::Failed);
-            }
-            if matches!(seen.jobs[index], Job::Running) {
-                for remedy in [Remedy::LiftLimit, Remedy::WriteBlocking, Remedy::None] {
-                    if remedy == Remedy::LiftLimit && !seen.limited {
-                        continue;
-                    }
-                    with(&|world| world.jobs[index] = Job::Stuck(remedy));
-                }
-            }
-            // The agent died in the window and is taken up again: the jobs ended and nobody knows how.
+            // It died in the window: the jobs ended and nobody knows how.
             if seen.mark == Mark::Fixing && matches!(seen.jobs[index], Job::Ready) {
                 with(&|world| world.jobs[index] = Job::Completed);
             }
@@ -148,10 +125,9 @@ mod tests {
                 continue;
             }
             open.push((seen.clone(), Goal::Back));
-            open.extend(accidents(&seen).into_iter().map(|world| (world, goal)));
-            let mut world = seen.clone();
-            apply(&mut world, next(&seen, goal), taken);
-            open.push((world, goal));
+            let worlds = outcomes(&seen, next(&seen, goal), true, taken);
+            let worlds = worlds.into_iter().chain(accidents(&seen)).chain(resumed(&seen));
+            open.extend(worlds.map(|world| (world, goal)));
         }
         known
     }

@@ -216,7 +216,11 @@ impl Engine {
         let config = self.plan.guest.get_config(false)?;
         let chains = self.classify(&config);
         for (index, chain) in chains.iter().enumerate() {
-            if !self.disks[index].commit.is_started() || *chain != Chain::Overlay {
+            let commit = &mut self.disks[index].commit;
+            if *chain == Chain::Source && commit.is_pivoting() {
+                commit.complete();
+            }
+            if !commit.is_started() || *chain != Chain::Overlay {
                 continue;
             }
             let target = self.plan.disks[index].target.clone();

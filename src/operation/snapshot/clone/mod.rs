@@ -12,6 +12,8 @@
 //! What the guest writes after the point in time lies in A', so the commit is the only way out of Overlay: forward,
 //! back, after a failure and after a cancel.
 
+#[cfg(any(test, debug_assertions, feature = "faults"))]
+mod accidents;
 pub(in crate::operation) mod describe;
 pub(in crate::operation) mod engine;
 pub(in crate::operation) mod model;

@@ -74,8 +74,8 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::operation::snapshot::clone::accidents::{accidents, outcomes};
     use crate::operation::snapshot::clone::{Failure, SeenDisk};
-    use crate::operation::state::Remedy;
 
     fn start(disks: usize, by_callback: bool) -> Observed {
         let disk = SeenDisk {
@@ -99,65 +99,21 @@ mod tests {
         }
     }
 
-    /// What can happen to the world behind livedisk's back, or when a step does not do what it should.
-    fn accidents(seen: &Observed) -> Vec<Observed> {
-        let mut worlds = Vec::new();
-        let mut with = |change: &dyn Fn(&mut Observed)| {
-            let mut world = seen.clone();
-            change(&mut world);
-            worlds.push(world);
-        };
-        let runs = |job: Job| matches!(job, Job::Running | Job::Ready | Job::Ending | Job::Stuck(_));
-        for off in [false, true] {
-            with(&|world| {
-                (world.alive, world.off) = (false, off);
-                for disk in &mut world.disks {
-                    disk.throttled = false;
-                    if runs(disk.commit) {
-                        disk.commit = Job::Failed;
-                    }
-                }
-            });
-        }
-        with(&|world| world.finish = true);
-        // The snapshot was taken, and the call that took it failed, or its process died.
-        let is_prepared = |disk: &SeenDisk| disk.overlay == Image::Made && disk.commit == Job::NotStarted;
-        if seen.mark == Mark::Fixing && !seen.fixed && seen.alive && seen.disks.iter().all(is_prepared) {
-            for chain in [Chain::Overlay, Chain::Unnamed] {
-                with(&|world| world.disks.iter_mut().for_each(|disk| disk.chain = chain));
-            }
-        }
-        // A new process takes it up: what only the old one knew is forgotten.
-        if seen.mark != Mark::Absent {
-            with(&|world| {
-                (world.finish, world.fixed) = (false, false);
-                world.verified = world.mark == Mark::Fixed;
-                world.thawed = world.mark != Mark::Fixing;
-                for disk in &mut world.disks {
-                    disk.cloned = world.mark == Mark::Fixed;
-                    for image in [&mut disk.overlay, &mut disk.destination] {
-                        if world.mark == Mark::Begun && *image == Image::Made {
-                            *image = Image::Half;
-                        }
-                    }
-                }
-            });
-        }
-        for index in 0..seen.disks.len() {
-            if seen.disks[index].commit == Job::Running && seen.alive {
-                for remedy in [Remedy::Throttle, Remedy::None] {
-                    with(&|world| world.disks[index].commit = Job::Stuck(remedy));
+    /// A process died, and another one resumes: what only the old one knew is forgotten.
+    fn resumed(seen: &Observed) -> Option<Observed> {
+        let mut world = seen.clone();
+        (world.finish, world.fixed) = (false, false);
+        world.verified = world.mark == Mark::Fixed;
+        world.thawed = world.mark != Mark::Fixing;
+        for disk in &mut world.disks {
+            disk.cloned = world.mark == Mark::Fixed;
+            for image in [&mut disk.overlay, &mut disk.destination] {
+                if world.mark == Mark::Begun && *image == Image::Made {
+                    *image = Image::Half;
                 }
             }
-            if runs(seen.disks[index].commit) {
-                with(&|world| world.disks[index].commit = Job::Failed);
-            }
-            // It failed half-way, or the caller's function did.
-            if seen.mark == Mark::Copying && !seen.disks[index].cloned {
-                with(&|world| world.disks[index].destination = Image::Made);
-            }
         }
-        worlds
+        (world.mark != Mark::Absent).then_some(world)
     }
 
     /// Every state that steps and accidents lead to, with the goals that are possible there: forward may turn back
@@ -170,10 +126,9 @@ mod tests {
                 continue;
             }
             open.push((seen.clone(), Goal::Back));
-            open.extend(accidents(&seen).into_iter().map(|world| (world, goal)));
-            let mut world = seen.clone();
-            apply(&mut world, next(&seen, goal), taken);
-            open.push((world, goal));
+            let worlds = outcomes(&seen, next(&seen, goal), true, taken);
+            let worlds = worlds.into_iter().chain(accidents(&seen)).chain(resumed(&seen));
+            open.extend(worlds.map(|world| (world, goal)));
         }
         known
     }

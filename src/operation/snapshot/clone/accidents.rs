@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the model knows beside steps that do all they should: effects that come later, steps that fail, and what happens
+//! to the world behind livedisk's back.
+
+use super::model::apply;
+use super::{Chain, Observed, Step};
+use crate::operation::course::held::Modelled;
+use crate::operation::snapshot::plan::Plan;
+use crate::operation::state::{Image, Job};
+
+/// The worlds that `step` leaves; where it `failed`, also those in which it did nothing, or half of it.
+pub(super) fn outcomes(seen: &Observed, step: Step, failed: bool, taken: &[bool]) -> Vec<Observed> {
+    let mut after = seen.clone();
+    apply(&mut after, step, taken);
+    let mut worlds = Vec::new();
+    let mut with = |world: &Observed, change: &dyn Fn(&mut Observed)| {
+        let mut world = world.clone();
+        change(&mut world);
+        worlds.push(world);
+    };
+    match step {
+        Step::AwaitJobs | Step::AwaitFinish => return vec![seen.clone()],
+        // Its end is waited for.
+        Step::AbortCommit(index) => with(&after, &|world| world.disks[index].commit = Job::Ending),
+        _ => {}
+    }
+    with(&after, &|_| {});
+    if failed {
+        with(seen, &|_| {});
+        match step {
+            Step::MakeImage(index) | Step::Clone(index) => {
+                for image in [Image::Missing, Image::Half, Image::Made, Image::Taken] {
+                    with(seen, &|world| world.disks[index].destination = image);
+                }
+            }
+            Step::MakeOverlay(index) => {
+                for image in [Image::Missing, Image::Made] {
+                    with(seen, &|world| world.disks[index].overlay = image);
+                }
+            }
+            // The snapshot was taken; libvirtd may not have lived to note it.
+            Step::FixPoint => {
+                for chain in [Chain::Overlay, Chain::Unnamed] {
+                    with(seen, &|world| {
+                        world.disks.iter_mut().for_each(|disk| disk.chain = chain)
+                    });
+                }
+            }
+            Step::Throttle(index) => with(seen, &|world| world.disks[index].throttled = true),
+            _ => {}
+        }
+    }
+    worlds
+}
+
+/// What can happen to the world beside livedisk.
+pub(super) fn accidents(seen: &Observed) -> Vec<Observed> {
+    let mut worlds = Vec::new();
+    let mut with = |change: &dyn Fn(&mut Observed)| {
+        let mut world = seen.clone();
+        change(&mut world);
+        worlds.push(world);
+    };
+    for off in [false, true] {
+        with(&|world| {
+            (world.alive, world.off) = (false, off);
+            for disk in &mut world.disks {
+                disk.throttled = false;
+                if disk.commit.runs() {
+                    disk.commit = Job::Failed;
+                }
+            }
+        });
+    }
+    with(&|world| world.finish = true);
+    for (index, disk) in seen.disks.iter().enumerate() {
+        for moved in disk.commit.moves(false) {
+            with(&|world| world.disks[index].commit = moved);
+        }
+        if disk.commit == Job::Ending && disk.chain == Chain::Overlay {
+            with(&|world| (world.disks[index].commit, world.disks[index].chain) = (Job::Completed, Chain::Source));
+        }
+        // libvirt was just noting it.
+        if disk.chain == Chain::Unnamed {
+            with(&|world| world.disks[index].chain = Chain::Overlay);
+        }
+    }
+    worlds
+}
+
+impl Modelled<Plan, Step> for Observed {
+    fn outcomes(&self, plan: &Plan, step: Step, failed: bool) -> Vec<Self> {
+        outcomes(self, step, failed, &plan.taken())
+    }
+
+    fn accidents(&self) -> Vec<Self> {
+        accidents(self)
+    }
+
+    /// A commit that failed is tried once more.
+    fn turned_back(&mut self) {
+        for disk in self.disks.iter_mut().filter(|disk| disk.commit == Job::Failed) {
+            disk.commit = Job::NotStarted;
+        }
+    }
+}

@@ -397,7 +397,7 @@ const GUESTS: [&str; 2] = [
 
 #[test]
 fn every_case_as_an_ordinary_user() {
-    support::ordinary::run_test("every_case", &GUESTS);
+    support::ordinary::run_tests(&["every_case"], &GUESTS);
 }
 
 #[test]

@@ -131,6 +131,13 @@ fn a_disk_that_is_not_in_libvirts_snapshots() {
         must_equal(&bed.path("out"), "raw", &bare.files[0]);
         before.must_be_as_before(&["out"]);
     }
+    let operation = bed
+        .connection
+        .migrate_disk("kept", &to(&bed, Method::Clone, "moved"))
+        .unwrap();
+    operation.finish(Some(PATIENCE)).unwrap();
+    must_equal(&bed.path("moved"), "raw", &bare.files[0]);
+    fs::remove_file(bed.path("moved")).unwrap();
 }
 
 #[test]

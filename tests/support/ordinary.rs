@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A test of this binary, run by an ordinary user of a group that may talk to a system daemon, whose QEMU is yet another
+//! Tests of this binary, run by an ordinary user of a group that may talk to a system daemon, whose QEMU is yet another
 //! user: as nova-compute runs.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::bed::{is_root, run, script};
 
@@ -19,7 +19,7 @@ impl Drop for SystemBed {
 }
 
 /// In a bed of its own, with these guests.
-pub fn run_test(test: &str, guests: &[&str]) {
+pub fn run_tests(tests: &[&str], guests: &[&str]) {
     if !is_root() {
         println!("skipped: a system daemon takes root");
         return;
@@ -30,13 +30,19 @@ pub fn run_test(test: &str, guests: &[&str]) {
     arguments.extend(guests.iter().flat_map(|guest| ["--guest", guest]));
     script(&arguments);
     let program = std::env::current_exe().unwrap();
-    let status = Command::new("setpriv")
+    let output = Command::new("setpriv")
         .args(["--reuid", USER, "--regid", USER, "--clear-groups"])
         .arg(&program)
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .args(tests)
+        .args(["--exact", "--nocapture", "--test-threads=1"])
         .env("LIVEDISK_TEST_DIR", &bed.0)
         .env("HOME", Path::new(&bed.0).join("c"))
-        .status()
+        .stderr(Stdio::inherit())
+        .output()
         .unwrap();
-    assert!(status.success(), "{test} as user {USER}: {status}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}");
+    assert!(output.status.success(), "{tests:?} as user {USER}: {}", output.status);
+    // One that there is not would pass.
+    assert!(said.contains(&format!("{} passed", tests.len())), "{tests:?}");
 }

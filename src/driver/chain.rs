@@ -119,13 +119,12 @@ impl Guest {
     }
 
     /// Before these images are read by their names: they are what QEMU has open still.
-    pub(crate) fn must_have(&self, paths: &[&str], what: &str) -> Result<()> {
-        match self.why_not_found(paths.iter().copied()) {
+    pub(crate) fn must_have<'a>(&self, paths: impl Iterator<Item = &'a str>) -> Result<()> {
+        match self.why_not_found(paths) {
             None => Ok(()),
-            Some(hindrance) => Err(hindrance.refuse(
-                what,
-                "cannot be copied by the name of its image any more",
-                "give the image its name back, and try again",
+            Some(Hindrance { code, why }) => Err(Error::new(
+                code,
+                format!("{why}; give the image its name back, and try again"),
             )),
         }
     }

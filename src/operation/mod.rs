@@ -175,7 +175,7 @@ impl Operation {
         let config = guest.get_config(false)?;
         let plan = snapshot::plan::Plan::new(&guest, options)?;
         if plan.method == Method::Clone {
-            return Self::begin::<snapshot::clone::engine::Engine>(plan, &config, None, options.dry_run);
+            return Self::begin::<snapshot::clone::Engine>(plan, &config, None, options.dry_run);
         }
         Self::begin::<snapshot::engine::Engine>(plan, &config, None, options.dry_run)
     }
@@ -186,7 +186,7 @@ impl Operation {
         let config = guest.get_config(false)?;
         let plan = migrate::plan::Plan::new(&guest, options)?;
         let migrated = Some(options.target.as_str());
-        Self::begin::<migrate::engine::Engine>(plan, &config, migrated, options.dry_run)
+        Self::begin::<migrate::Engine>(plan, &config, migrated, options.dry_run)
     }
 
     /// `before` is the definition that the plan was made from, `migrated` as in [`plan::preflight::must_be_free`].

@@ -57,6 +57,16 @@ pub(crate) enum Job {
     Failed,
 }
 
+impl Job {
+    /// It runs on, under better conditions.
+    pub(crate) fn helped(self) -> Self {
+        match self {
+            Self::Stuck(_) => Self::Running,
+            job => job,
+        }
+    }
+}
+
 #[cfg(any(test, debug_assertions, feature = "faults"))]
 impl Job {
     pub(crate) fn runs(self) -> bool {

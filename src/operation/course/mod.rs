@@ -6,4 +6,5 @@ pub(in crate::operation) mod held;
 pub(in crate::operation) mod procedure;
 pub(in crate::operation) mod run;
 pub(in crate::operation) mod shared;
+pub(in crate::operation) mod step;
 pub(in crate::operation) mod worker;

@@ -34,7 +34,7 @@ pub(in crate::operation) struct Ties {
     pub(in crate::operation) shared: Arc<Shared>,
     /// `None` without an event loop.
     pub(in crate::operation) subscription: Option<Subscription>,
-    pub(in crate::operation) journal: Journal,
+    pub(in crate::operation) journal: Arc<Journal>,
 }
 
 impl Ties {
@@ -42,7 +42,7 @@ impl Ties {
         let mut ties = Self {
             shared,
             subscription: None,
-            journal,
+            journal: Arc::new(journal),
         };
         ties.subscribe(guest)?;
         Ok(ties)

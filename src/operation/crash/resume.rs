@@ -26,9 +26,9 @@ pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared:
     }
     let record = journal.read();
     match record.kind {
-        Kind::Snapshot if record.method == Method::Clone => course::<clone::engine::Engine>(guest, journal, shared),
+        Kind::Snapshot if record.method == Method::Clone => course::<clone::Engine>(guest, journal, shared),
         Kind::Snapshot => course::<snapshot::engine::Engine>(guest, journal, shared),
-        Kind::Migration => course::<migrate::engine::Engine>(guest, journal, shared),
+        Kind::Migration => course::<migrate::Engine>(guest, journal, shared),
         Kind::Freeze => Err(Error::new(
             ErrorCode::NoOperation,
             format!(

@@ -14,132 +14,31 @@
 
 #[cfg(any(test, debug_assertions, feature = "faults"))]
 mod accidents;
-pub(super) mod describe;
-pub(super) mod engine;
-pub(super) mod model;
+mod clone;
+mod engine;
+mod failure;
+#[cfg(test)]
+mod model;
+mod observe;
 pub(super) mod plan;
+mod procedure;
+mod seen;
+mod step;
 
-use crate::operation::course::procedure::Turn;
+pub(in crate::operation) use engine::Engine;
+use failure::Failure;
+use seen::{Chain, Observed, Source};
+use step::Step;
+
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
-use crate::operation::types::{Method, Phase};
-
-/// The live disk chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Chain {
-    Source,
-    Overlay,
-    Moved,
-    Destination,
-    /// Source or Overlay as libvirt has it, which did not live to note the pivot; but the guest writes to the destination.
-    Astray,
-    /// Source as libvirt has it, which did not live to note the snapshot; but the guest writes to A'.
-    Unnamed,
-    /// None of these: somebody else changed it.
-    Foreign,
-}
-
-/// What libvirt, the file system and the record say now.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Observed {
-    pub(crate) method: Method,
-    pub(crate) alive: bool,
-    /// No instance of the domain runs.
-    pub(crate) off: bool,
-    /// `Copying`: the destination is whole, or is being mirrored to. `Fixing`: about to pivot. `Fixed`: pivoted.
-    pub(crate) mark: Mark,
-    pub(crate) chain: Chain,
-    /// A'.
-    pub(crate) overlay: Image,
-    /// B.
-    pub(crate) destination: Image,
-    /// B holds all of A, and is on disk.
-    pub(crate) cloned: bool,
-    /// B'.
-    pub(crate) destination_overlay: Image,
-    /// The copy (of A' to B', or of A to B), as long as the chain rests on A.
-    pub(crate) copy: Job,
-    /// Behind a pivot that libvirt knows nothing of, what brings the guest back to where libvirt has it; completed: its former
-    /// place is still open.
-    pub(crate) way_back: Job,
-    /// Of a domain that is off: on which side of the copy's pivot the guest's last writes are is known.
-    pub(crate) settled: bool,
-    /// The active commit: of A' into A on the way back, of B' into B on the way forward.
-    pub(crate) commit: Job,
-    pub(crate) limited: bool,
-    /// The guest's disk is throttled by us.
-    pub(crate) throttled: bool,
-    pub(crate) finish: bool,
-    /// Contents are to be compared, or were.
-    pub(crate) verify: bool,
-    pub(crate) delete_source: bool,
-    pub(crate) source_deleted: bool,
-}
-
-/// One step. Each is safe to repeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Step {
-    WriteRecord(Mark),
-    MakeOverlay,
-    TakeSnapshot,
-    /// A' goes back into A behind libvirt's back, which knows nothing of it.
-    MergeOverlay,
-    Clone,
-    Verify,
-    MakeDestination,
-    MakeDestinationOverlay,
-    StartCopy,
-    LiftLimit,
-    RestartWriteBlocking,
-    Throttle,
-    Unthrottle,
-    StartCommit,
-    /// What an active commit does, for a domain that is off.
-    CommitOffline,
-    AwaitJobs,
-    AwaitFinish,
-    PivotCopy,
-    StartReturn,
-    AwaitReturn,
-    Return,
-    CloseDestination,
-    /// The same, of a domain that is off.
-    SettlePivot,
-    PivotCommit,
-    AbortCopy,
-    AbortCommit,
-    RemoveOverlay,
-    RemoveDestination,
-    RemoveDestinationOverlay,
-    DeleteSource,
-    RemoveRecord,
-    Fail(Failure),
-    Done,
-}
-
-/// Why a migration turns back by itself, or cannot go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Failure {
-    DomainGone,
-    /// The domain runs again, on an overlay that holds what it wrote.
-    Restarted,
-    Copy,
-    Commit,
-    NotConverging,
-    Return,
-    ForeignChain,
-}
+use crate::operation::types::Method;
 
 impl Observed {
-    /// The guest lives on the destination: forward is the only way.
-    pub(crate) fn passed_no_return(&self) -> bool {
-        matches!(self.chain, Chain::Moved | Chain::Destination)
-    }
-
     /// The pivot of the copy was about to be made, and the definition names what came before.
     fn is_between(&self) -> bool {
         let copied_to = match (self.method, self.chain) {
-            (Method::Mirror, Chain::Source) => self.destination,
-            (_, Chain::Overlay) => self.destination_overlay,
+            (Method::Mirror, Chain::Source) => self.destination.image,
+            (_, Chain::Overlay) => self.destination_overlay.image,
             _ => Image::Missing,
         };
         self.mark == Mark::Fixing && copied_to.is_ours()
@@ -149,10 +48,10 @@ impl Observed {
     fn needs_throttle(&self) -> bool {
         let runs = |job| matches!(job, Job::Running | Job::Stuck(_) | Job::Ending);
         match self.chain {
-            Chain::Source | Chain::Overlay if runs(self.copy) => true,
-            Chain::Source | Chain::Overlay if self.copy == Job::Ready => self.finish,
-            Chain::Overlay => runs(self.commit) || self.commit == Job::Ready,
-            Chain::Moved => self.commit != Job::Failed,
+            Chain::Source | Chain::Overlay if runs(self.copy.job) => true,
+            Chain::Source | Chain::Overlay if self.copy.job == Job::Ready => self.finish,
+            Chain::Overlay => runs(self.commit()) || self.commit() == Job::Ready,
+            Chain::Moved => self.commit() != Job::Failed,
             Chain::Source | Chain::Destination | Chain::Astray | Chain::Unnamed | Chain::Foreign => false,
         }
     }
@@ -164,8 +63,8 @@ pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
     if seen.throttled && seen.alive && !seen.needs_throttle() {
         return Step::Unthrottle;
     }
-    if seen.alive && (seen.chain == Chain::Astray || seen.way_back == Job::Completed) {
-        return way_back(seen.way_back);
+    if seen.alive && (seen.chain == Chain::Astray || seen.copy.way_back == Job::Completed) {
+        return way_back(seen.copy.way_back);
     }
     if seen.chain == Chain::Unnamed {
         return Step::MergeOverlay;
@@ -194,27 +93,27 @@ fn forward(seen: &Observed) -> Step {
         _ if !seen.alive && seen.chain != Chain::Destination => Step::Fail(Failure::DomainGone),
         Chain::Astray | Chain::Unnamed | Chain::Foreign => Step::Fail(Failure::ForeignChain),
         Chain::Source | Chain::Overlay if seen.mark == Mark::Absent => Step::WriteRecord(Mark::Begun),
-        Chain::Source if seen.method == Method::Mirror => match (seen.mark, seen.destination) {
+        Chain::Source if seen.method == Method::Mirror => match (seen.mark, seen.destination.image) {
             (_, Image::Missing | Image::Half) => Step::MakeDestination,
             (Mark::Begun, _) => Step::WriteRecord(Mark::Copying),
             _ => copy(seen),
         },
-        Chain::Source if seen.overlay.is_wanting() => Step::MakeOverlay,
+        Chain::Source if seen.overlay.image.is_wanting() => Step::MakeOverlay,
         Chain::Source => Step::TakeSnapshot,
-        Chain::Overlay if !seen.cloned => Step::Clone,
-        Chain::Overlay if seen.mark == Mark::Begun && seen.verify => Step::Verify,
+        Chain::Overlay if !seen.destination.cloned => Step::Clone,
+        Chain::Overlay if seen.mark == Mark::Begun && seen.destination.verify => Step::Verify,
         Chain::Overlay if seen.mark == Mark::Begun => Step::WriteRecord(Mark::Copying),
-        Chain::Overlay if seen.destination_overlay.is_wanting() => Step::MakeDestinationOverlay,
+        Chain::Overlay if seen.destination_overlay.image.is_wanting() => Step::MakeDestinationOverlay,
         Chain::Overlay => copy(seen),
         Chain::Moved if seen.mark != Mark::Fixed => Step::WriteRecord(Mark::Fixed),
-        Chain::Moved => commit(seen.commit, Step::Fail(Failure::Commit)),
+        Chain::Moved => commit(seen.commit()),
         Chain::Destination => conclude(seen),
     }
 }
 
 /// The copy is brought to READY, kept there until the caller wants it, and pivoted to.
 fn copy(seen: &Observed) -> Step {
-    match seen.copy {
+    match seen.copy.job {
         Job::NotStarted if seen.mark == Mark::Copying => Step::StartCopy,
         Job::NotStarted | Job::Failed | Job::Completed => Step::Fail(Failure::Copy),
         Job::Stuck(Remedy::LiftLimit) => Step::LiftLimit,
@@ -223,17 +122,18 @@ fn copy(seen: &Observed) -> Step {
         Job::Stuck(Remedy::None) => Step::Fail(Failure::NotConverging),
         Job::Running | Job::Ending => Step::AwaitJobs,
         Job::Ready if !seen.finish => Step::AwaitFinish,
-        Job::Ready if seen.limited => Step::LiftLimit,
+        Job::Ready if seen.copy.limited => Step::LiftLimit,
         Job::Ready if seen.mark == Mark::Copying => Step::WriteRecord(Mark::Fixing),
         Job::Ready => Step::PivotCopy,
     }
 }
 
-fn commit(job: Job, failed: Step) -> Step {
+/// The overlay that the guest is on goes into its base.
+fn commit(job: Job) -> Step {
     match job {
         Job::NotStarted => Step::StartCommit,
         Job::Ready => Step::PivotCommit,
-        Job::Failed => failed,
+        Job::Failed => Step::Fail(Failure::Commit),
         Job::Stuck(Remedy::Throttle) => Step::Throttle,
         Job::Stuck(_) => Step::AbortCommit,
         Job::Running | Job::Ending | Job::Completed => Step::AwaitJobs,
@@ -243,11 +143,11 @@ fn commit(job: Job, failed: Step) -> Step {
 fn conclude(seen: &Observed) -> Step {
     if seen.mark == Mark::Absent {
         Step::Done
-    } else if seen.overlay.is_ours() {
+    } else if seen.overlay.image.is_ours() {
         Step::RemoveOverlay
-    } else if seen.destination_overlay.is_ours() {
+    } else if seen.destination_overlay.image.is_ours() {
         Step::RemoveDestinationOverlay
-    } else if seen.delete_source && !seen.source_deleted {
+    } else if seen.source == Source::ToBeDeleted {
         Step::DeleteSource
     } else {
         Step::RemoveRecord
@@ -257,18 +157,18 @@ fn conclude(seen: &Observed) -> Step {
 fn back(seen: &Observed) -> Step {
     match seen.chain {
         Chain::Astray | Chain::Unnamed | Chain::Foreign => return Step::Fail(Failure::ForeignChain),
-        Chain::Source | Chain::Overlay if seen.alive => match seen.copy {
+        Chain::Source | Chain::Overlay if seen.alive => match seen.copy.job {
             Job::Running | Job::Stuck(_) | Job::Ready => return Step::AbortCopy,
             Job::Ending => return Step::AwaitJobs,
             Job::NotStarted | Job::Completed | Job::Failed => {}
         },
         _ => {}
     }
-    if seen.off && seen.is_between() && !seen.settled {
+    if seen.off && seen.is_between() && !seen.copy.settled {
         return Step::SettlePivot;
     }
     if seen.chain == Chain::Overlay && seen.alive {
-        return commit(seen.commit, Step::Fail(Failure::Commit));
+        return commit(seen.commit());
     }
     if seen.chain == Chain::Overlay {
         return if seen.off {
@@ -277,42 +177,15 @@ fn back(seen: &Observed) -> Step {
             Step::Fail(Failure::Restarted)
         };
     }
-    if seen.destination_overlay.is_ours() {
+    if seen.destination_overlay.image.is_ours() {
         Step::RemoveDestinationOverlay
-    } else if seen.destination.is_ours() {
+    } else if seen.destination.image.is_ours() {
         Step::RemoveDestination
-    } else if seen.overlay.is_ours() {
+    } else if seen.overlay.image.is_ours() {
         Step::RemoveOverlay
     } else if seen.mark != Mark::Absent {
         Step::RemoveRecord
     } else {
         Step::Done
-    }
-}
-
-/// What the caller is told while `step` is taken.
-#[must_use]
-pub(crate) fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
-    if goal == Goal::Back {
-        return Phase::Finishing;
-    }
-    match step {
-        Step::AwaitFinish => Phase::Ready,
-        Step::WriteRecord(Mark::Begun) | Step::MakeOverlay | Step::TakeSnapshot | Step::MakeDestination => {
-            Phase::Preparing
-        }
-        _ if seen.passed_no_return() || seen.mark >= Mark::Fixing => Phase::Finishing,
-        _ => Phase::Copying,
-    }
-}
-
-/// What the loop does at `step`.
-pub(super) fn turn(step: Step) -> Turn<Failure> {
-    match step {
-        Step::Done => Turn::Done,
-        Step::Fail(failure) => Turn::Fail(failure),
-        Step::AwaitJobs => Turn::AwaitJobs,
-        Step::AwaitFinish => Turn::AwaitFinish,
-        _ => Turn::Act,
     }
 }

@@ -4,17 +4,18 @@
 
 use std::sync::Arc;
 
-use crate::driver::{BlockDevice, Guest};
+use crate::driver::Guest;
 use crate::error::{ErrorCode, Result};
 use crate::libvirt::IoTune;
 use crate::operation::parts::convergence::Rates;
+use crate::operation::parts::site::Site;
 
 /// Below it there is nothing to gain: a job that this little is too much for hangs.
 const FLOOR: u64 = 64 << 10;
 
 /// Whether a disk is throttled, and whether it may be more.
-#[derive(Default)]
 pub(in crate::operation) struct Brake {
+    site: Site,
     throttle: Option<Throttle>,
     /// What the disk is given back.
     before: Option<IoTune>,
@@ -23,20 +24,28 @@ pub(in crate::operation) struct Brake {
 }
 
 impl Brake {
-    /// One that a process that died left, as tight as may be.
-    pub(in crate::operation) fn found(guest: &Arc<Guest>, target: &str, before: IoTune) -> Self {
-        let throttle = Throttle {
-            guest: Arc::clone(guest),
-            target: target.to_owned(),
-            before: before.clone(),
-            limit: FLOOR,
-            restored: false,
-        };
+    pub(in crate::operation) fn new(site: &Site) -> Self {
         Self {
-            throttle: Some(throttle),
-            before: Some(before),
+            site: site.clone(),
+            throttle: None,
+            before: None,
             refused: false,
         }
+    }
+
+    /// A process that died left the disk throttled, as tight as may be. `live`: QEMU is the one that was throttled.
+    pub(in crate::operation) fn find(&mut self, before: Option<IoTune>, live: bool) {
+        if !live || !self.site.journal.is_owned() {
+            return;
+        }
+        self.throttle = before.clone().map(|before| Throttle {
+            guest: Arc::clone(&self.site.guest),
+            target: self.site.target.clone(),
+            before,
+            limit: FLOOR,
+            restored: false,
+        });
+        self.before = before;
     }
 
     /// For the record: the disk is throttled, or about to be, and these limits are its own.
@@ -59,20 +68,20 @@ impl Brake {
 
     /// Reads what the disk is to be given back. True where that is new: it is recorded before anything is set, because whoever
     /// resumes the operation from its record gives it back.
-    pub(in crate::operation) fn look(&mut self, device: &BlockDevice<'_>) -> Result<bool> {
+    pub(in crate::operation) fn look(&mut self) -> Result<bool> {
         if self.throttle.is_some() {
             return Ok(false);
         }
-        self.before = Some(device.get_io_tune()?);
+        self.before = Some(self.site.device().get_io_tune()?);
         Ok(true)
     }
 
     /// Throttles, or throttles more.
-    pub(in crate::operation) fn tighten(&mut self, guest: &Arc<Guest>, target: &str, rates: Rates) -> Result<()> {
+    pub(in crate::operation) fn tighten(&mut self, rates: Rates) -> Result<()> {
         let tightened = match (&mut self.throttle, self.before.clone()) {
             (Some(throttle), _) => throttle.tighten(),
             (None, Some(before)) => {
-                Throttle::start(guest, target, before, rates).map(|throttle| self.throttle = Some(throttle))
+                Throttle::start(&self.site, before, rates).map(|throttle| self.throttle = Some(throttle))
             }
             (None, None) => Ok(()),
         };
@@ -114,10 +123,10 @@ struct Throttle {
 
 impl Throttle {
     /// From what a job copies a second while it does not keep up.
-    fn start(guest: &Arc<Guest>, target: &str, before: IoTune, rates: Rates) -> Result<Self> {
+    fn start(site: &Site, before: IoTune, rates: Rates) -> Result<Self> {
         let mut throttle = Self {
-            guest: Arc::clone(guest),
-            target: target.to_owned(),
+            guest: Arc::clone(&site.guest),
+            target: site.target.clone(),
             before,
             // Twice as much may become dirty, and so the job gains on the guest by half of what it copies.
             limit: rates.copied / 4,

@@ -3,8 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use crate::error::Result;
 use crate::libvirt::BlockJobInfo;
+use crate::libvirt::xml::{Disk, Mirror};
 use crate::operation::parts::convergence::{Convergence, Rates, Sample};
+use crate::operation::parts::site::Site;
 use crate::operation::state::{Job, Remedy};
 
 /// Since when libvirt has shown a job that there is not: one that died as the job ended has never heard of the end when it is
@@ -60,6 +63,34 @@ enum State {
     Failed(String),
 }
 
+/// What libvirt shows of a disk's block job, of which there is one at most.
+#[derive(Debug, Default)]
+pub(in crate::operation) struct Shown {
+    pub(in crate::operation) info: Option<BlockJobInfo>,
+    pub(in crate::operation) mirror: Option<Mirror>,
+}
+
+impl Shown {
+    pub(in crate::operation) fn look(site: &Site, disk: Option<&Disk>) -> Result<Self> {
+        Ok(Self {
+            info: site.device().get_job_info()?,
+            mirror: disk.and_then(|disk| disk.mirror.clone()),
+        })
+    }
+
+    pub(in crate::operation) fn is_there(&self) -> bool {
+        self.info.is_some() || self.mirror.is_some()
+    }
+
+    pub(in crate::operation) fn job(&self) -> Option<&str> {
+        self.mirror.as_ref().map(|mirror| mirror.job.as_str())
+    }
+
+    pub(in crate::operation) fn is_ready(&self) -> bool {
+        self.mirror.as_ref().is_some_and(|mirror| mirror.ready)
+    }
+}
+
 /// One block job of ours.
 #[derive(Debug, Default)]
 pub(in crate::operation) struct Tracked {
@@ -106,6 +137,10 @@ impl Tracked {
         matches!(self.state, State::Completed | State::Failed(_))
     }
 
+    pub(in crate::operation) fn is_under_way(&self) -> bool {
+        self.is_started() && !self.is_over()
+    }
+
     pub(in crate::operation) fn is_restarting(&self) -> bool {
         self.state == State::Asked(End::Restart)
     }
@@ -127,6 +162,23 @@ impl Tracked {
 
     pub(in crate::operation) fn rates(&self) -> Option<Rates> {
         self.rates
+    }
+
+    /// `shown`: the disk's block job, where that is this one; false where it is not. `watched` says whether it should be
+    /// catching up now.
+    pub(in crate::operation) fn observe(
+        &mut self,
+        site: &Site,
+        shown: Option<&Shown>,
+        watched: impl FnOnce(&Sample) -> bool,
+    ) -> Result<bool> {
+        let is_gone = shown.is_some_and(|shown| shown.info.is_none());
+        if self.gone.look(is_gone && site.journal.libvirtd_may_have_died()) {
+            return Err(site.device().dead_job());
+        }
+        let Some(shown) = shown else { return Ok(false) };
+        self.runs(shown.info, shown.is_ready(), site.shared.began().elapsed(), watched);
+        Ok(true)
     }
 
     /// Whether libvirt has shown the job, which is `gone`, for too long.

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::{Backing, Destination, Place};
 use crate::libvirt::xml::Target;
-use crate::operation::plan::preflight::libvirt_target;
+use crate::operation::parts::image::{Like, Wanted};
+use crate::operation::plan::preflight::{libvirt_target, staging};
 
 /// One disk, with everything decided.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,5 +28,25 @@ impl PlannedDisk {
     /// The destination as libvirt is told of it.
     pub(crate) fn libvirt_target(&self) -> Target {
         libvirt_target(&self.destination, self.place.is_device())
+    }
+
+    /// The destination is the caller's own, and so never removed.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.place != Place::Free
+    }
+
+    /// The image, for the operation with this id. `blank`: whoever fills it formats it.
+    pub(in crate::operation) fn wanted(&self, id: &str, blank: bool) -> Wanted {
+        Wanted {
+            destination: self.destination.clone(),
+            place: self.place.clone(),
+            format: self.format.clone(),
+            size: self.size,
+            backing: self.backing.clone(),
+            reuse: self.reuse,
+            blank,
+            staging: staging(&self.destination, id, &self.target),
+            like: self.source.as_ref().map(|(path, _)| Like::Copy(path.clone())),
+        }
     }
 }

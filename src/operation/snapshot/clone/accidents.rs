@@ -2,16 +2,16 @@
 //! What the model knows beside steps that do all they should: effects that come later, steps that fail, and what happens
 //! to the world behind livedisk's back.
 
-use super::model::apply;
-use super::{Chain, Observed, Step};
+use super::seen::{Chain, Observed};
+use super::step::Step;
 use crate::operation::course::held::Modelled;
 use crate::operation::snapshot::plan::Plan;
 use crate::operation::state::{Image, Job};
 
 /// The worlds that `step` leaves; where it `failed`, also those in which it did nothing, or half of it.
-pub(super) fn outcomes(seen: &Observed, step: Step, failed: bool, taken: &[bool]) -> Vec<Observed> {
+pub(super) fn outcomes(seen: &Observed, step: Step, failed: bool) -> Vec<Observed> {
     let mut after = seen.clone();
-    apply(&mut after, step, taken);
+    (step.what().effect)(&mut after);
     let mut worlds = Vec::new();
     let mut with = |world: &Observed, change: &dyn Fn(&mut Observed)| {
         let mut world = world.clone();
@@ -89,8 +89,8 @@ pub(super) fn accidents(seen: &Observed) -> Vec<Observed> {
 }
 
 impl Modelled<Plan, Step> for Observed {
-    fn outcomes(&self, plan: &Plan, step: Step, failed: bool) -> Vec<Self> {
-        outcomes(self, step, failed, &plan.taken())
+    fn outcomes(&self, _plan: &Plan, step: Step, failed: bool) -> Vec<Self> {
+        outcomes(self, step, failed)
     }
 
     fn accidents(&self) -> Vec<Self> {

@@ -14,112 +14,28 @@
 
 #[cfg(any(test, debug_assertions, feature = "faults"))]
 mod accidents;
-pub(in crate::operation) mod describe;
-pub(in crate::operation) mod engine;
-pub(in crate::operation) mod model;
+mod disk;
+mod engine;
+mod failure;
+#[cfg(test)]
+mod model;
 pub(in crate::operation) mod plan;
+mod procedure;
+mod seen;
+mod step;
 
-use crate::operation::course::procedure::Turn;
-use crate::operation::state::{Goal, Image, Job, Mark, Remedy, position};
-use crate::operation::types::Phase;
+pub(in crate::operation) use engine::Engine;
+use failure::Failure;
+use seen::{Chain, Observed, SeenDisk};
+use step::Step;
 
-/// The live chain of a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Chain {
-    Source,
-    Overlay,
-    /// Source as libvirt has it, which did not live to note the snapshot; but the guest writes to A'.
-    Unnamed,
-    /// None of these: somebody else changed it.
-    Foreign,
-}
-
-/// What is seen of one disk.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct SeenDisk {
-    pub(crate) chain: Chain,
-    /// A'.
-    pub(crate) overlay: Image,
-    pub(crate) destination: Image,
-    /// The destination holds all of A, and is on disk.
-    pub(crate) cloned: bool,
-    /// The active commit of A' into A.
-    pub(crate) commit: Job,
-    /// The guest's disk is throttled by us.
-    pub(crate) throttled: bool,
-}
+use crate::operation::state::{Goal, Job, Mark, Remedy, position};
 
 impl SeenDisk {
     /// Its commit has not caught up with the guest yet, or is about to pivot.
     fn needs_throttle(&self) -> bool {
         self.chain == Chain::Overlay && !matches!(self.commit, Job::Failed | Job::NotStarted)
     }
-}
-
-/// What libvirt, the file system and the record say now.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Observed {
-    /// The guest instance that the operation was started on still exists.
-    pub(crate) alive: bool,
-    /// No instance of the domain runs.
-    pub(crate) off: bool,
-    /// Not frozen by us, as far as can be known.
-    pub(crate) thawed: bool,
-    /// `Begun`: files are being made. `Fixing`: the window is about to open, or is open. `Copying`: the point in time is
-    /// fixed. `Fixed`: the images are whole.
-    pub(crate) mark: Mark,
-    /// The window has been passed, and what it came to is known.
-    pub(crate) fixed: bool,
-    /// The images were checked.
-    pub(crate) verified: bool,
-    pub(crate) finish: bool,
-    /// The caller's function makes the images, where there is nothing before.
-    pub(crate) by_callback: bool,
-    pub(crate) disks: Vec<SeenDisk>,
-}
-
-/// One step. Each is safe to repeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Step {
-    WriteRecord(Mark),
-    MakeImage(usize),
-    MakeOverlay(usize),
-    /// The freeze window, with the one snapshot of all disks in it.
-    FixPoint,
-    /// A' goes back into A behind libvirt's back, which knows nothing of it.
-    MergeOverlay(usize),
-    Clone(usize),
-    Verify,
-    StartCommit(usize),
-    AwaitJobs,
-    PivotCommit(usize),
-    /// What an active commit does, for a domain that is off.
-    CommitOffline(usize),
-    /// What a process that died left frozen.
-    Thaw,
-    Throttle(usize),
-    Unthrottle(usize),
-    AbortCommit(usize),
-    /// Wait for the caller: READY.
-    AwaitFinish,
-    RemoveOverlay(usize),
-    RemoveImage(usize),
-    RemoveRecord,
-    /// Not possible any more: turn back.
-    Fail(Failure),
-    Done,
-}
-
-/// Why an operation turns back by itself, or cannot go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Failure {
-    DomainGone,
-    /// The domain runs again, on overlays that hold what it wrote.
-    Restarted,
-    Commit(usize),
-    ForeignChain(usize),
-    /// The snapshot was taken in a window that nobody saw the end of.
-    OutcomeUnknown,
 }
 
 /// The next step from what is observed towards the goal.
@@ -246,30 +162,5 @@ fn back(seen: &Observed) -> Step {
         Step::RemoveRecord
     } else {
         Step::Done
-    }
-}
-
-/// What the caller is told while `step` is taken.
-#[must_use]
-pub(crate) fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
-    if goal == Goal::Back {
-        return Phase::Finishing;
-    }
-    match step {
-        Step::AwaitFinish => Phase::Ready,
-        Step::RemoveRecord | Step::Done => Phase::Finishing,
-        _ if seen.mark < Mark::Copying || (seen.mark == Mark::Fixing && !seen.fixed) => Phase::Preparing,
-        _ => Phase::Copying,
-    }
-}
-
-/// What the loop does at `step`.
-pub(super) fn turn(step: Step) -> Turn<Failure> {
-    match step {
-        Step::Done => Turn::Done,
-        Step::Fail(failure) => Turn::Fail(failure),
-        Step::AwaitJobs => Turn::AwaitJobs,
-        Step::AwaitFinish => Turn::AwaitFinish,
-        _ => Turn::Act,
     }
 }

@@ -48,6 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "connection",
         "operation",
         "list",
+        "checkpoints",
         "freeze",
     ] {
         builder = builder.with_src(root.join(format!("src/abi/{file}.rs")));

@@ -141,6 +141,15 @@ AT(report, elapsed_ns, 48);
 AT(report, full_disks, 56);
 AT(report, reserved, 60);
 
+SIZE(checkpoint, 48);
+AT(checkpoint, name, 0);
+AT(checkpoint, parent, 8);
+AT(checkpoint, created_ns, 16);
+AT(checkpoint, changed_bytes, 24);
+AT(checkpoint, usable, 32);
+AT(checkpoint, disk_count, 36);
+AT(checkpoint, why_not, 40);
+
 SIZE(operation_info, 88);
 AT(operation_info, domain, 0);
 AT(operation_info, id, 8);

@@ -736,6 +736,49 @@ typedef int32_t (*livedisk_operation_callback)(const struct livedisk_operation_i
                                                size_t size,
                                                void *data);
 
+/**
+ * A checkpoint of a domain. It lives until the callback returns that is given it.
+ */
+struct livedisk_checkpoint {
+  /**
+   * Its name.
+   */
+  const char *name;
+  /**
+   * The name of the checkpoint before it; NULL: it is the oldest.
+   */
+  const char *parent;
+  /**
+   * Its point in time, in nanoseconds of CLOCK_REALTIME; libvirt keeps whole seconds.
+   */
+  int64_t created_ns;
+  /**
+   * Bytes that have changed since on its disks, in whole clusters; UINT64_MAX where that is not known: it is not usable, or
+   * the domain is off or has a backup, migration or save running.
+   */
+  uint64_t changed_bytes;
+  /**
+   * 1: what has changed since is known for certain on all of its disks; 0: not, and `why_not` says why.
+   */
+  int32_t usable;
+  /**
+   * The disks of the domain that it covers.
+   */
+  uint32_t disk_count;
+  /**
+   * Why it is not usable, such as a bitmap that is missing or inconsistent; NULL: it is.
+   */
+  const char *why_not;
+};
+
+/**
+ * Is told of one checkpoint. `size` is the sizeof(struct livedisk_checkpoint) that the library has: a field that ends behind
+ * it is not there. 0 goes on, everything else ends the listing.
+ */
+typedef int32_t (*livedisk_checkpoint_callback)(const struct livedisk_checkpoint *checkpoint,
+                                                size_t size,
+                                                void *data);
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -815,7 +858,7 @@ int32_t livedisk_start_live_snapshot(struct livedisk_connection *connection,
  * @param out           receives the operation, owned by the caller: end it with livedisk_operation_free()
  * @param error         receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or what livedisk_start_live_snapshot() returns, for the same reasons; LIVEDISK_ERR_BUSY also where
- *         the domain has snapshots or checkpoints (delete them first)
+ *         the domain has snapshots, or a checkpoint's bitmap would be lost in a destination that is not qcow2 (delete them first)
  *
  * Any thread.
  *
@@ -1226,6 +1269,60 @@ int32_t livedisk_list_operations(struct livedisk_connection *connection,
                                  livedisk_operation_callback each,
                                  void *data,
                                  struct livedisk_error **error);
+
+/**
+ * Lists the checkpoints of a domain, oldest first, running or off, whoever created them. QEMU is asked for their bitmaps, or
+ * the images of a domain that is off.
+ *
+ * @param connection  from livedisk_open() or livedisk_open_from()
+ * @param domain      name or UUID
+ * @param each        is called once a checkpoint, on this thread, after all of them were read; it may call livedisk
+ * @param data        passed to it as it is
+ * @param error       receives the error, owned by the caller; may be NULL
+ * @return LIVEDISK_OK, or
+ *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+ *         LIVEDISK_ERR_CANCELLED (the callback ended the listing),
+ *         LIVEDISK_ERR_UNSUPPORTED (this libvirt has no checkpoints),
+ *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
+ *
+ * Any thread. It blocks on libvirt, and of a domain that is off on reading its images' headers.
+ * libvirt: virDomainListAllCheckpoints, virDomainCheckpointGetXMLDesc.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_list_checkpoints(struct livedisk_connection *connection,
+                                  const char *domain,
+                                  livedisk_checkpoint_callback each,
+                                  void *data,
+                                  struct livedisk_error **error);
+
+/**
+ * Deletes a checkpoint with its bitmaps, also where some of them are missing or inconsistent. What changed since its parent
+ * is noted by its child, or forgotten with the last checkpoint. Images that were copied stay as they are.
+ *
+ * @param connection  from livedisk_open() or livedisk_open_from()
+ * @param domain      name or UUID; running or off
+ * @param name        the checkpoint's name
+ * @param error       receives the error, owned by the caller; may be NULL
+ * @return LIVEDISK_OK, or
+ *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+ *         LIVEDISK_ERR_NO_CHECKPOINT (there is none of that name: see livedisk_list_checkpoints()),
+ *         LIVEDISK_ERR_BUSY (an operation, backup, migration or save is in the way: wait for it or end it),
+ *         LIVEDISK_ERR_DOMAIN_STATE (the domain is off and its images are another host's: start it),
+ *         LIVEDISK_ERR_IO (an image of a domain that is off cannot be changed),
+ *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
+ *
+ * Any thread. It blocks on libvirt.
+ * libvirt: virDomainCheckpointDelete.
+ *
+ * # Safety
+ * Pointers are null or valid as described.
+ */
+int32_t livedisk_delete_checkpoint(struct livedisk_connection *connection,
+                                   const char *domain,
+                                   const char *name,
+                                   struct livedisk_error **error);
 
 /**
  * Freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is noted with

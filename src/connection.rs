@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::driver::Host;
+use crate::driver::{Checkpoint, Host};
 use crate::error::Result;
 use crate::libvirt::{self, EventLoop, Quiet};
 use crate::operation::{self, DomainDisk, MigrateOptions, Operation, OperationStatus, Recovery, SnapshotOptions};
@@ -111,6 +111,28 @@ impl Connection {
     pub fn thaw(&self, domain: &str) -> Result<u32> {
         let _quiet = Quiet::new();
         operation::thaw(&self.host.get_guest(domain)?)
+    }
+
+    /// The checkpoints of a domain, running or off, each after its parent, with what QEMU, or the images of a domain that is
+    /// off, say of their bitmaps.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoDomain`](crate::ErrorCode::NoDomain), or what libvirt says.
+    pub fn checkpoints(&self, domain: &str) -> Result<Vec<Checkpoint>> {
+        let _quiet = Quiet::new();
+        self.host.get_guest(domain)?.checkpoints()
+    }
+
+    /// Deletes a checkpoint with its bitmaps, also where some of them are missing or inconsistent. Its child notes what
+    /// changed since its parent; with the last checkpoint that is forgotten.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoCheckpoint`](crate::ErrorCode::NoCheckpoint) where there is none of that name,
+    /// [`ErrorCode::Busy`](crate::ErrorCode::Busy) while an operation or a job holds the domain,
+    /// [`ErrorCode::DomainState`](crate::ErrorCode::DomainState) where the domain is off and its images are another host's.
+    pub fn delete_checkpoint(&self, domain: &str, name: &str) -> Result<()> {
+        let _quiet = Quiet::new();
+        operation::delete_checkpoint(&self.host.get_guest(domain)?, name)
     }
 
     /// The operations that a domain (`None`: every domain) knows of, whoever runs them.

@@ -36,6 +36,7 @@ mod nova;
 mod operation;
 
 pub use connection::Connection;
+pub use driver::{Checkpoint, CheckpointDisk};
 pub use error::{Error, ErrorCode, Result};
 #[doc(hidden)]
 pub use guard::main as guard_main;

@@ -35,10 +35,14 @@ fn to(bed: &Bed, method: Method, name: &str) -> MigrateOptions {
     }
 }
 
-/// Both definitions, with the name of the disk's image taken out.
+/// Both definitions, with the name of the disk's image taken out, and the end of its chain, which a pivot writes down.
 fn definitions(bed: &Bed, image: &Path) -> [String; 2] {
-    [&["dumpxml", NAME][..], &["dumpxml", "--inactive", NAME]]
-        .map(|words| unnumbered(&bed.virsh(words)).replace(&format!("'{}'", shown(image)), "@DISK@"))
+    let image = format!("'{}'", shown(image));
+    [&["dumpxml", NAME][..], &["dumpxml", "--inactive", NAME]].map(|words| {
+        let definition = unnumbered(&bed.virsh(words)).replace(&image, "@DISK@");
+        let lines = definition.lines().filter(|line| line.trim() != "<backingStore/>");
+        lines.collect::<Vec<_>>().join("\n")
+    })
 }
 
 fn move_to(bed: &Bed, options: &MigrateOptions) {

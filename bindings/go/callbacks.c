@@ -45,3 +45,17 @@ int32_t livedisk_go_list_operations(struct livedisk_connection *connection, cons
 {
     return livedisk_list_operations(connection, domain, operation, (void *)handle, error);
 }
+
+static int32_t checkpoint(const struct livedisk_checkpoint *found, size_t size, void *data)
+{
+    if (size < sizeof *found)
+        return 1;
+    livedisk_go_checkpoint(found, (uintptr_t)data);
+    return 0;
+}
+
+int32_t livedisk_go_list_checkpoints(struct livedisk_connection *connection, const char *domain, uintptr_t handle,
+                                     struct livedisk_error **error)
+{
+    return livedisk_list_checkpoints(connection, domain, checkpoint, (void *)handle, error);
+}

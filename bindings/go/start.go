@@ -48,7 +48,8 @@ func (c *Connection) StartLiveSnapshot(ctx context.Context, domain string, optio
 // behind the pivot forward is the only way: [Operation.Cancel] then completes the migration and says [ErrNoOperation].
 //
 // The context bounds the start, as in [Connection.StartLiveSnapshot]. It fails as that, for the same reasons; with
-// [ErrBusy] also where the domain has snapshots or checkpoints (delete them first).
+// [ErrBusy] also where the domain has snapshots, or a checkpoint's bitmap would be lost in a destination that is not qcow2
+// (delete them first).
 func (c *Connection) MigrateDisk(ctx context.Context, domain string, options MigrateOptions) (*Operation, error) {
 	return c.start(ctx, domain, options.CloneFunc, func(memory *memory, clone *clone) starter {
 		options := options.in(memory, clone)

@@ -59,6 +59,11 @@ readers whose numbers are exact below 2^53 only, as a string; and in RFC 3339, l
     started_ns, started_ns_string, started, owner_host, owner_process, orphaned,
     disks: [{target, destination, format, bytes_done, bytes_total}]}]
     (bytes are null where no block job runs)
+  checkpoints
+    domain, checkpoints: [{name, parent (null: the oldest), created_ns, created_ns_string, created,
+    changed_bytes (null: not known), usable, why_not, disks: [{target, changed_bytes, usable, why_not}]}], oldest first
+  checkpoints --delete
+    domain, deleted
   completion, man
     text
   any failure, exit status 2 included; on its second signal the command says TIMEOUT
@@ -109,6 +114,7 @@ pub enum Command {
     Cancel(Cancel),
     Recover(Recover),
     Status(Status),
+    Checkpoints(Checkpoints),
     Freeze(Freeze),
     Thaw(Thaw),
     /// Print the completion of a shell's command line
@@ -266,6 +272,20 @@ pub struct Recover {
 pub struct Status {
     /// The domain's name or UUID [default: all domains]
     pub domain: Option<String>,
+}
+
+/// Show or delete the checkpoints that a domain's increments begin at
+///
+/// One that is not usable has no bitmap left, or an inconsistent one, as after a QEMU that was killed: delete it, and take a
+/// full backup.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
+pub struct Checkpoints {
+    /// The domain's name or UUID
+    pub domain: String,
+    /// Delete this one, with its bitmaps; its child notes what changed since its parent
+    #[arg(long, value_name = "NAME")]
+    pub delete: Option<String>,
 }
 
 /// Freeze a running domain's file systems around somebody else's snapshot

@@ -5,6 +5,7 @@
 mod args;
 mod attach;
 mod cancel;
+mod checkpoints;
 mod companions;
 mod freeze;
 mod interrupt;
@@ -85,6 +86,7 @@ fn run(arguments: &Arguments) -> Result<Output, Failure> {
         Command::Cancel(cancel) => cancel::run(&connect()?, cancel),
         Command::Recover(recover) => recover::run(&connect()?, recover),
         Command::Status(status) => status::run(&connect()?, status),
+        Command::Checkpoints(checkpoints) => checkpoints::run(&connect()?, checkpoints),
         Command::Freeze(freeze) if freeze.hold => freeze::hold(&connect()?, freeze),
         Command::Freeze(freeze) => freeze::run(freeze),
         Command::Thaw(thaw) => freeze::thaw(&connect()?, thaw),

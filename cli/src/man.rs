@@ -27,7 +27,7 @@ const ENVIRONMENT: [(&str, &str); 4] = [
 ];
 
 /// Of the command that is named; the empty one is livedisk itself.
-const EXAMPLES: [(&str, &str); 7] = [
+const EXAMPLES: [(&str, &str); 8] = [
     (
         "",
         "livedisk snapshot guest --disk vda=/backup/guest.qcow2\nlivedisk migrate guest vda /new/guest.qcow2\nlivedisk status",
@@ -47,6 +47,10 @@ const EXAMPLES: [(&str, &str); 7] = [
     ("cancel", "livedisk cancel guest vda"),
     ("recover", "livedisk recover --dry-run\nlivedisk recover guest"),
     ("status", "livedisk status --json"),
+    (
+        "checkpoints",
+        "livedisk checkpoints guest\nlivedisk checkpoints guest --delete monday",
+    ),
 ];
 
 const GUARD: &str = r".TH livedisk-guard 8

@@ -5,14 +5,14 @@ use livedisk::{Connection, DiskStatus, OperationStatus};
 use serde_json::{Value, json};
 
 use crate::args::Status;
-use crate::output::{Failure, Output};
+use crate::output::{self, Failure, Output};
 use crate::units;
 
 pub fn run(connection: &Connection, status: &Status) -> Result<Output, Failure> {
     let operations = connection.operations(status.domain.as_deref())?;
     let json: Vec<Value> = operations.iter().map(object).collect();
     Ok(Output {
-        text: table(&operations),
+        text: lines(&operations),
         json: json!({ "operations": json }),
     })
 }
@@ -47,7 +47,7 @@ fn disk_object(disk: &DiskStatus) -> Value {
 }
 
 /// A line a disk.
-fn table(operations: &[OperationStatus]) -> String {
+fn lines(operations: &[OperationStatus]) -> String {
     if operations.is_empty() {
         return "no operations".into();
     }
@@ -60,25 +60,13 @@ fn table(operations: &[OperationStatus]) -> String {
         "STARTED",
         "PROCESS",
         "DESTINATION",
-    ]
-    .map(str::to_owned);
-    let mut rows = vec![titles];
-    for operation in operations {
-        for disk in &operation.disks {
-            rows.push(row(operation, Some(disk)));
-        }
-        if operation.disks.is_empty() {
-            rows.push(row(operation, None));
-        }
-    }
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
-    let line = |row: &[String; 8]| {
-        let cells = row.iter().zip(&widths);
-        let cells: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
-        cells.join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    ];
+    let rows = operations.iter().flat_map(|operation| {
+        let disks = operation.disks.iter().map(|disk| row(operation, Some(disk)));
+        let none = operation.disks.is_empty().then(|| row(operation, None));
+        disks.chain(none)
+    });
+    output::table(titles, rows)
 }
 
 /// A freeze has no disks.

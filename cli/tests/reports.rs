@@ -20,6 +20,7 @@ fn reports_are_the_same_whichever_command_ends_the_operation() {
     migration_attached(&bed);
     migration(&bed);
     cancel(&bed);
+    checkpoints(&bed);
 }
 
 fn failures_are_objects(bed: &Bed) {
@@ -234,4 +235,55 @@ fn cancel(bed: &Bed) {
     assert!(!Path::new(&image).exists());
     assert_eq!(bed.virsh(&["blockjob", "--raw", "a", "vda"]).trim(), "");
     bed.fails(9, "NO_OPERATION", &["cancel", "a"]);
+}
+
+fn checkpoints(bed: &Bed) {
+    assert_eq!(bed.json(0, &["checkpoints", "a"])["checkpoints"], serde_json::json!([]));
+    let xml = bed.path("checkpoint.xml");
+    for name in ["sunday", "monday"] {
+        let disks = "<disk name='vda'/><disk name='vdb' checkpoint='no'/>";
+        let text = format!("<domaincheckpoint><name>{name}</name><disks>{disks}</disks></domaincheckpoint>");
+        std::fs::write(&xml, text).unwrap();
+        bed.virsh(&["checkpoint-create", "a", &xml]);
+    }
+    let answer = bed.json(0, &["checkpoints", "a"]);
+    assert_eq!(answer["domain"], "a", "{answer}");
+    let list = answer["checkpoints"].as_array().unwrap();
+    let named: Vec<_> = list
+        .iter()
+        .map(|found| (found["name"].as_str(), found["parent"].as_str()))
+        .collect();
+    assert_eq!(
+        named,
+        [(Some("sunday"), None), (Some("monday"), Some("sunday"))],
+        "{answer}"
+    );
+    for found in list {
+        check_time(found, "created");
+        assert_eq!(
+            (&found["usable"], &found["why_not"]),
+            (&Value::Bool(true), &Value::Null),
+            "{answer}"
+        );
+        assert_eq!(found["disks"].as_array().unwrap().len(), 1, "{answer}");
+        assert_eq!(found["disks"][0]["target"], "vda", "{answer}");
+        assert_eq!(found["disks"][0]["changed_bytes"], found["changed_bytes"], "{answer}");
+        assert!(found["changed_bytes"].is_u64(), "{answer}");
+    }
+    let said = text(&bed.livedisk(&["checkpoints", "a"]).output().unwrap().stdout);
+    assert!(
+        said.starts_with("NAME") && said.lines().count() == 3 && said.contains("yes"),
+        "{said}"
+    );
+    bed.fails(1, "NO_CHECKPOINT", &["checkpoints", "a", "--delete", "tuesday"]);
+    for name in ["sunday", "monday"] {
+        let answer = bed.json(0, &["checkpoints", "a", "--delete", name]);
+        assert_eq!(
+            (&answer["domain"], &answer["deleted"]),
+            (&"a".into(), &name.into()),
+            "{answer}"
+        );
+    }
+    let said = text(&bed.livedisk(&["checkpoints", "a"]).output().unwrap().stdout);
+    assert_eq!(said.trim(), "no checkpoints");
 }

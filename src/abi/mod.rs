@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 #![allow(non_camel_case_types)]
 
+mod checkpoints;
 mod connection;
 mod error;
 mod freeze;

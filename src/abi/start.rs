@@ -196,7 +196,7 @@ pub unsafe extern "C" fn livedisk_start_live_snapshot(
 /// @param out           receives the operation, owned by the caller: end it with livedisk_operation_free()
 /// @param error         receives the error, owned by the caller; may be NULL
 /// @return LIVEDISK_OK, or what livedisk_start_live_snapshot() returns, for the same reasons; LIVEDISK_ERR_BUSY also where
-///         the domain has snapshots or checkpoints (delete them first)
+///         the domain has snapshots, or a checkpoint's bitmap would be lost in a destination that is not qcow2 (delete them first)
 ///
 /// Any thread.
 ///

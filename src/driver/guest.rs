@@ -373,12 +373,9 @@ impl Guest {
         })
     }
 
-    /// How many snapshots and checkpoints libvirt keeps metadata of.
-    pub(crate) fn count_snapshots_and_checkpoints(&self) -> Result<(u32, u32)> {
-        self.call(
-            &self.what("cannot list the snapshots of"),
-            Domain::snapshot_and_checkpoint_count,
-        )
+    /// How many snapshots libvirt keeps metadata of.
+    pub(crate) fn count_snapshots(&self) -> Result<u32> {
+        self.call(&self.what("cannot list the snapshots of"), Domain::snapshot_count)
     }
 
     /// Removes the metadata element of this namespace, and the `<metadata>` if there was none before.

@@ -23,8 +23,10 @@
 #![forbid(unsafe_code)]
 
 mod backup;
+mod bitmaps;
 mod block_device;
 mod chain;
+mod checkpoint;
 mod failure;
 mod guest;
 mod host;
@@ -38,6 +40,7 @@ mod volume;
 pub(crate) use backup::is_backup_job;
 pub use block_device::BlockDevice;
 pub(crate) use chain::{Hindrance, Job, why_not_pivoted};
+pub use checkpoint::{Checkpoint, CheckpointDisk};
 pub(crate) use failure::code_of_reason;
 pub(crate) use guest::AgentStatus;
 pub use guest::Guest;

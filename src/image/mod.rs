@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod bitmaps;
 mod clone;
 mod destination;
 mod failure;
@@ -16,6 +17,7 @@ mod qemu_img;
 mod write_out;
 
 pub(crate) use access::{is_closed_to, is_readable};
+pub(crate) use bitmaps::{bitmaps_of_chain, drop_bitmaps};
 pub(crate) use clone::{Cloned, can_share_blocks, copy, reflink};
 pub(crate) use destination::{Destination, Place};
 pub(crate) use header::{name_backing, rests_on};
@@ -24,7 +26,9 @@ pub(crate) use made::Made;
 pub(crate) use nbd::Server;
 pub(crate) use output::{Backing, Output};
 pub(crate) use owner::{give_as, succeed};
-pub(crate) use qemu_img::{are_equal, check, commit, compare_with_live, has_content, must_be_able_to_convert};
+pub(crate) use qemu_img::{
+    Bitmap, are_equal, check, commit, compare_with_live, has_content, must_be_able_to_convert, remove_bitmap,
+};
 pub(crate) use write_out::Watch;
 
 /// A clone that failed, and why.

@@ -31,6 +31,17 @@ pub(super) struct Info {
     pub(super) backing_format: Option<String>,
     pub(super) encrypted: bool,
     pub(super) data_file: bool,
+    pub(super) bitmaps: Vec<Bitmap>,
+}
+
+/// A bitmap that a qcow2 image keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bitmap {
+    pub(crate) name: String,
+    /// Whoever had the image open last did not close it, so what the bitmap says is not true any more.
+    pub(crate) in_use: bool,
+    /// It goes on recording when the image is opened.
+    pub(crate) records: bool,
 }
 
 /// How long a conversion is left alone before it is looked at again.
@@ -153,7 +164,24 @@ fn parse_info(what: &str, text: &str) -> Result<Info> {
         backing_format: value["backing-filename-format"].as_str().map(str::to_owned),
         encrypted: value["encrypted"].as_bool().unwrap_or(false),
         data_file: !value["format-specific"]["data"]["data-file"].is_null(),
+        bitmaps: parse_bitmaps(&value["format-specific"]["data"]["bitmaps"]),
     })
+}
+
+fn parse_bitmaps(list: &serde_json::Value) -> Vec<Bitmap> {
+    let bitmaps = list.as_array().into_iter().flatten();
+    let bitmaps = bitmaps.filter_map(|bitmap| {
+        let has = |flag: &str| {
+            let flags = bitmap["flags"].as_array();
+            flags.is_some_and(|flags| flags.iter().any(|found| found == flag))
+        };
+        Some(Bitmap {
+            name: bitmap["name"].as_str()?.to_owned(),
+            in_use: has("in-use"),
+            records: has("auto"),
+        })
+    });
+    bitmaps.collect()
 }
 
 /// Reads the header of an image that exists, in the stated format.
@@ -376,6 +404,20 @@ pub(super) fn info_live(path: &str) -> Result<Info> {
     parse_info(&what, &text)
 }
 
+/// Removes a bitmap from a qcow2 image that nobody has open, which QEMU's lock sees to.
+pub(crate) fn remove_bitmap(path: &str, name: &str) -> Result<()> {
+    let what = format!("remove the bitmap '{name}' from '{}'", path.escape_debug());
+    let arguments = ["bitmap", "--remove", "-f", "qcow2", path, name];
+    must_succeed(&what, run(&what, &arguments, None, None)?).map(drop)
+}
+
+/// Removes a bitmap from a copy that nobody uses.
+pub(super) fn drop_bitmap(file: &File, name: &str, shown: &str) -> Result<()> {
+    let what = format!("remove the bitmap '{name}' from '{shown}'");
+    let arguments = ["bitmap", "--remove", "-f", "qcow2", STDIN, name];
+    must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
+}
+
 /// Writes the backing file's name (path, format) into a qcow2 header, or takes it out, and looks at no content.
 pub(super) fn rebase_unsafe(file: &File, backing: Option<(&str, &str)>, shown: &str) -> Result<()> {
     let what = format!("write the backing file's name into '{shown}'");
@@ -446,6 +488,20 @@ mod tests {
         assert_eq!(last_percent("    (1.50/100%)\r    (62.50/100%)\r    (7"), Some(6250));
         assert_eq!(last_percent("    (100.00/100%)\r"), Some(10_000));
         assert_eq!(last_percent("    (1"), None);
+    }
+
+    #[test]
+    fn bitmaps_are_read_with_their_flags() {
+        let text = r#"{"virtual-size": 1, "format-specific": {"data": {"bitmaps": [
+            {"flags": ["auto"], "name": "a", "granularity": 65536},
+            {"flags": ["in-use", "auto"], "name": "b", "granularity": 65536}, {"flags": [], "name": "c"}]}}}"#;
+        let found = parse_info("read", text).unwrap().bitmaps;
+        let found: Vec<_> = found
+            .iter()
+            .map(|bitmap| (bitmap.name.as_str(), bitmap.in_use, bitmap.records))
+            .collect();
+        assert_eq!(found, [("a", false, true), ("b", true, true), ("c", false, false)]);
+        assert_eq!(parse_info("read", r#"{"virtual-size": 1}"#).unwrap().bitmaps, []);
     }
 
     #[test]

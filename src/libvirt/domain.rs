@@ -249,16 +249,11 @@ impl Domain {
         Ok(())
     }
 
-    /// How many snapshots and checkpoints libvirt keeps metadata of.
-    pub(crate) fn snapshot_and_checkpoint_count(&self) -> Result<(u32, u32), Error> {
-        // SAFETY: no pointers but the domain's; without a list the calls count.
-        let (snapshots, checkpoints) = unsafe {
-            (
-                check(sys::virDomainListAllSnapshots(self.ptr(), ptr::null_mut(), 0))?,
-                check(sys::virDomainListAllCheckpoints(self.ptr(), ptr::null_mut(), 0))?,
-            )
-        };
-        Ok((snapshots.unsigned_abs(), checkpoints.unsigned_abs()))
+    /// How many snapshots libvirt keeps metadata of.
+    pub(crate) fn snapshot_count(&self) -> Result<u32, Error> {
+        // SAFETY: no pointers but the domain's; without a list the call counts.
+        let snapshots = check(unsafe { sys::virDomainListAllSnapshots(self.ptr(), ptr::null_mut(), 0) })?;
+        Ok(snapshots.unsigned_abs())
     }
 
     /// virDomainGetBlockJobInfo; `None` where the disk has no job.

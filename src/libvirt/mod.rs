@@ -4,6 +4,7 @@
 //! Nothing here knows what an operation is. With `abi` it is the only place with `unsafe`.
 #![allow(unsafe_code)]
 
+mod checkpoint;
 mod connection;
 mod domain;
 mod events;
@@ -16,6 +17,7 @@ mod stats;
 mod volume;
 pub(crate) mod xml;
 
+pub(crate) use checkpoint::Checkpoint;
 pub(crate) use connection::Connection;
 pub use connection::EventLoop;
 pub(crate) use domain::Domain;
@@ -45,6 +47,7 @@ pub(crate) mod code {
     pub(crate) const OPERATION_UNSUPPORTED: i32 = 84;
     pub(crate) const AGENT_UNRESPONSIVE: i32 = 86;
     pub(crate) const AGENT_UNSYNCED: i32 = 97;
+    pub(crate) const NO_DOMAIN_CHECKPOINT: i32 = 103;
     pub(crate) const NO_DOMAIN_BACKUP: i32 = 104;
     pub(crate) const AGENT_COMMAND_TIMEOUT: i32 = 112;
     pub(crate) const AGENT_COMMAND_FAILED: i32 = 113;

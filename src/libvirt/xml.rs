@@ -2,6 +2,7 @@
 //! The XML that is read from libvirt and written for it.
 
 mod chain;
+mod checkpoint;
 mod disk;
 mod label;
 mod metadata;
@@ -10,6 +11,7 @@ mod volume;
 mod write;
 
 pub(crate) use chain::{disk_on, on_destination, with_disk, without_overlay};
+pub(crate) use checkpoint::{CheckpointXml, checkpoint_without};
 pub(crate) use disk::{
     Device, Disk, DomainXml, Encryption, Filter, Layer, Machine, Mirror, NbdServer, Source, backup_targets,
 };

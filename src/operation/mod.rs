@@ -5,6 +5,7 @@
 //! the hands, [`worker`] for the loop.
 #![forbid(unsafe_code)]
 
+mod checkpoints;
 mod course;
 mod crash;
 mod disks;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+pub(crate) use checkpoints::delete_checkpoint;
 pub(crate) use crash::recover::recover;
 pub use crash::recover::{Recovered, Recovery, Settlement};
 pub(crate) use crash::status::operations;

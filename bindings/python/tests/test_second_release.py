@@ -120,3 +120,31 @@ def test_freeze_and_thaw(connection: livedisk.Connection) -> None:
     with pytest.raises(livedisk.InvalidArgumentError, match="limit"):
         connection.freeze(domain, limit=0)
     bed.WITH_AGENT.check_clean()
+
+
+def test_checkpoints(connection: livedisk.Connection) -> None:
+    domain = bed.WITHOUT_AGENT.domain
+    assert connection.checkpoints(domain) == []
+    for name in "first", "second":
+        path = bed.path(f"{name}.xml")
+        path.write_text(
+            f"<domaincheckpoint><name>{name}</name><disks><disk name='vda'/></disks></domaincheckpoint>"
+        )
+        bed.virsh("checkpoint-create", domain, str(path))
+        path.unlink()
+    first, second = connection.checkpoints(domain)
+    assert (first.name, first.parent, second.name, second.parent) == ("first", None, "second", "first")
+    for found in first, second:
+        assert found.usable and found.why_not is None and found.disk_count == 1
+        assert found.changed_bytes is not None and found.changed_bytes % 65536 == 0
+        assert abs(found.created_ns - time.time_ns()) < 60 * 10**9
+    connection.delete_checkpoint(domain, "first")
+    with pytest.raises(livedisk.NoCheckpointError, match="first"):
+        connection.delete_checkpoint(domain, "first")
+    (second,) = connection.checkpoints(domain)
+    assert (second.name, second.parent) == ("second", None)
+    connection.delete_checkpoint(domain, "second")
+    assert connection.checkpoints(domain) == []
+    with pytest.raises(livedisk.NoDomainError):
+        connection.checkpoints("no-such-domain")
+    bed.WITHOUT_AGENT.check_clean()

@@ -114,6 +114,7 @@ impl Plan {
             (None, Place::Device | Place::LinkedDevice { .. } | Place::Export) => "raw".to_owned(),
         };
         let format = must_be_known_format(format, &what)?;
+        must_keep_checkpoints(&guest, target, &format, &what)?;
         let unnamed = if volumes {
             guest.why_not_written_down(disk, 0)?
         } else {
@@ -251,13 +252,37 @@ fn must_be_no_volume(guest: &Guest, destination: &Destination) -> Result<()> {
 }
 
 fn must_have_no_snapshots(guest: &Guest, what: &str) -> Result<()> {
-    match guest.count_snapshots_and_checkpoints()? {
-        (0, 0) => Ok(()),
-        (snapshots, checkpoints) => Err(error(
+    match guest.count_snapshots()? {
+        0 => Ok(()),
+        snapshots => Err(error(
             ErrorCode::Busy,
             format!(
-                "{what}: libvirt keeps {snapshots} snapshots and {checkpoints} checkpoints of the domain, which would name \
-                 images that are no longer the disk's; delete them first (virsh snapshot-delete, checkpoint-delete)"
+                "{what}: libvirt keeps {snapshots} snapshots of the domain, which would name images that are no longer the \
+                 disk's; delete them first (virsh snapshot-delete)"
+            ),
+        )),
+    }
+}
+
+/// Bitmaps move with the disk, but only qcow2 holds any.
+fn must_keep_checkpoints(guest: &Guest, target: &str, format: &str, what: &str) -> Result<()> {
+    if format == "qcow2" {
+        return Ok(());
+    }
+    let checkpoints = guest.checkpoints()?;
+    let would_break = checkpoints.iter().find(|checkpoint| {
+        let mut disks = checkpoint.disks.iter();
+        disks.any(|disk| disk.target == target && disk.why_not.is_none())
+    });
+    match would_break {
+        None => Ok(()),
+        Some(checkpoint) => Err(error(
+            ErrorCode::Busy,
+            format!(
+                "{what}: checkpoint '{}' has a bitmap of it, which a {format} image cannot hold; move it to qcow2, or delete \
+                 its checkpoints first (livedisk checkpoints {} --delete NAME)",
+                checkpoint.name,
+                guest.name()
             ),
         )),
     }

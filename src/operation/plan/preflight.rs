@@ -19,6 +19,21 @@ fn error(code: ErrorCode, message: impl Into<String>) -> Error {
 /// Asked for first, because the error codes of a busy domain say many things. `migrated` is the one disk that is wanted,
 /// by a migration: migrations of other disks are not in its way.
 pub(in crate::operation) fn must_be_free(guest: &Guest, migrated: Option<&str>) -> Result<()> {
+    must_have_no_operation(guest, migrated)?;
+    if guest.get_job_stats()? != JobStats::None {
+        let name = guest.name();
+        return Err(error(
+            ErrorCode::Busy,
+            format!(
+                "domain '{name}' has a backup, migration or save running; wait for it or end it (virsh domjobabort)"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Of livedisk's own, on a domain that may be off.
+pub(in crate::operation) fn must_have_no_operation(guest: &Guest, migrated: Option<&str>) -> Result<()> {
     let name = guest.name();
     for record in Record::all(guest)? {
         let record = record.map_err(|failure| {
@@ -34,14 +49,6 @@ pub(in crate::operation) fn must_be_free(guest: &Guest, migrated: Option<&str>) 
         if record.kind != Kind::Migration || !migrated.is_some_and(is_elsewhere) {
             return Err(in_use(guest, &record));
         }
-    }
-    if guest.get_job_stats()? != JobStats::None {
-        return Err(error(
-            ErrorCode::Busy,
-            format!(
-                "domain '{name}' has a backup, migration or save running; wait for it or end it (virsh domjobabort)"
-            ),
-        ));
     }
     Ok(())
 }

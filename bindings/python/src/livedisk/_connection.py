@@ -191,7 +191,8 @@ class Connection:
             the operation: finish or cancel it, and close it.
 
         Raises:
-            BusyError: also where the domain has snapshots or checkpoints (delete them first).
+            BusyError: also where the domain has snapshots, or a checkpoint's bitmap would be lost in a destination that is
+                not qcow2 (delete them first).
             Error: as for :meth:`start_live_snapshot`, for the same reasons.
         """
         memory = Memory()

@@ -12,6 +12,9 @@ from ._values import Consistency, Method, Phase
 
 Path = Union[str, "os.PathLike[str]"]
 
+# UINT64_MAX.
+_NOT_KNOWN = 2**64 - 1
+
 
 def _text(pointer: Any) -> str:
     return "" if pointer == ffi.NULL else ffi.string(pointer).decode("utf-8", "replace")
@@ -163,17 +166,18 @@ class Checkpoint:
     Attributes:
         name: the name.
         parent: the one before; None for the first.
-        created_ns: when, in nanoseconds of CLOCK_REALTIME.
-        changed_bytes: bytes that changed since.
-        usable: whether an increment can rest on it.
-        disk_count: disks that it has.
+        created_ns: when, in nanoseconds of CLOCK_REALTIME; libvirt keeps whole seconds.
+        changed_bytes: bytes that have changed since, in whole clusters; None where that is not known: it is not usable,
+            or the domain is off or has a backup, migration or save running.
+        usable: whether what has changed since is known for certain on all of its disks.
+        disk_count: how many disks of the domain it covers.
         why_not: why it is not usable, else None.
     """
 
     name: str
     parent: Optional[str]
     created_ns: int
-    changed_bytes: int
+    changed_bytes: Optional[int]
     usable: bool
     disk_count: int
     why_not: Optional[str]
@@ -184,7 +188,7 @@ class Checkpoint:
             name=_text(found.name),
             parent=_optional(found.parent),
             created_ns=found.created_ns,
-            changed_bytes=found.changed_bytes,
+            changed_bytes=None if found.changed_bytes == _NOT_KNOWN else found.changed_bytes,
             usable=bool(found.usable),
             disk_count=found.disk_count,
             why_not=_optional(found.why_not),

@@ -160,6 +160,18 @@ struct livedisk_operation_info {
 typedef int32_t (*livedisk_operation_callback)(const struct livedisk_operation_info *info,
                                                size_t size,
                                                void *data);
+struct livedisk_checkpoint {
+  const char *name;
+  const char *parent;
+  int64_t created_ns;
+  uint64_t changed_bytes;
+  int32_t usable;
+  uint32_t disk_count;
+  const char *why_not;
+};
+typedef int32_t (*livedisk_checkpoint_callback)(const struct livedisk_checkpoint *checkpoint,
+                                                size_t size,
+                                                void *data);
 int32_t livedisk_start_live_snapshot(struct livedisk_connection *connection,
                                      const char *domain,
                                      const struct livedisk_snapshot_options *options,
@@ -230,6 +242,15 @@ int32_t livedisk_list_operations(struct livedisk_connection *connection,
                                  livedisk_operation_callback each,
                                  void *data,
                                  struct livedisk_error **error);
+int32_t livedisk_list_checkpoints(struct livedisk_connection *connection,
+                                  const char *domain,
+                                  livedisk_checkpoint_callback each,
+                                  void *data,
+                                  struct livedisk_error **error);
+int32_t livedisk_delete_checkpoint(struct livedisk_connection *connection,
+                                   const char *domain,
+                                   const char *name,
+                                   struct livedisk_error **error);
 int32_t livedisk_freeze(struct livedisk_connection *connection,
                         const char *domain,
                         uint32_t limit_ms,

@@ -199,6 +199,10 @@ impl Cloning {
             (_, None) => return Err(internal(format!("there is no '{shown}' to clone to"))),
         }
         if let Some(output) = &self.image.output {
+            // A clone of the file has the checkpoints' bitmaps, of which nothing knows.
+            if let Some(file) = output.file().filter(|_| planned.format == "qcow2") {
+                image::drop_bitmaps(file, &shown)?;
+            }
             output.sync()?;
         }
         self.is_whole = true;

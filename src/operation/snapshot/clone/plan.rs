@@ -99,8 +99,6 @@ fn way(
         "it is not a file"
     } else if !disk.chain.iter().all(is_known) {
         "its backing chain has an image without path or stated format"
-    } else if guest.count_snapshots_and_checkpoints()?.1 > 0 {
-        "its domain has checkpoints"
     } else if options.clone == CloneMethod::Volume {
         "cloning by storage volumes is not supported yet"
     } else if let Some(hindrance) = why_not_pivoted(disk) {

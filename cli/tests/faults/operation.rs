@@ -25,11 +25,11 @@ pub enum Kind {
 pub enum Course {
     /// It goes on.
     Forward,
-    /// It was cancelled with SIGTERM, and is being taken back.
+    /// It was cancelled with SIGTERM, and is being rolled back.
     Cancelled,
-    /// Its process was killed, and `livedisk recover` is settling it.
+    /// Its process was killed, and `livedisk recover` is cleaning it up.
     Recovering,
-    /// Its process and libvirtd were killed in the pivot of its copy, and `livedisk recover` is settling it.
+    /// Its process and libvirtd were killed in the pivot of its copy, and `livedisk recover` is cleaning it up.
     Astray,
 }
 
@@ -86,13 +86,15 @@ impl Operation {
         match (self.kind, place) {
             (Kind::Freeze, _) => Vec::new(),
             // One disk is all that a small place takes.
-            (Kind::Snapshot, Place::Bed) => vec![format!("cell{number}-vda"), format!("cell{number}-vdb")],
+            (Kind::Snapshot, Place::Bed | Place::Scratch) => {
+                vec![format!("cell{number}-vda"), format!("cell{number}-vdb")]
+            }
             _ => vec![format!("cell{number}-vda")],
         }
     }
 
     /// The command's words. Slow enough for its waiting to be met.
-    pub fn words(self, destinations: &[String]) -> Vec<String> {
+    pub fn words(self, destinations: &[String], scratch: Option<&str>) -> Vec<String> {
         if self.kind == Kind::Freeze {
             // By the process that stays behind for it.
             return ["freeze", "a", "--limit", "2s", "--hold", "--verbose"]
@@ -107,6 +109,9 @@ impl Operation {
             for (target, destination) in ["vda", "vdb"].iter().zip(destinations) {
                 words.extend(["--disk".into(), format!("{target}={destination}")]);
             }
+        }
+        if let Some(scratch) = scratch {
+            words.extend(["--scratch".into(), scratch.to_owned()]);
         }
         words.extend(["--method", self.method, "--bandwidth", "24M", "--quiet", "--verbose"].map(str::to_owned));
         words

@@ -389,16 +389,20 @@ fn run_line(bed: &Bed, line: &str) {
     }
 }
 
+/// Those of ctests/bed.
+const GUESTS: [&str; 2] = [
+    "name=with-agent,disks=qcow2-backed:64M+raw:32M",
+    "name=without-agent,disks=qcow2:32M,agent=no",
+];
+
+#[test]
+fn every_case_as_an_ordinary_user() {
+    support::ordinary::run_tests(&["every_case"], &GUESTS);
+}
+
 #[test]
 fn every_case() {
-    // The guests of ctests/bed.
-    let bed = support::bed::turn(
-        EventLoop::Own,
-        &[
-            "name=with-agent,disks=qcow2-backed:64M+raw:32M",
-            "name=without-agent,disks=qcow2:32M,agent=no",
-        ],
-    );
+    let bed = support::bed::turn(EventLoop::Own, &GUESTS);
     let lines: Vec<_> = CASES
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))

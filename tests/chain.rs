@@ -5,60 +5,19 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use livedisk::{Error, ErrorCode, EventLoop, Method, MigrateOptions, Operation, Quiesce, SnapshotOptions};
 use support::bed::{Bed, Turn, fill, run};
 use support::image::{create, create_overlay, info, must_equal};
+use support::odd::{NAME, odd};
 use support::{PATIENCE, disk, must_tell, snapshot};
 
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 4 * MIB;
-const NAME: &str = "odd";
 
 fn bed() -> Turn {
     support::bed::turn(EventLoop::Own, &["name=a,disks=raw:16M,agent=no"])
-}
-
-/// A running domain without a system, and its image files; gone with them at the end.
-struct Odd<'a> {
-    bed: &'a Bed,
-    files: Vec<PathBuf>,
-}
-
-/// `disk` is what stands in the `<disk>`, where `DIR` is the bed's directory; of `files` it has their names there.
-fn odd<'a>(bed: &'a Bed, disk: &str, files: &[&str]) -> Odd<'a> {
-    let disk = disk.replace("DIR", bed.dir.to_str().unwrap());
-    let definition = bed.path("odd.xml");
-    fs::write(
-        &definition,
-        format!(
-            "<domain type='qemu'><name>{NAME}</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>\
-             <os><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features><devices>\
-             <disk type='file' device='disk'>{disk}<target dev='vda' bus='virtio'/></disk>\
-             <controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"
-        ),
-    )
-    .unwrap();
-    let odd = Odd {
-        bed,
-        files: files.iter().map(|name| bed.path(name)).collect(),
-    };
-    bed.virsh(&["define", definition.to_str().unwrap()]);
-    fs::remove_file(definition).unwrap();
-    bed.virsh(&["start", NAME]);
-    odd
-}
-
-impl Drop for Odd<'_> {
-    fn drop(&mut self) {
-        // It may be off already.
-        let _ = self.bed.try_virsh(&["destroy", NAME]);
-        let _ = self.bed.try_virsh(&["undefine", NAME]);
-        for file in &self.files {
-            let _ = fs::remove_file(file);
-        }
-    }
 }
 
 fn by(method: Method, bed: &Bed, format: &str) -> SnapshotOptions {

@@ -179,6 +179,10 @@ fn killed_while_it_holds() {
         if recovered {
             let recovery = bed.connection.recover(None, false).unwrap();
             assert_eq!((recovery.taken_back(), recovery.thawed(), recovery.failed()), (1, 0, 0));
+            // By now its guard thaws nobody else's freeze.
+            bed.connection.freeze("a", LONG).unwrap();
+            thread::sleep(2 * LET_GO_WITHIN);
+            assert!(bed.connection.thaw("a").unwrap() > 0);
         } else {
             let late = bed.connection.thaw("a").unwrap_err();
             must_tell(&late, ErrorCode::Freeze, &["'a'", "not consistent"]);

@@ -253,9 +253,9 @@ pub struct Attach {
 
 /// Cancel an operation and roll it back, whichever process runs it
 ///
-/// If a process runs the operation, that process is asked to roll it back; it looks for requests once a second, except in a
-/// freeze. The command ends when the operation is rolled back. If the process does not answer in time, the request is
-/// withdrawn and the error names the process.
+/// If a process runs the operation, that process is asked to roll it back; it looks for requests once a second. A freeze is
+/// thawed, whichever process holds it. The command ends when the operation is rolled back. If the process does not answer in
+/// time, the request is withdrawn and the error names the process.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Cancel {

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::args::Cancel;
 use crate::output::{Failure, Output};
 
-/// Rolls back what a dead process left, and asks a living one to.
+/// Rolls back what a dead process left, and asks a living one to. A freeze is thawed, whichever process holds it.
 pub fn run(connection: &Connection, cancel: &Cancel) -> Result<Output, Failure> {
     let Cancel {
         domain,
@@ -48,9 +48,8 @@ fn roll_back(
     operation: &OperationStatus,
     timeout: Duration,
 ) -> Result<(), Failure> {
-    if !operation.orphaned && operation.kind == "freeze" {
-        let message = format!("domain '{domain}' is frozen, and a freeze is thawed: livedisk thaw {domain}");
-        return Err(Failure::new(ErrorCode::Busy, message));
+    if operation.kind == "freeze" {
+        return thaw(connection, domain, operation);
     }
     if !operation.orphaned {
         return Ok(connection.cancel(domain, &operation.id, timeout)?);
@@ -58,5 +57,17 @@ fn roll_back(
     // Any disk of it.
     let target = operation.disks.first().map_or("", |disk| disk.target.as_str());
     connection.attach(domain, target)?.cancel()?;
+    Ok(())
+}
+
+/// One that its guard has let go is over too, once its note is gone.
+fn thaw(connection: &Connection, domain: &str, freeze: &OperationStatus) -> Result<(), Failure> {
+    let Err(error) = connection.thaw(domain) else {
+        return Ok(());
+    };
+    let left = connection.operations(Some(domain))?;
+    if left.iter().any(|operation| operation.id == freeze.id) {
+        return Err(error.into());
+    }
     Ok(())
 }

@@ -3,9 +3,10 @@
 
 mod bed;
 
-use std::process::{Command, Output};
+use std::process::Output;
 
-use bed::{Bed, until};
+use bed::{Bed, kill, until};
+use signal_hook::consts::SIGKILL;
 
 impl Bed {
     fn ends(&self, status: i32, arguments: &[&str]) -> String {
@@ -54,26 +55,36 @@ fn a_freeze_outlives_its_command() {
     bed.ends(9, &["thaw", "a"]);
 
     // The limit, and the holder's death.
-    for kill in [false, true] {
+    for killed in [false, true] {
         let said = bed.ends(
             0,
-            &["freeze", "a", "--json", "--limit", if kill { "120s" } else { "2s" }],
+            &["freeze", "a", "--json", "--limit", if killed { "120s" } else { "2s" }],
         );
         assert!(said.contains("\"filesystems_frozen\":"), "{said}");
         let holder = bed.holder();
-        if kill {
-            assert!(
-                Command::new("kill")
-                    .args(["-KILL", &holder])
-                    .status()
-                    .unwrap()
-                    .success()
-            );
+        if killed {
+            kill(holder.parse().unwrap(), SIGKILL);
         }
         until("it is thawed", || bed.fsfreeze_status().contains("thawed"));
         until("the holder has ended", || !runs(&holder));
         let late = bed.ends(7, &["thaw", "a"]);
         assert!(late.contains("not consistent"), "{late}");
+    }
+    // To cancel is to thaw: what is held, what its guard has let go, and what nobody guards.
+    for (killed, guard) in [(false, ""), (true, ""), (true, "/no/such/guard")] {
+        let mut freeze = bed.livedisk(&["freeze", "a", "--limit", "120s"]);
+        assert!(freeze.env("LIVEDISK_GUARD", guard).status().unwrap().success());
+        let holder = bed.holder();
+        bed.ends(9, &["cancel", "a", "vda"]);
+        if killed {
+            kill(holder.parse().unwrap(), SIGKILL);
+            until("the holder has ended", || !runs(&holder));
+        }
+        let said = bed.ends(0, &["cancel", "a"]);
+        assert!(said.contains("the freeze of domain 'a' is cancelled"), "{said}");
+        assert!(bed.fsfreeze_status().contains("thawed"));
+        until("the holder has ended", || !runs(&holder));
+        bed.ends(9, &["cancel", "a"]);
     }
     bed.ends(7, &["freeze", "b"]);
     bed.ends(4, &["freeze", "nobody"]);

@@ -2,12 +2,15 @@
 //! Is a disk's chain one that livedisk can name itself, image by image, and is it what QEMU has? One function a question. Where
 //! libvirt alone names the chain (a flat mirror, a backup) only QEMU's node matters.
 
+use std::io::ErrorKind;
+
 use serde_json::Value;
 
 use super::guest::Guest;
 use super::open_files::{Found, OpenFiles};
 use super::pivot::Nodes;
 use crate::error::{Error, ErrorCode, Result};
+use crate::image;
 use crate::libvirt::xml::{Disk, Filter, Layer};
 
 /// Why something cannot be done with a disk.
@@ -47,7 +50,9 @@ impl Guest {
     pub(crate) fn why_not_named(&self, disk: &Disk, first: usize) -> Result<Option<Hindrance>> {
         let layers = disk.chain.get(first..).unwrap_or_default();
         let hindrance = self.why_not_written_down(disk, first)?;
-        Ok(hindrance.or_else(|| self.why_not_found(layers)))
+        Ok(hindrance
+            .or_else(|| self.why_not_found(paths(layers)))
+            .or_else(|| self.why_not_read(layers)))
     }
 
     /// The same where the daemon alone opens them, whose files may be none that are seen from here.
@@ -65,17 +70,30 @@ impl Guest {
 
     /// Why a copy cannot be compared with the images of the chain by their names, if so.
     pub(crate) fn why_not_compared(&self, disk: &Disk) -> Option<Hindrance> {
-        why_not_understood(disk).or_else(|| self.why_not_found(&disk.chain))
+        why_not_understood(disk)
+            .or_else(|| self.why_not_found(paths(&disk.chain)))
+            .or_else(|| self.why_not_read(&disk.chain))
+    }
+
+    /// Why we may not read the images, if so: QEMU's user, who has them, may be another than ours.
+    fn why_not_read(&self, layers: &[Layer]) -> Option<Hindrance> {
+        if !self.host().is_local() {
+            return None;
+        }
+        let closed = paths(layers).find(|path| !image::is_readable(path))?;
+        Some(Hindrance {
+            code: ErrorCode::Permission,
+            why: format!("the user who runs livedisk may not read '{}'", closed.escape_debug()),
+        })
     }
 
     /// Why the names lead to other files than QEMU has open, if so. A remote host's names are not looked at.
-    fn why_not_found(&self, layers: &[Layer]) -> Option<Hindrance> {
+    fn why_not_found<'a>(&self, mut paths: impl Iterator<Item = &'a str>) -> Option<Hindrance> {
         if !self.host().is_local() {
             return None;
         }
         let open = OpenFiles::of_qemu(self.uuid());
-        layers.iter().find_map(|layer| {
-            let path = layer.source.path()?;
+        paths.find_map(|path| {
             let shown = path.escape_debug();
             match open.find(path) {
                 Found::Same => None,
@@ -90,11 +108,25 @@ impl Guest {
                     "'{shown}' is another file than the one that QEMU has open under that name"
                 ))),
                 Found::Failed(error) => Some(Hindrance {
-                    code: ErrorCode::Io,
+                    code: match error.kind() {
+                        ErrorKind::PermissionDenied => ErrorCode::Permission,
+                        _ => ErrorCode::Io,
+                    },
                     why: format!("'{shown}' cannot be opened by its name any more ({error})"),
                 }),
             }
         })
+    }
+
+    /// Before these images are read by their names: they are what QEMU has open still.
+    pub(crate) fn must_have<'a>(&self, paths: impl Iterator<Item = &'a str>) -> Result<()> {
+        match self.why_not_found(paths) {
+            None => Ok(()),
+            Some(Hindrance { code, why }) => Err(Error::new(
+                code,
+                format!("{why}; give the image its name back, and try again"),
+            )),
+        }
     }
 
     /// Why no mirror may run on the disk, if so: with its end QEMU opens a raw image anew, by its name, and the guest would go
@@ -104,7 +136,7 @@ impl Guest {
         if active[0].format.as_deref() != Some("raw") {
             return None;
         }
-        self.why_not_found(active)
+        self.why_not_found(paths(active))
             .filter(|hindrance| hindrance.code == ErrorCode::Unsupported)
     }
 
@@ -145,6 +177,10 @@ impl Guest {
             advice,
         ))
     }
+}
+
+fn paths(layers: &[Layer]) -> impl Iterator<Item = &str> {
+    layers.iter().filter_map(|layer| layer.source.path())
 }
 
 fn why_not_understood(disk: &Disk) -> Option<Hindrance> {

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use crate::libvirt::is_locked_as_image;
+use crate::libvirt::{LOCK_BYTES, is_locked_as_image};
 
 /// The files of one QEMU; `None` where they may not be read.
 pub(super) struct OpenFiles(Option<HashSet<Identity>>);
@@ -62,13 +62,37 @@ impl OpenFiles {
         match &self.0 {
             Some(open) if open.contains(&Identity::of(&metadata)) => Found::Same,
             Some(_) => Found::Other,
-            None => match fs::File::open(path).and_then(|file| is_locked_as_image(&file)) {
-                Ok(true) => Found::Same,
-                Ok(false) => Found::Unknown,
-                Err(error) => Found::Failed(error),
-            },
+            None => {
+                let locked = match fs::File::open(path) {
+                    Ok(file) => is_locked_as_image(&file),
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        fs::read_to_string("/proc/locks").map(|locks| is_listed(&locks, &metadata))
+                    }
+                    Err(error) => Err(error),
+                };
+                match locked {
+                    Ok(true) => Found::Same,
+                    Ok(false) => Found::Unknown,
+                    Err(error) => Found::Failed(error),
+                }
+            }
         }
     }
+}
+
+/// Whether one of the kernel's list of locks is QEMU's on this file, which is not ours to open.
+fn is_listed(locks: &str, metadata: &Metadata) -> bool {
+    let (device, inode) = (metadata.dev(), metadata.ino());
+    let file = format!("{:02x}:{:02x}:{inode}", libc::major(device), libc::minor(device));
+    locks.lines().any(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        // Also one that somebody waits for has a word more.
+        let Some(at) = words.iter().position(|word| *word == file) else {
+            return false;
+        };
+        let byte = |index: usize| words.get(index).and_then(|word| word.parse::<u64>().ok());
+        byte(at + 1).is_some_and(|start| LOCK_BYTES.contains(&start)) && words[1] != "->"
+    })
 }
 
 /// Whether this command line (NUL after each word) is of the QEMU of that domain.
@@ -104,6 +128,27 @@ mod tests {
         assert!(!is_of(b"qemu\0-uuid\0abcd\0", "abc"));
         assert!(!is_of(b"qemu\0abc\0-uuid\0", "abc"));
         assert!(!is_of(b"", ""));
+    }
+
+    #[test]
+    fn a_lock_is_found_in_the_list() {
+        let metadata = fs::metadata("/proc/self/exe").unwrap();
+        let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
+        let line = |what: &str, start: u32| {
+            format!(
+                "7: {what} ADVISORY  READ  -1 {major:02x}:{minor:02x}:{} {start} {start}",
+                metadata.ino()
+            )
+        };
+        for (line, found) in [
+            (line("OFDLCK", 100), true),
+            (line("OFDLCK", 201), true),
+            (line("OFDLCK", 99), false),
+            (line("-> OFDLCK", 100), false),
+            ("7: OFDLCK ADVISORY  READ  -1 00:00:1 100 100".into(), false),
+        ] {
+            assert_eq!(is_listed(&format!("1: FLOCK\n{line}\n"), &metadata), found, "{line}");
+        }
     }
 
     #[test]

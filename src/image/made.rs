@@ -119,6 +119,11 @@ impl Made {
         Ok(())
     }
 
+    /// Whether this is the file.
+    pub(super) fn is(&self, file: &File) -> bool {
+        fstat(file).is_ok_and(|stat| stat.st_ino == self.inode)
+    }
+
     /// Whether the name still leads to the file.
     pub(crate) fn is_in_place(&self) -> bool {
         self.is_at(&self.path)

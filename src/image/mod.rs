@@ -17,7 +17,7 @@ mod owner;
 mod qemu_img;
 mod write_out;
 
-pub(crate) use access::is_closed_to;
+pub(crate) use access::{is_closed_to, is_readable};
 pub(crate) use bitmaps::{bitmaps_of_chain, drop_bitmaps, must_have_bitmaps_of};
 pub(crate) use clone::{Cloned, can_share_blocks, copy, reflink};
 pub(crate) use convert::{Exported, Manner, Source};
@@ -27,8 +27,10 @@ pub(crate) use identity::Identity;
 pub(crate) use made::Made;
 pub(crate) use nbd::Server;
 pub(crate) use output::{Backing, Form, Output};
-pub(crate) use owner::give_as;
-pub(crate) use qemu_img::{Bitmap, are_equal, check, commit, compare_with_live, has_content, remove_bitmap};
+pub(crate) use owner::{give_as, succeed};
+pub(crate) use qemu_img::{
+    Bitmap, are_equal, check, commit, compare_with_live, has_content, must_be_able_to_convert, remove_bitmap,
+};
 pub(crate) use write_out::Watch;
 
 /// A clone that failed, and why.

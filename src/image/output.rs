@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
+use once_cell::sync::OnceCell;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat};
 use serde::{Deserialize, Serialize};
 
@@ -33,9 +34,11 @@ pub(crate) struct Backing {
 #[derive(Debug)]
 pub(crate) struct Output {
     destination: Destination,
+    place: Place,
     format: String,
-    /// None for an NBD export.
-    file: Option<File>,
+    /// Not of an NBD export. Of an image that was taken up again it may have to wait: while a job writes to it, it may belong
+    /// to QEMU's user, and not be ours to open.
+    file: OnceCell<File>,
     made: Option<Made>,
     /// It reads as zeroes still.
     blank: bool,
@@ -94,11 +97,11 @@ impl Output {
 
     /// Makes an empty file, called `staging` until it is published, or opens what is there.
     pub(crate) fn open(destination: &Destination, place: &Place, format: &str, staging: &str) -> Result<Self> {
-        let mut output = Self::closed(destination, format);
+        let mut output = Self::closed(destination, place, format);
         let Destination::Path(path) = destination else {
             return Ok(output);
         };
-        output.file = Some(match place {
+        output.file = OnceCell::from(match place {
             Place::Free => {
                 let (made, file) = Made::stage(path, staging)?;
                 output.made = Some(made);
@@ -114,11 +117,12 @@ impl Output {
         Ok(output)
     }
 
-    fn closed(destination: &Destination, format: &str) -> Self {
+    fn closed(destination: &Destination, place: &Place, format: &str) -> Self {
         Self {
             destination: destination.clone(),
+            place: place.clone(),
             format: format.to_owned(),
-            file: None,
+            file: OnceCell::new(),
             made: None,
             blank: false,
             direct: false,
@@ -127,39 +131,61 @@ impl Output {
 
     /// Opens what somebody made for this operation at a place, which counts as made by it where nothing was.
     pub(crate) fn adopt(destination: &Destination, place: &Place, format: &str) -> Result<Self> {
-        let mut output = Self::closed(destination, format);
+        let mut output = Self::closed(destination, place, format);
         if let Destination::Path(path) = destination {
             let file = open_at(place, path, OFlags::empty())?;
             if *place == Place::Free {
                 output.made = Some(Made::of(path, &file)?);
             }
-            output.file = Some(file);
+            output.file = OnceCell::from(file);
         }
         Ok(output)
     }
 
     /// Opens the image again in another process: the one that was `made`, or the caller's. None where it is gone.
     pub(crate) fn reopen(destination: &Destination, place: &Place, format: &str, made: Option<Made>) -> Option<Self> {
-        let mut output = Self::closed(destination, format);
+        let mut output = Self::closed(destination, place, format);
         output.made = made;
-        if let Destination::Path(path) = destination {
-            let path = match (&output.made, place) {
-                (Some(made), _) => made.staging.as_ref().unwrap_or(path),
-                (None, Place::Free) => return None,
-                (None, _) => path,
-            };
-            output.file = Some(open_at(place, path, OFlags::empty()).ok()?);
+        if *place == Place::Free && output.made.is_none() {
+            return None;
+        }
+        match output.opened() {
+            Err(error) if error.code() == ErrorCode::Permission => log::debug!("{error}; it is known by its name"),
+            Err(_) => return None,
+            Ok(_) => {}
         }
         Some(output)
     }
 
+    /// None of an NBD export.
+    fn opened(&self) -> Result<Option<&File>> {
+        let Destination::Path(path) = &self.destination else {
+            return Ok(None);
+        };
+        let staging = self.made.as_ref().and_then(|made| made.staging.as_ref());
+        let path = staging.unwrap_or(path);
+        let open = || {
+            let file = open_at(&self.place, path, OFlags::empty())?;
+            match &self.made {
+                Some(made) if !made.is(&file) => Err(refused(
+                    &self.destination.shown(),
+                    "another file was put in its place; copy again",
+                )),
+                _ => Ok(file),
+            }
+        };
+        self.file.get_or_try_init(open).map(Some)
+    }
+
     /// The same image, for another thread.
     pub(crate) fn duplicate(&self) -> Result<Self> {
-        let file = self.file.as_ref().map(File::try_clone).transpose();
+        let file = self.opened()?.map(File::try_clone).transpose();
+        let file = file.map_err(|error| cannot(&self.destination.shown(), "open", error))?;
         Ok(Self {
             destination: self.destination.clone(),
+            place: self.place.clone(),
             format: self.format.clone(),
-            file: file.map_err(|error| cannot(&self.destination.shown(), "open", error))?,
+            file: file.map_or_else(OnceCell::new, OnceCell::from),
             made: self.made.clone(),
             blank: self.blank,
             direct: self.direct,
@@ -168,7 +194,7 @@ impl Output {
 
     /// Takes out what is in the file.
     pub(crate) fn empty(&self) -> Result<()> {
-        let emptied = self.file.as_ref().map_or(Ok(()), |file| file.set_len(0));
+        let emptied = self.opened()?.map_or(Ok(()), |file| file.set_len(0));
         emptied.map_err(|error| cannot(&self.destination.shown(), "empty", error))
     }
 
@@ -180,7 +206,7 @@ impl Output {
     /// Makes what is there the image, empty.
     pub(crate) fn fill(&mut self, place: &Place, form: Form<'_>) -> Result<()> {
         self.blank = self.make(place, form)?;
-        let file = self.file.as_ref();
+        let file = self.opened()?;
         self.direct = file.is_some_and(|file| convert::is_direct(file, &self.format));
         Ok(())
     }
@@ -189,7 +215,7 @@ impl Output {
     fn make(&self, place: &Place, form: Form<'_>) -> Result<bool> {
         let Form { size, backing, .. } = form;
         let shown = self.destination.shown();
-        let file = match &self.file {
+        let file = match self.opened()? {
             Some(file) if !form.reuse => file,
             _ => return self.must_hold(size, backing).map(|()| false),
         };
@@ -211,7 +237,7 @@ impl Output {
     /// It is an image of its format and of that size, on that backing file or on none.
     pub(crate) fn must_hold(&self, size: u64, backing: Option<&Backing>) -> Result<()> {
         let shown = self.destination.shown();
-        let info = match self.target() {
+        let info = match self.target()? {
             Target::File(file) => qemu_img::info(file, &self.format, &shown),
             Target::Uri(uri) => qemu_img::info_nbd(uri, &self.format),
         };
@@ -257,12 +283,12 @@ impl Output {
         }
     }
 
-    fn target(&self) -> Target<'_> {
-        match &self.file {
+    fn target(&self) -> Result<Target<'_>> {
+        Ok(match self.opened()? {
             Some(file) => Target::File(file),
             // Only an export has no file.
             None => Target::Uri(self.destination.as_written()),
-        }
+        })
     }
 
     /// Writes what the source shows into the image, which must be one of the right size already.
@@ -270,7 +296,7 @@ impl Output {
         let blank = std::mem::take(&mut self.blank);
         let shown = self.destination.shown();
         let written = Written {
-            target: self.target(),
+            target: self.target()?,
             format: &self.format,
             blank,
             direct: self.direct,
@@ -300,7 +326,7 @@ impl Output {
 
     /// Whether it shows what the source shows.
     pub(crate) fn equals(&self, source: Source<'_>) -> Result<bool> {
-        convert::equals(source, self.target(), &self.format, &self.destination.shown())
+        convert::equals(source, self.target()?, &self.format, &self.destination.shown())
     }
 
     /// The file that this operation made, if it did.
@@ -310,13 +336,21 @@ impl Output {
 
     /// One that was made is given to the owner of the disk's image, where libvirt does not see to it.
     pub(crate) fn give_as(&self, image: &str) {
-        if let (Some(_), Some(file)) = (&self.made, &self.file) {
+        if let (Some(_), Some(file)) = (&self.made, self.file.get()) {
             owner::give_as(image, file);
         }
     }
 
+    /// One that was made becomes the disk, whose image this is.
+    pub(crate) fn succeed(&self, image: &str) {
+        if let (Some(_), Some(file)) = (&self.made, self.file.get()) {
+            owner::succeed(image, file);
+        }
+    }
+
+    /// None of an NBD export, and where it is not ours to open.
     pub(crate) fn file(&self) -> Option<&File> {
-        self.file.as_ref()
+        self.opened().ok().flatten()
     }
 
     pub(crate) fn format(&self) -> &str {
@@ -325,10 +359,15 @@ impl Output {
 
     /// Whether the name still leads to the file that was opened; a copy into an unlinked file is lost.
     pub(crate) fn must_be_in_place(&self) -> Result<()> {
-        let (Some(file), Destination::Path(path)) = (&self.file, &self.destination) else {
+        let Destination::Path(path) = &self.destination else {
             return Ok(());
         };
         let shown = self.destination.shown();
+        let Some(file) = self.file() else {
+            let gone = self.made.as_ref().is_some_and(|made| !made.is_in_place());
+            let gone = gone.then(|| refused(&shown, "it was removed or replaced during the copy; copy again"));
+            return gone.map_or(Ok(()), Err);
+        };
         let held = fstat(file).map_err(|error| cannot(&shown, "look at", error))?;
         let flags = match Identity::of(&held) {
             // It may be named by a link.
@@ -347,7 +386,7 @@ impl Output {
 
     /// Writes out what is cached, to have less to wait for later; not needed for the result.
     pub(crate) fn write_out(&self) {
-        if let Some(Err(error)) = self.file.as_ref().map(File::sync_data) {
+        if let Some(Err(error)) = self.file.get().map(File::sync_data) {
             log::debug!("cannot write out '{}': {error}", self.destination.shown());
         }
     }
@@ -355,7 +394,7 @@ impl Output {
     /// Writes data and name to the disk.
     pub(crate) fn sync(&self) -> Result<()> {
         let shown = self.destination.shown();
-        if let Some(file) = &self.file {
+        if let Some(file) = self.opened()? {
             file.sync_all().map_err(|error| cannot(&shown, "sync", error))?;
         }
         if let Some(made) = &self.made {
@@ -370,7 +409,7 @@ impl Output {
     /// The image must have the disk's size still, and its format's header.
     pub(crate) fn must_have_size(&self, size: u64) -> Result<()> {
         let shown = self.destination.shown();
-        let found = match self.target() {
+        let found = match self.target()? {
             // QEMU counts in sectors: what is after the end of a raw image reads as zeroes.
             Target::File(file) if self.format == "raw" => file_size(file, &shown)?.next_multiple_of(SECTOR),
             Target::File(file) => qemu_img::info(file, &self.format, &shown)?.virtual_size,

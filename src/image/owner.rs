@@ -57,6 +57,16 @@ pub(crate) fn give_as(image: &str, file: &File) {
     }
 }
 
+/// The new file takes the image's place as the guest's disk: whoever could read that can read this. QEMU's user will have it,
+/// and we may be another.
+pub(crate) fn succeed(image: &str, file: &File) {
+    let moded = stat(image).and_then(|stat| fchmod(file, Mode::from_raw_mode(stat.st_mode & 0o666)));
+    if let Err(error) = moded {
+        log::warn!("a new image cannot be given the mode of the disk's own: {error}");
+    }
+    give_as(image, file);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,9 +95,11 @@ mod tests {
         if setxattr(path, REMEMBERED, b"1", XattrFlags::CREATE).is_ok() {
             give_as(path, &file);
             assert_eq!(owner(&file), (0, 0, 0o600));
+            succeed(path, &file);
+            assert_eq!(owner(&file), (0, 0, 0o640));
             rustix::fs::removexattr(path, REMEMBERED).unwrap();
         }
-        give_as(path, &file);
+        succeed(path, &file);
         assert_eq!(owner(&file), (4711, 815, 0o640));
         std::fs::remove_file(image).unwrap();
         std::fs::remove_file(new).unwrap();

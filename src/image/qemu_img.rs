@@ -62,6 +62,17 @@ pub(super) fn not_started(what: &str, program: &str, error: &io::Error) -> Error
     }
 }
 
+/// Before anything is begun that ends with a conversion: its programs are there.
+pub(crate) fn must_be_able_to_convert() -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for program in [QEMU_IMG, SETPRIV] {
+        if !std::env::split_paths(&path).any(|directory| directory.join(program).is_file()) {
+            return Err(not_started("write the disk", program, &io::ErrorKind::NotFound.into()));
+        }
+    }
+    Ok(())
+}
+
 fn run(
     what: &str,
     arguments: &[&str],

@@ -3,11 +3,12 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 /// The bytes that QEMU locks one by one, for what it does with an image and for what others may not (RAW_LOCK_PERM_BASE,
 /// RAW_LOCK_SHARED_BASE).
-const LOCK_BYTES: (i64, i64) = (100, 164);
+pub(crate) const LOCK_BYTES: Range<u64> = 100..264;
 
 /// Whether somebody holds one of QEMU's locks on the file.
 pub(crate) fn is_locked_as_image(file: &File) -> io::Result<bool> {
@@ -15,8 +16,8 @@ pub(crate) fn is_locked_as_image(file: &File) -> io::Result<bool> {
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = libc::F_WRLCK as _;
     lock.l_whence = libc::SEEK_SET as _;
-    lock.l_start = LOCK_BYTES.0;
-    lock.l_len = LOCK_BYTES.1;
+    lock.l_start = LOCK_BYTES.start as _;
+    lock.l_len = (LOCK_BYTES.end - LOCK_BYTES.start) as _;
     // SAFETY: the descriptor and the struct live until the call returns, which asks and takes no lock.
     if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) } != 0 {
         return Err(io::Error::last_os_error());

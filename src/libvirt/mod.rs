@@ -23,7 +23,7 @@ pub use connection::EventLoop;
 pub(crate) use domain::Domain;
 pub use domain::{BlockCopy, BlockJobInfo, BlockJobType, State};
 pub(crate) use events::{BlockJobStatus, Event, Subscription};
-pub(crate) use image_lock::is_locked_as_image;
+pub(crate) use image_lock::{LOCK_BYTES, is_locked_as_image};
 pub(crate) use io_tune::IoTune;
 pub(crate) use process::{ignore_requests_to_end, keep_descriptors};
 pub(crate) use quiet::Quiet;

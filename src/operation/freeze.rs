@@ -4,10 +4,12 @@
 //! that has thawed marks it, and this one then takes its guard away before the note goes, so that the guard does not thaw
 //! the next freeze.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::course::faults;
 use super::ownership::claim::Claim;
 use super::ownership::journal;
 use super::ownership::record::{Kind, Record};
@@ -45,12 +47,21 @@ pub(crate) fn freeze(guest: Guest, limit: Duration) -> Result<u32> {
     must_be_free(&guest, None)?;
     decide_freeze(&guest, &guest.get_config(false)?, Quiesce::Require)?;
     guard::prepare(guest.host())?;
-    let record = note(&guest, limit)?;
-    hold(&guest, &record, limit).inspect_err(|_| {
+    let record = at("Note", || note(&guest, limit))?;
+    at("Freeze", || hold(&guest, &record, limit)).inspect_err(|_| {
         if let Err(error) = remove(&guest, &record) {
             log::warn!("{error}; let recover remove the note of the freeze");
         }
     })
+}
+
+/// A step, as the fault matrix knows it.
+fn at<T>(step: &str, take: impl FnOnce() -> T) -> T {
+    let step: &dyn Debug = &format_args!("{step}");
+    faults::point("before", step);
+    let taken = take();
+    faults::point("after", step);
+    taken
 }
 
 fn note(guest: &Guest, limit: Duration) -> Result<Record> {
@@ -87,6 +98,7 @@ fn hold(guest: &Arc<Guest>, record: &Record, limit: Duration) -> Result<u32> {
         Ok(0) => return Err(undo(let_go(guest, "its agent froze no file system"))),
         Ok(frozen) => frozen,
     };
+    faults::point("frozen in", &format_args!("Freeze"));
     let (watched, id, guard) = (Arc::clone(guest), record.id.clone(), armed.clone());
     spawn("livedisk-freeze", move || watch(watched, &id, guard, deadline)).map_err(undo)?;
     Ok(frozen)
@@ -96,6 +108,8 @@ fn hold(guest: &Arc<Guest>, record: &Record, limit: Duration) -> Result<u32> {
 fn watch(guest: Arc<Guest>, id: &str, armed: Option<Arc<guard::Armed>>, deadline: Option<Instant>) {
     // Others would wait for each call on the shared connection.
     let guest = guest.apart().map(Arc::new).unwrap_or(guest);
+    // It was for the freeze request; others talk to the agent meanwhile.
+    log_failure(guest.set_agent_timeout(None));
     loop {
         match find(&guest, id) {
             Ok(Some(record)) if record.mark == Mark::Fixed => {
@@ -123,7 +137,7 @@ fn watch(guest: Arc<Guest>, id: &str, armed: Option<Arc<guard::Armed>>, deadline
         "domain '{}': the limit of its freeze has passed; it is thawed",
         guest.name()
     );
-    guest.let_go_until_certain(FROZEN);
+    at("LetGo", || guest.let_go_until_certain(FROZEN));
     drop(armed);
     thread::sleep(GUARD_CERTAIN);
     log_failure(note_let_go(&guest, id));
@@ -180,7 +194,7 @@ pub(crate) fn thaw(guest: &Guest) -> Result<u32> {
         Error::new(ErrorCode::Freeze, format!("{}; {advice}", error.message())).with_libvirt_code(error.libvirt_code())
     })?;
     if record.owner.is_dead() || record.has_lapsed() {
-        thread::sleep(GUARD_CERTAIN);
+        await_guard(&record);
         guest.remove_metadata(&record.namespace())?;
     } else {
         record.mark = Mark::Fixed;
@@ -221,9 +235,18 @@ pub(super) fn recover(guest: &Guest, record: &Record, dry_run: bool) -> Result<(
     if find(guest, &record.id)?.is_none() {
         return Ok((Vec::new(), false));
     }
-    let thawed = is_frozen() && guest.thaw_left()? > 0;
-    guest.remove_metadata(&record.namespace())?;
+    let thawed = at("Thaw", || Ok::<_, Error>(is_frozen() && guest.thaw_left()? > 0))?;
+    await_guard(record);
+    at("RemoveNote", || guest.remove_metadata(&record.namespace()))?;
     Ok((if thawed { vec![thaw, note] } else { vec![note] }, thawed))
+}
+
+/// Until the guard of a process that is gone has let go for certain: it may be at it just now, and is long after the limit.
+fn await_guard(record: &Record) {
+    let over = record.until.and_then(|until| until.checked_add(GUARD_CERTAIN));
+    if record.live && over.is_none_or(|over| SystemTime::now() < over) {
+        thread::sleep(GUARD_CERTAIN);
+    }
 }
 
 fn remove(guest: &Guest, record: &Record) -> Result<()> {

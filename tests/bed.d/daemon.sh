@@ -32,6 +32,10 @@ auth_unix_ro = "none"
 auth_unix_rw = "none"
 log_outputs = "3:stderr"
 TEXT
+    [[ -z $group ]] || cat >>"$conf/libvirtd.conf" <<TEXT
+unix_sock_group = "$group"
+unix_sock_rw_perms = "0770"
+TEXT
     host_files "$state" "$conf"
 }
 

@@ -113,6 +113,7 @@ guest_wait() {
     for ((index = 0; index <= count; index++)); do
         until grep -q " vd$(printf "\\x$((61 + index))") " "$dir/$name.writer"; do guest_patience; done
     done
+    [[ -z $group ]] || chmod o+w "$dir/$name.control"
     "$dir/bin/guest-ctl" "$dir/$name.control" clock >/dev/null || fail "$name: its clock cannot be set"
     [[ $agent == yes ]] || return 0
     until [[ $(virsh dumpxml "$name") == *"name='org.qemu.guest_agent.0' state='connected'"* ]] &&

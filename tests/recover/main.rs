@@ -20,8 +20,20 @@ use crate::support::bed::{Bed, Turn};
 
 const MIB: u64 = 1 << 20;
 
+const GUESTS: [&str; 1] = ["name=a,disks=qcow2-backed:64M+raw:32M,data=8M"];
+
 fn bed() -> Turn {
-    support::bed::turn(EventLoop::Own, &["name=a,disks=qcow2-backed:64M+raw:32M,data=8M"])
+    support::bed::turn(EventLoop::Own, &GUESTS)
+}
+
+/// What a job writes to belongs to QEMU's user then, and is not theirs to open.
+#[test]
+fn as_an_ordinary_user() {
+    let tests = [
+        "each_phase::a_snapshot_is_settled_in_each_phase",
+        "each_phase::a_migration_is_settled_in_each_phase",
+    ];
+    support::ordinary::run_tests(&tests, &GUESTS);
 }
 
 /// `quiet` is the clone of a quiet base.

@@ -128,7 +128,7 @@ pub fn create_luks(path: &Path, size: &str) {
     }
 }
 
-fn script(arguments: &[&str]) -> String {
+pub(super) fn script(arguments: &[&str]) -> String {
     run(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bed"), arguments)
 }
 

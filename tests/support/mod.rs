@@ -5,7 +5,10 @@
 pub mod bed;
 pub mod definition;
 pub mod image;
+pub mod loop_device;
 pub mod monitor;
+pub mod odd;
+pub mod ordinary;
 pub mod remote;
 pub mod scenario;
 pub mod sealed;

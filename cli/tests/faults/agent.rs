@@ -96,6 +96,20 @@ impl Agent {
         self::signal(self.child.id(), signal);
     }
 
+    /// If it has one already.
+    pub fn kill_guard(&self) {
+        let own = format!("livedisk-guard\0{}\0detached\0", self.child.id());
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let is_own = |command_line: &[u8]| String::from_utf8_lossy(command_line).ends_with(&own);
+        for process in processes {
+            let command_line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let number = process.file_name().to_str().and_then(|name| name.parse().ok());
+            if let (true, Some(number)) = (is_own(&command_line), number) {
+                self::signal(number, Signal::KILL);
+            }
+        }
+    }
+
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }

@@ -147,6 +147,10 @@ impl Lessons {
                 agent.said.join("\n")
             ));
         }
+        if operation.kind == Kind::Freeze {
+            // That its limit passed is noted for whoever thaws it.
+            run.recover()?;
+        }
         let undisturbed = |error| agent.with_last_words(format!("{operation}, {course}, undisturbed: {error}"));
         check::idle(run.stand).map_err(undisturbed)?;
         if let Some(point) = agent.points().iter().find(|point| point.contains("Fail(")) {
@@ -160,7 +164,7 @@ impl Lessons {
 
     /// The form that the domain now has becomes this one.
     fn moved(&mut self, stand: &mut Stand, operation: Operation, place: Place) -> Result<Option<Form>> {
-        if operation.kind == Kind::Snapshot {
+        if operation.kind != Kind::Migrate {
             return Ok(None);
         }
         let before = Picture::take(stand)?.form;
@@ -364,6 +368,9 @@ impl<'a> Run<'a> {
     /// All or none, and whole.
     fn check_images(&self, word: Word, images: &BTreeSet<PathBuf>, has_moved: bool) -> Result<()> {
         let kept = self.destinations.iter().any(|name| is_kept(name));
+        if self.operation.kind == Kind::Freeze {
+            return Ok(());
+        }
         if self.operation.kind == Kind::Migrate {
             return match (kept, has_moved != images.is_empty()) {
                 (true, _) | (_, true) => Ok(()),
@@ -500,7 +507,7 @@ impl Cell {
             run.stand.await_off(PATIENCE)?;
         }
         let left = check::recorded(run.stand)? > 0;
-        if (self.fault.kills_guest() || notes.lost) && left {
+        if (self.fault.kills_guest() || notes.lost || self.fault == Fault::AgentAndGuardKilled) && left {
             // Of a domain that is off, it cleans up what can be.
             notes.recovered = true;
             let _ = run.recover();

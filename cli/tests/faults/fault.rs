@@ -36,9 +36,11 @@ pub enum Fault {
     SnapshotUnseenByAll,
     PivotUnseen,
     CommitUnseen,
+    GuardKilled,
+    AgentAndGuardKilled,
 }
 
-pub const FAULTS: [Fault; 21] = [
+pub const FAULTS: [Fault; 23] = [
     Fault::AgentKilled,
     Fault::AgentTerminated,
     Fault::QemuKilled,
@@ -60,6 +62,8 @@ pub const FAULTS: [Fault; 21] = [
     Fault::SnapshotUnseenByAll,
     Fault::PivotUnseen,
     Fault::CommitUnseen,
+    Fault::GuardKilled,
+    Fault::AgentAndGuardKilled,
 ];
 
 /// What a fault is inflicted on.
@@ -91,6 +95,18 @@ impl Fault {
     /// The rule by which there is no such cell.
     pub fn left_out(self, operation: Operation) -> Option<&'static str> {
         match self {
+            Self::DestinationFull
+            | Self::DestinationFails
+            | Self::DestinationHangs
+            | Self::DestinationDeleted
+            | Self::SourceFails
+                if operation.kind == Kind::Freeze =>
+            {
+                Some("a freeze has no images")
+            }
+            Self::GuardKilled | Self::AgentAndGuardKilled if operation.kind != Kind::Freeze => {
+                Some("an operation's window is short, and tests/guard has it")
+            }
             Self::DestinationFails | Self::DestinationHangs if operation.method == "clone" => {
                 Some("a clone's destination is a file on the source's own storage; what fails there is the source")
             }
@@ -98,7 +114,7 @@ impl Fault {
             _ if operation.method != "clone" && (self.is_in_snapshot() || self == Self::CommitUnseen) => {
                 Some("only a clone puts the guest on an overlay")
             }
-            Self::PivotUnseen if operation.kind == Kind::Snapshot => Some("only a migration pivots to its copy"),
+            Self::PivotUnseen if operation.kind != Kind::Migrate => Some("only a migration pivots to its copy"),
             _ => None,
         }
     }
@@ -215,6 +231,11 @@ impl Fault {
             }
             Self::PivotUnseen => stand.pivot_unseen()?,
             Self::CommitUnseen => stand.commit_unseen()?,
+            Self::GuardKilled => scene.agent.kill_guard(),
+            Self::AgentAndGuardKilled => {
+                scene.agent.kill_guard();
+                scene.agent.signal(Signal::KILL);
+            }
         }
         Ok(())
     }
@@ -270,6 +291,8 @@ impl fmt::Display for Fault {
             Self::SnapshotUnseenByAll => "agent and libvirtd and QEMU SIGKILL in the snapshot",
             Self::PivotUnseen => "libvirtd SIGKILL in the pivot",
             Self::CommitUnseen => "libvirtd SIGKILL in the pivot of the commit",
+            Self::GuardKilled => "guard SIGKILL",
+            Self::AgentAndGuardKilled => "agent and guard SIGKILL",
         })
     }
 }

@@ -16,6 +16,8 @@ pub struct Operation {
 pub enum Kind {
     Snapshot,
     Migrate,
+    /// livedisk freeze, which lasts until its limit.
+    Freeze,
 }
 
 /// What the operation is about when the fault comes.
@@ -45,26 +47,35 @@ const fn migrate(method: &'static str) -> Operation {
     }
 }
 
-pub const OPERATIONS: [Operation; 5] = [
+pub const OPERATIONS: [Operation; 6] = [
     snapshot("mirror"),
     snapshot("backup"),
     snapshot("clone"),
     migrate("clone"),
     migrate("mirror"),
+    Operation {
+        kind: Kind::Freeze,
+        method: "",
+    },
 ];
 
 pub const COURSES: [Course; 4] = [Course::Forward, Course::Cancelled, Course::Recovering, Course::Astray];
 
 impl Operation {
-    /// Only a migration pivots to its copy.
+    /// Only a migration pivots to its copy, and a freeze does not wait to be cancelled.
     pub fn has(self, course: Course) -> bool {
-        course != Course::Astray || self.kind == Kind::Migrate
+        match course {
+            Course::Forward | Course::Recovering => true,
+            Course::Cancelled => self.kind != Kind::Freeze,
+            Course::Astray => self.kind == Kind::Migrate,
+        }
     }
 
     /// Where it is cancelled, or its process killed: as late as there is a way back.
     pub fn turning_point(self, course: Course) -> &'static str {
         match (self.kind, self.method) {
             _ if course == Course::Astray => "before PivotCopy",
+            (Kind::Freeze, _) => "after Freeze",
             (Kind::Snapshot, "backup" | "clone") => "before WriteRecord(Fixed)",
             _ => "before WriteRecord(Fixing)",
         }
@@ -73,6 +84,7 @@ impl Operation {
     /// The names of the images it is to make, in the stand's counting.
     pub fn destinations(self, place: Place, number: u32) -> Vec<String> {
         match (self.kind, place) {
+            (Kind::Freeze, _) => Vec::new(),
             // One disk is all that a small place takes.
             (Kind::Snapshot, Place::Bed | Place::Scratch) => {
                 vec![format!("cell{number}-vda"), format!("cell{number}-vdb")]
@@ -83,9 +95,15 @@ impl Operation {
 
     /// The command's words. Slow enough for its waiting to be met.
     pub fn words(self, destinations: &[String], scratch: Option<&str>) -> Vec<String> {
+        if self.kind == Kind::Freeze {
+            // By the process that stays behind for it.
+            return ["freeze", "a", "--limit", "2s", "--hold", "--verbose"]
+                .map(str::to_owned)
+                .into();
+        }
         let mut words: Vec<String> = match self.kind {
             Kind::Snapshot => vec!["snapshot".into(), "a".into(), "--freeze-limit".into(), "2s".into()],
-            Kind::Migrate => vec!["migrate".into(), "a".into(), "vda".into(), destinations[0].clone()],
+            _ => vec!["migrate".into(), "a".into(), "vda".into(), destinations[0].clone()],
         };
         if self.kind == Kind::Snapshot {
             for (target, destination) in ["vda", "vdb"].iter().zip(destinations) {
@@ -105,6 +123,7 @@ impl fmt::Display for Operation {
         let kind = match self.kind {
             Kind::Snapshot => "snapshot",
             Kind::Migrate => "migrate",
+            Kind::Freeze => return f.write_str("freeze"),
         };
         write!(f, "{kind} {}", self.method)
     }

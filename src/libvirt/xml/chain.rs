@@ -60,7 +60,7 @@ fn disk<'a>(root: &'a mut Element, target: &str) -> Result<Option<&'a mut Elemen
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::libvirt::xml::{DomainXml, overlay_destination};
+    use crate::libvirt::xml::{DomainXml, Target, overlay_destination};
 
     fn domain(disk: &str) -> String {
         format!("<domain><devices>{disk}</devices></domain>")
@@ -92,7 +92,7 @@ mod tests {
     fn a_disk_goes_to_a_destination() {
         let definition = domain(&disk("/o", ""));
         let home = disk_on(&definition, "vda", Some("/o")).unwrap().unwrap();
-        let destination = overlay_destination("/new", &[("/b".into(), "raw".into())]).unwrap();
+        let destination = overlay_destination("/new", &[(Target::File("/b".into()), "raw")]).unwrap();
         let moved = on_destination(&home, &destination).unwrap();
         assert!(moved.contains("cache=\"none\""), "{moved}");
         let text = domain(&moved);

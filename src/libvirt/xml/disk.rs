@@ -99,6 +99,8 @@ pub(crate) struct Disk {
     /// What of it and its images livedisk does not understand, such as `its <source> has <slices>`: a layer is then more than
     /// its path and format say.
     pub(crate) not_understood: Option<String>,
+    /// An image of its chain has a `<seclabel>` of its own, which a job's destination does not get.
+    pub(crate) labelled: bool,
     /// What libvirt has QEMU put between the device and the image: copy_on_read, throttlefilters.
     pub(crate) filter: Option<Filter>,
 }
@@ -199,6 +201,7 @@ impl Disk {
             shareable: element.get_child("shareable").is_some(),
             transient: element.get_child("transient").is_some(),
             not_understood: not_understood(element),
+            labelled: std::iter::once(element).chain(below(element)).any(is_labelled),
             filter: Filter::of(element),
             mirror: element.get_child("mirror").map(|mirror| Mirror {
                 job: attribute(mirror, "job").unwrap_or("copy").to_owned(),
@@ -328,6 +331,13 @@ fn below(image: &Element) -> impl Iterator<Item = &Element> {
         layer.get_child("source").map(|_| layer)
     }
     std::iter::successors(layer(image), |above| layer(above))
+}
+
+/// libvirt itself notes where a file system knows no labels.
+fn is_labelled(image: &Element) -> bool {
+    let source = image.get_child("source");
+    let mut labels = source.into_iter().flat_map(|source| children(source, "seclabel"));
+    labels.any(|label| attribute(label, "labelskip").is_none())
 }
 
 fn index(element: &Element) -> Option<u32> {

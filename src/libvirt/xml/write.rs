@@ -77,14 +77,14 @@ pub(crate) fn copy_destination(
 
 /// The destination of a shallow copy that rests on `backing` (path, format): libvirt makes the overlay with it, and
 /// notes the chain in both definitions.
-pub(crate) fn overlay_destination(path: &str, backing: &[(String, String)]) -> Result<String, String> {
+pub(crate) fn overlay_destination(path: &str, backing: &[(Target, &str)]) -> Result<String, String> {
     let chain = backing
         .iter()
         .rev()
-        .fold(element("backingStore", &[], vec![]), |below, (path, format)| {
-            let source = element("source", &[("file", path)], vec![]);
+        .fold(element("backingStore", &[], vec![]), |below, (target, format)| {
             let format = element("format", &[("type", format)], vec![]);
-            element("backingStore", &[("type", "file")], vec![format, source, below])
+            let kind = ("type", target.kind());
+            element("backingStore", &[kind], vec![format, target.source("source"), below])
         });
     to_text(&element(
         "disk",

@@ -62,13 +62,14 @@ impl Clone {
 
     /// The file with all of A in it. It is written to the record, which then knows it by its inode, before it is published.
     pub(super) fn fill(&mut self, plan: &Plan, site: &Site, staging: &str) -> Result<std::fs::File> {
+        must_read_what_qemu_has(plan)?;
         let (how, source, path) = (plan.clone, plan.source.0.as_str(), plan.destination_path());
         let file = if how == CloneMethod::Callback {
             clone::call_back(plan.clone_callback.as_ref(), source, path, &mut self.made)?
         } else {
             let (made, file) = Made::stage(path, staging)?;
             self.made = Some(made);
-            image::give_as(source, &file);
+            image::succeed(source, &file);
             let mut watch = clone::watch(&site.shared, (0, 0), &mut self.progress);
             let shown = plan.destination.shown();
             clone::clone_into(how, source, &file, &shown, plan.bandwidth, &mut watch)?;
@@ -104,6 +105,7 @@ impl Clone {
     }
 
     pub(super) fn verify(&mut self, plan: &Plan) -> Result<()> {
+        must_read_what_qemu_has(plan)?;
         let shown = plan.destination.shown();
         let (_, file) = Made::adopt(plan.destination_path())?;
         let (source, format) = (&plan.source.0, plan.format.as_str());
@@ -132,6 +134,13 @@ impl Clone {
         self.is_whole = false;
         Ok(())
     }
+}
+
+/// The names may have been given to other files since the plan was made.
+fn must_read_what_qemu_has(plan: &Plan) -> Result<()> {
+    let below = plan.below.iter().map(|(path, _)| path.as_str());
+    plan.guest
+        .must_have(std::iter::once(plan.source.0.as_str()).chain(below))
 }
 
 /// Path and format of what A rests on.

@@ -19,7 +19,7 @@ use crate::operation::course::procedure::Ties;
 use crate::operation::course::shared::Shared;
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
-use crate::operation::parts::image::{DestinationImage, Wanted};
+use crate::operation::parts::image::{DestinationImage, Like, Wanted};
 use crate::operation::parts::mirror::{Mirror, To};
 use crate::operation::parts::overlay::{self, Overlay, must_be_in_place, snapshot_xml};
 use crate::operation::parts::pivot::{self, Images, Pivot};
@@ -123,7 +123,7 @@ impl Engine {
             // libvirt formats it, which alone has the secret.
             blank: plan.encryption.is_some(),
             staging: staging(&plan.destination, &id, &plan.target),
-            like: Some(source.to_owned()),
+            like: Some(Like::Disk(source.to_owned())),
         };
         Self {
             overlay: overlay(beside(source, &id, "source"), (source, &plan.source.1)),
@@ -369,8 +369,9 @@ impl Engine {
     fn destination_xml(&self) -> Result<String> {
         let plan = &self.plan;
         let xml = if plan.method == Method::Clone {
-            let mut chain = vec![(plan.destination_path().to_owned(), plan.format.clone())];
-            chain.extend(plan.below.iter().cloned());
+            let destination = Target::File(plan.destination_path().to_owned());
+            let mut chain = vec![(destination, plan.format.as_str())];
+            chain.extend(plan.below.iter().map(|(path, format)| (layer(path), format.as_str())));
             overlay_destination(self.destination_overlay.path(), &chain)
         } else {
             copy_destination(&target_of(plan), &plan.format, plan.encryption.as_ref())
@@ -458,6 +459,14 @@ impl Engine {
         }
         self.source_deleted = true;
         Ok(())
+    }
+}
+
+/// An image below the destination, as libvirt is to name it.
+fn layer(path: &str) -> Target {
+    match Identity::of_path(path) {
+        Some(Identity::Device { .. }) => Target::Block(path.to_owned()),
+        _ => Target::File(path.to_owned()),
     }
 }
 

@@ -79,6 +79,12 @@ impl Plan {
         }
         must_have_no_job(&guest, disk, &what)?;
         guest.must_be_pivotable(disk, &what)?;
+        if disk.labelled {
+            log::warn!(
+                "{what} has <seclabel> in a <source>, which libvirt does not give to the destination; put it into the \
+                 definition again before the domain is started anew"
+            );
+        }
         guest.must_start_at_device(disk, Job::Mirror, &what)?;
         must_have_no_snapshots(&guest, &what)?;
         let destination = Destination::parse(&options.destination)?;
@@ -316,6 +322,8 @@ fn choose_method(
 ) -> Result<Method> {
     let hindrance = if disk.is_encrypted() {
         Some("the disk is encrypted, and an overlay would hold what the guest writes in plain text")
+    } else if disk.readonly {
+        Some("the disk is read-only, and so nothing can be committed into it")
     } else if *place != Place::Free {
         Some("the destination is not a new file")
     } else if !matches!(disk.active().source, Source::File(_)) {

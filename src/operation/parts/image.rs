@@ -20,8 +20,15 @@ pub(in crate::operation) struct Wanted {
     pub(in crate::operation) blank: bool,
     /// Its name until it is published.
     pub(in crate::operation) staging: String,
-    /// One that is made is given to the owner of this image.
-    pub(in crate::operation) like: Option<String>,
+    pub(in crate::operation) like: Option<Like>,
+}
+
+/// Whose one is that is made.
+pub(in crate::operation) enum Like {
+    /// The owner's of this image.
+    Copy(String),
+    /// And of its mode: it takes the image's place as the guest's disk.
+    Disk(String),
 }
 
 pub(in crate::operation) struct DestinationImage {
@@ -71,8 +78,10 @@ impl DestinationImage {
             let (backing, reuse) = (wanted.backing.as_ref(), wanted.reuse);
             Output::prepare(destination, place, format, wanted.size, backing, reuse, &wanted.staging)?
         };
-        if let Some(like) = &wanted.like {
-            output.give_as(like);
+        match &wanted.like {
+            Some(Like::Copy(image)) => output.give_as(image),
+            Some(Like::Disk(image)) => output.succeed(image),
+            None => {}
         }
         self.output = Some(output);
         Ok(())

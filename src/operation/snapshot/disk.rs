@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::{Backing, Destination, Place};
 use crate::libvirt::xml::Target;
-use crate::operation::parts::image::Wanted;
+use crate::operation::parts::image::{Like, Wanted};
 use crate::operation::plan::preflight::{libvirt_target, staging};
 use crate::operation::plan::room::{Load, allocated};
 
@@ -90,7 +90,7 @@ impl PlannedDisk {
             reuse: self.reuse,
             blank,
             staging: staging(&self.destination, id, &self.target),
-            like: self.source.as_ref().map(|(path, _)| path.clone()),
+            like: self.source.as_ref().map(|(path, _)| Like::Copy(path.clone())),
         }
     }
 }

@@ -153,6 +153,12 @@ impl Cloning {
         self.overlay.commit_offline(recorded.home.as_deref())
     }
 
+    /// The names may have been given to other files since the plan was made.
+    fn must_read_what_qemu_has(&self, planned: &PlannedDisk) -> Result<()> {
+        let paths = planned.layers.iter().map(|(path, _)| path.as_str());
+        self.site.guest.must_have(paths)
+    }
+
     /// `before` is what was copied of the disks before.
     pub(super) fn clone(&mut self, plan: &Plan, before: (u64, u64)) -> Result<()> {
         self.fill(plan, before).map_err(|error| self.site.explain(&error))
@@ -160,6 +166,7 @@ impl Cloning {
 
     fn fill(&mut self, plan: &Plan, before: (u64, u64)) -> Result<()> {
         let planned = &plan.disks[self.site.index];
+        self.must_read_what_qemu_has(planned)?;
         let (source, shown) = (source(planned), planned.destination.shown());
         let mut watch = clone::watch(&self.site.shared, before, &mut self.progress);
         match (plan.ways[self.site.index], &mut self.image.output) {
@@ -216,6 +223,8 @@ impl Cloning {
         if let Some(file) = output.file() {
             image::check(file, output.format(), &shown)?;
         }
+        self.must_read_what_qemu_has(planned)
+            .map_err(|error| self.site.explain(&error))?;
         if output.equals_chain(&planned.layers)? {
             return Ok(());
         }

@@ -73,6 +73,9 @@ pub(crate) fn choose(
     if options.method == Method::Auto && !mostly_holes && ways.iter().any(|way| *way != Way::File) {
         return Ok(mirror);
     }
+    if ways.contains(&Way::Content) {
+        image::must_be_able_to_convert()?;
+    }
     Ok((Method::Clone, ways))
 }
 

@@ -153,7 +153,7 @@
 #define LIVEDISK_METHOD_AUTO 0
 
 /**
- * virDomainBackupBegin: content as of the start. A destination that fails gives the guest I/O errors; one that hangs stalls it.
+ * virDomainBackupBegin: content as of the start. A destination that fails or hangs never reaches the guest.
  */
 #define LIVEDISK_METHOD_BACKUP 1
 
@@ -206,7 +206,7 @@
 
 /**
  * libvirt storage volumes, cloned by the daemon: source and destination are in directories of active storage pools. For
- * migrations; AUTO takes it on a remote connection.
+ * migrations; LIVEDISK_CLONE_AUTO takes it on a remote connection.
  */
 #define LIVEDISK_CLONE_VOLUME 3
 
@@ -321,7 +321,7 @@
 #define LIVEDISK_SNAPSHOT_WRITE_BLOCKING 16
 
 /**
- * Compress the image (qcow2, zstd). Not supported yet.
+ * Compress the images (qcow2, zstd). By BACKUP, which AUTO takes then.
  */
 #define LIVEDISK_SNAPSHOT_COMPRESS 32
 
@@ -383,7 +383,7 @@
 struct livedisk_connection;
 
 /**
- * Why a call failed. Owned by whoever received it; free it with livedisk_error_free(). Immutable, so it may be read
+ * Why a call failed. Owned by the caller that received it; free it with livedisk_error_free(). Immutable, so it may be read
  * from any thread.
  */
 struct livedisk_error;
@@ -461,7 +461,7 @@ struct livedisk_snapshot_options {
    */
   uint32_t freeze_limit_ms;
   /**
-   * Bytes per second; 0: no limit.
+   * Bytes per second; 0: no limit. The disks of the operation share it equally.
    */
   uint64_t bandwidth;
   /**
@@ -490,7 +490,8 @@ struct livedisk_snapshot_options {
    */
   void *clone_data;
   /**
-   * BACKUP: directory of the scratch files; NULL: beside each disk's image. Not supported yet: NULL.
+   * BACKUP: absolute path of a directory for the scratch files, which grow by what the guest overwrites until everything
+   * is copied; NULL: beside each disk's image.
    */
   const char *scratch;
 };
@@ -671,7 +672,7 @@ struct livedisk_recovery {
 };
 
 /**
- * An operation that runs or was left behind, whoever runs it. It lives until the callback returns that is given it.
+ * An operation that runs, or that a process left when it ended. It is valid until the callback that receives it returns.
  */
 struct livedisk_operation_info {
   /**
@@ -699,7 +700,7 @@ struct livedisk_operation_info {
    */
   int32_t method;
   /**
-   * 1: the process has ended or has let go of it, so livedisk_attach() or livedisk_recover() is due; 0: it runs.
+   * 1: the process has ended or has released it, so livedisk_attach() or livedisk_recover() is due; 0: it runs.
    */
   int32_t orphaned;
   /**
@@ -729,8 +730,8 @@ struct livedisk_operation_info {
 };
 
 /**
- * Is told of one operation. `size` is the sizeof(struct livedisk_operation_info) that the library has: a field that ends
- * behind it is not there. 0 goes on, everything else ends the listing.
+ * Receives one operation. `size` is the library's sizeof(struct livedisk_operation_info): a field that ends after it is not
+ * there. Return 0 to continue; anything else ends the listing.
  */
 typedef int32_t (*livedisk_operation_callback)(const struct livedisk_operation_info *info,
                                                size_t size,
@@ -772,8 +773,8 @@ struct livedisk_checkpoint {
 };
 
 /**
- * Is told of one checkpoint. `size` is the sizeof(struct livedisk_checkpoint) that the library has: a field that ends behind
- * it is not there. 0 goes on, everything else ends the listing.
+ * Receives one checkpoint. `size` is the library's sizeof(struct livedisk_checkpoint): a field that ends after it is not
+ * there. Return 0 to continue; anything else ends the listing.
  */
 typedef int32_t (*livedisk_checkpoint_callback)(const struct livedisk_checkpoint *checkpoint,
                                                 size_t size,
@@ -790,8 +791,10 @@ extern "C" {
  *
  * MIRROR (virDomainBlockCopy) has the content of livedisk_finish(). A destination that fails or hangs never reaches the guest.
  *
- * BACKUP (virDomainBackupBegin) has the content of the start. The guest's writes wait for the destination, and the guest gets
- * I/O errors if the destination fails or the source cannot be read.
+ * BACKUP (virDomainBackupBegin, pull mode) has the content of the start. QEMU saves what the guest overwrites in a scratch file
+ * for each disk, and livedisk copies from QEMU's export at its own pace with qemu-img. A destination that fails or hangs never
+ * reaches the guest. Where a scratch file has used the room that there is for it, the operation ends with NO_SPACE and the
+ * guest goes on. VERIFY compares the images with the export. COMPRESS is for BACKUP alone.
  *
  * CLONE has the content of the start. It takes one external snapshot of all disks (virDomainSnapshotCreateXML, no metadata),
  * clones the images outside QEMU while they do not change, and commits the overlays back (virDomainBlockCommit, active, with
@@ -799,8 +802,8 @@ extern "C" {
  * on their size. Meanwhile the overlays, beside the guest's images, take its writes. A disk with a backing file is flattened
  * in the same pass unless SHALLOW.
  *
- * AUTO takes CLONE where the destinations share a file system that can clone with the images and nothing is to be flattened or
- * converted; else MIRROR.
+ * AUTO takes BACKUP for COMPRESS. Otherwise it takes CLONE where the destinations share a file system that can clone with the
+ * images and nothing is to be flattened or converted; else MIRROR.
  *
  * The order is freeze, the one call that fixes the point in time, thaw: never around the copy (docs/threads.md quotes qemu-devel,
  * 20 January 2022, on Nova's live snapshot).
@@ -919,7 +922,7 @@ int32_t livedisk_error_libvirt_code(const struct livedisk_error *error);
  * Any thread, once.
  *
  * # Safety
- * `error` is null or a live error, and nobody uses it any more.
+ * `error` is null or a live error, and is not used any more.
  */
 void livedisk_error_free(struct livedisk_error *error);
 
@@ -1042,7 +1045,7 @@ int32_t livedisk_open_from(void *vir_connect,
  * Any thread, once; no other call may use the connection at the time or later.
  *
  * # Safety
- * `connection` is null or a live connection, and nobody uses it any more.
+ * `connection` is null or a live connection, and is not used any more.
  */
 void livedisk_close(struct livedisk_connection *connection);
 
@@ -1132,10 +1135,10 @@ int32_t livedisk_cancel(struct livedisk_operation *operation,
                         struct livedisk_error **error);
 
 /**
- * Asks for what livedisk_cancel() does, and returns at once. livedisk_poll() and the descriptor tell when it is over: the
- * phase is LIVEDISK_PHASE_CANCELLED then, and livedisk_finish() says CANCELLED. LIVEDISK_PHASE_DONE means that it came too
- * late, LIVEDISK_PHASE_FAILED that not everything could be rolled back: livedisk_finish() says what is left. Asked for
- * again it does nothing.
+ * Asks for what livedisk_cancel() does, and returns at once. livedisk_poll() and the descriptor show when it is over: the
+ * phase is LIVEDISK_PHASE_CANCELLED then, and livedisk_finish() returns CANCELLED. LIVEDISK_PHASE_DONE means that it came too
+ * late, LIVEDISK_PHASE_FAILED that not everything could be rolled back: livedisk_finish() reports what is left. A second
+ * request does nothing.
  *
  * @param operation  the operation
  * @param error      receives the error, owned by the caller; may be NULL
@@ -1162,7 +1165,7 @@ int32_t livedisk_request_cancel(struct livedisk_operation *operation,
  * Any phase, any thread, once; no other call may use the operation at the time or later, and its descriptor is closed.
  *
  * # Safety
- * `operation` is null or alive, and nobody uses it any more.
+ * `operation` is null or alive, and is not used any more.
  */
 void livedisk_operation_free(struct livedisk_operation *operation);
 
@@ -1245,13 +1248,13 @@ int32_t livedisk_recover_flags(struct livedisk_connection *connection,
                                struct livedisk_error **error);
 
 /**
- * Lists the operations that run or were left behind, on a domain or on all, whoever runs them. So an agent that was started
- * again finds its own: it attaches to those that are orphaned with livedisk_attach(), or resolves them with
- * livedisk_recover().
+ * Lists the operations on a domain or on all: those that run, in whichever process, and those that a process left when it
+ * ended. A restarted agent finds its own this way. It attaches to the orphaned ones with livedisk_attach(), or resolves them
+ * with livedisk_recover().
  *
  * @param connection  from livedisk_open() or livedisk_open_from()
  * @param domain      name or UUID; NULL: all domains
- * @param each        is called once an operation, on this thread, after all of them were read; it may call livedisk
+ * @param each        is called once for each operation, on this thread, after all of them were read; it may call livedisk
  * @param data        passed to it as it is
  * @param error       receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or
@@ -1271,12 +1274,12 @@ int32_t livedisk_list_operations(struct livedisk_connection *connection,
                                  struct livedisk_error **error);
 
 /**
- * Lists the checkpoints of a domain, oldest first, running or off, whoever created them. QEMU is asked for their bitmaps, or
- * the images of a domain that is off.
+ * Lists the checkpoints of a domain, oldest first, whichever program created them. The domain may run or be off. QEMU is
+ * asked for the bitmaps, or, if the domain is off, the images are read.
  *
  * @param connection  from livedisk_open() or livedisk_open_from()
  * @param domain      name or UUID
- * @param each        is called once a checkpoint, on this thread, after all of them were read; it may call livedisk
+ * @param each        is called once for each checkpoint, on this thread, after all of them were read; it may call livedisk
  * @param data        passed to it as it is
  * @param error       receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or
@@ -1299,7 +1302,7 @@ int32_t livedisk_list_checkpoints(struct livedisk_connection *connection,
 
 /**
  * Deletes a checkpoint with its bitmaps, also where some of them are missing or inconsistent. What changed since its parent
- * is noted by its child, or forgotten with the last checkpoint. Images that were copied stay as they are.
+ * is recorded by its child, or forgotten with the last checkpoint. Images that were copied stay as they are.
  *
  * @param connection  from livedisk_open() or livedisk_open_from()
  * @param domain      name or UUID; running or off
@@ -1325,8 +1328,8 @@ int32_t livedisk_delete_checkpoint(struct livedisk_connection *connection,
                                    struct livedisk_error **error);
 
 /**
- * Freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is noted with
- * the domain and guarded: it ends with livedisk_thaw(), by the guard when this process dies, or when the limit has passed,
+ * Freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is recorded in
+ * the domain's metadata and guarded: it ends with livedisk_thaw(), by the guard when this process dies, or when the limit has passed,
  * whichever is first. The connection may be closed meanwhile.
  *
  * @param connection   from livedisk_open() or livedisk_open_from()
@@ -1363,7 +1366,7 @@ int32_t livedisk_freeze(struct livedisk_connection *connection,
  * @param error        receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK: the guest was frozen all the time; or
  *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
- *         LIVEDISK_ERR_FREEZE (the guest had been let go before, so what was taken meanwhile is not consistent: freeze and
+ *         LIVEDISK_ERR_FREEZE (the guest was thawed before, so what was taken meanwhile is not consistent: freeze and
  *         take it again; or the thaw failed: try again, the guard thaws it when the limit has passed),
  *         LIVEDISK_ERR_NO_OPERATION (the domain has no freeze of livedisk's: it was thawed or recovered before),
  *         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL

@@ -46,6 +46,16 @@ impl Connection {
         operation::disks(&self.host.get_guest(domain)?)
     }
 
+    /// The names of all domains, running or not.
+    ///
+    /// # Errors
+    /// What libvirt says.
+    pub fn domains(&self) -> Result<Vec<String>> {
+        let _quiet = Quiet::new();
+        let guests = self.host.list_guests()?;
+        Ok(guests.iter().map(|guest| guest.name().to_owned()).collect())
+    }
+
     /// Starts a live snapshot of a running domain, named by name or UUID, and returns as soon as it runs.
     ///
     /// # Errors
@@ -64,8 +74,8 @@ impl Connection {
         Operation::migrate_disk(self.host.get_guest(domain)?, options)
     }
 
-    /// Takes up the operation that has this disk, after the process that ran it has ended or let go of it. Progress and
-    /// finish go on as if nothing had happened. [`SnapshotOptions::auto_finish`] and its like still hold.
+    /// Resumes the operation that has this disk, after the process that ran it has ended or released it. Progress and
+    /// finish continue as if nothing had happened. [`SnapshotOptions::auto_finish`] and its like still hold.
     ///
     /// # Errors
     /// [`ErrorCode::NoOperation`](crate::ErrorCode::NoOperation) where there is none,
@@ -76,12 +86,26 @@ impl Connection {
         Operation::attach(self.host.get_guest(domain)?, target)
     }
 
-    /// Settles what dead processes left on a domain (`None`: on every domain), running or not: thaws what they froze,
-    /// completes what is past its point of no return, takes back the rest. What somebody runs is left alone. A dry run
-    /// says what would be done and changes nothing.
+    /// Asks the process that runs an operation, by its [`OperationStatus::id`], to cancel it, and waits until it has rolled the
+    /// operation back. `patience` bounds the wait for that process's answer, which takes about a second where it lives and is
+    /// not in a freeze. Blocks.
     ///
     /// # Errors
-    /// [`ErrorCode::NoDomain`](crate::ErrorCode::NoDomain), or what libvirt says. An operation that cannot be settled is
+    /// [`ErrorCode::NoOperation`](crate::ErrorCode::NoOperation) where it is not there, or ended before the request was seen,
+    /// [`ErrorCode::Busy`](crate::ErrorCode::Busy) where its process is dead ([`attach`](Self::attach) to it and cancel that),
+    /// [`ErrorCode::Timeout`](crate::ErrorCode::Timeout) where the process does not answer (the request is withdrawn),
+    /// [`ErrorCode::JobFailed`](crate::ErrorCode::JobFailed) where something could not be rolled back.
+    pub fn cancel(&self, domain: &str, id: &str, patience: Duration) -> Result<()> {
+        let _quiet = Quiet::new();
+        operation::cancel(&self.host.get_guest(domain)?, id, patience)
+    }
+
+    /// Cleans up what dead processes left on a domain (`None`: on every domain), running or not: thaws what they froze,
+    /// completes what is past its point of no return, rolls back the rest. Operations whose process lives are left alone. A
+    /// dry run reports what would be done and changes nothing.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoDomain`](crate::ErrorCode::NoDomain), or what libvirt says. An operation that cannot be resolved is
     /// none: see [`Recovery::failed`].
     pub fn recover(&self, domain: Option<&str>, dry_run: bool) -> Result<Recovery> {
         let _quiet = Quiet::new();
@@ -105,7 +129,7 @@ impl Connection {
     /// Ends a [`freeze`](Self::freeze), of whichever process, and returns how many file systems were thawed.
     ///
     /// # Errors
-    /// [`ErrorCode::Freeze`](crate::ErrorCode::Freeze) if the guest had been let go before, so that what was taken meanwhile
+    /// [`ErrorCode::Freeze`](crate::ErrorCode::Freeze) if the guest was thawed before, so that what was taken meanwhile
     /// is not consistent, or if the thaw fails; [`ErrorCode::NoOperation`](crate::ErrorCode::NoOperation) where the domain
     /// has no freeze.
     pub fn thaw(&self, domain: &str) -> Result<u32> {
@@ -135,7 +159,7 @@ impl Connection {
         operation::delete_checkpoint(&self.host.get_guest(domain)?, name)
     }
 
-    /// The operations that a domain (`None`: every domain) knows of, whoever runs them.
+    /// The operations of a domain (`None`: of every domain), in whichever process, and those that a process left when it ended.
     ///
     /// # Errors
     /// [`ErrorCode::NoDomain`](crate::ErrorCode::NoDomain), or what libvirt says.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What can go wrong, and how it is told.
+//! What can go wrong, and how it is reported.
 
 use std::fmt;
 
@@ -26,19 +26,19 @@ pub enum ErrorCode {
     Unsupported = -7,
     /// Quiescing is required and no guest agent answers. Start the agent in the guest or ask for less.
     Agent = -8,
-    /// Freeze or thaw failed, or the freeze limit was passed; everything was taken back. Try again, perhaps with a higher limit.
+    /// Freeze or thaw failed, or the freeze limit was passed. The operation was rolled back. Try again, perhaps with a higher limit.
     Freeze = -9,
-    /// The destination exists, has the wrong size or format, or cannot be reached. Name another one or mend it.
+    /// The destination exists, has the wrong size or format, or cannot be reached. Name another one or fix this one.
     Destination = -10,
     /// The destination's file system is full. Make room or name another destination.
     NoSpace = -11,
-    /// livedisk or QEMU may not read or write a path. Mend its owner, mode or security label.
+    /// livedisk or QEMU may not read or write a path. Fix its owner, mode or security label.
     Permission = -12,
-    /// A block job failed in QEMU; the message carries QEMU's reason. Everything was taken back.
+    /// A block job failed in QEMU; the message carries QEMU's reason. The operation was rolled back.
     JobFailed = -13,
-    /// The operation was cancelled and taken back.
+    /// The operation was cancelled and rolled back.
     Cancelled = -14,
-    /// The wait is over, the operation goes on. Wait again or cancel.
+    /// The wait ended and the operation continues. Wait again or cancel.
     Timeout = -15,
     /// There is no such operation, or it is over. Nothing is left to do.
     NoOperation = -16,
@@ -48,7 +48,7 @@ pub enum ErrorCode {
     Libvirt = -18,
     /// A file could not be read or written.
     Io = -19,
-    /// A fault of livedisk itself. Please report it.
+    /// A bug in livedisk. Please report it.
     Internal = -20,
     /// A checkpoint's bitmap is missing or inconsistent. Take a full backup.
     Checkpoint = -21,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A management agent in small: takes a live snapshot of one disk of a running guest, shows how far it is, and takes
- * everything back upon Ctrl-C.
+ * A management agent in small: takes a live snapshot of one disk of a running guest, shows its progress, and rolls
+ * back on Ctrl-C.
  *
  *     agent URI DOMAIN DISK DESTINATION
  *     agent qemu:///system web1 vda /backup/web1.qcow2
@@ -20,7 +20,7 @@
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CANCELLED = 130 };
 
-/* Tells an error and frees it: whoever received it owns it. */
+/* Reports an error and frees it: the caller owns it. */
 static int failed(const char *what, struct livedisk_error *error)
 {
     fprintf(stderr, "agent: %s: %s\n", what, livedisk_error_message(error));
@@ -109,7 +109,7 @@ static int snapshot(struct livedisk_connection *connection, const char *domain, 
     /* From here on the operation is ours to free. */
     int status = watch(operation, signals);
     if (status == EXIT_OK) {
-        /* Fixes the point in time: the guest is frozen for this moment only. Tells also why an operation failed. */
+        /* Fixes the point in time: the guest is frozen for this moment only. Reports also why an operation failed. */
         struct livedisk_report report = {0};
         if (livedisk_finish(operation, -1, &report, sizeof report, &error) == LIVEDISK_OK)
             show_report(&report);

@@ -14,11 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"livedisk"
-	"livedisk/internal/bed"
+	"livedisk.invalid/livedisk"
+	"livedisk.invalid/livedisk/internal/bed"
 )
 
-// What the process to be killed is told.
+// What the process to be killed is asked to do.
 const (
 	agentDomain      = "LIVEDISK_AGENT_DOMAIN"
 	agentTarget      = "LIVEDISK_AGENT_TARGET"
@@ -103,13 +103,13 @@ func startAgent(t *testing.T, guest bed.Guest, target, method, destination strin
 	return nil
 }
 
-// kill is SIGKILL, and waits until nobody can take the process for a living one. Again it does nothing.
+// kill is SIGKILL, and waits until the process no longer counts as alive. A second call does nothing.
 func (a *agent) kill() {
 	_ = a.Process.Kill()
 	_ = a.Wait()
 }
 
-// recovered settles what is left on the domain, and verifies the counts, and that a second time there is nothing.
+// recovered cleans up what is left on the domain, and verifies the counts, and that a second call finds nothing.
 func recovered(t *testing.T, connection *livedisk.Connection, domain string, expected livedisk.Recovery) {
 	t.Helper()
 	for _, expected := range []livedisk.Recovery{expected, {}} {
@@ -191,7 +191,7 @@ func TestAttachToMigration(t *testing.T) {
 	moveHome(t, ctx, connection, guest, home, livedisk.MigrateOptions{})
 }
 
-// Two processes are killed, on two guests; what can be completed is, the rest is taken back.
+// Two processes are killed, on two guests; what can be completed is, the rest is rolled back.
 func TestRecover(t *testing.T) {
 	connection := open(t)
 	complete, partial := bed.Path(t, "complete.qcow2"), bed.Path(t, "partial.qcow2")
@@ -200,7 +200,7 @@ func TestRecover(t *testing.T) {
 	if _, err := connection.StartLiveSnapshot(within(t, time.Minute), bed.WithoutAgent.Domain(t), livedisk.SnapshotOptions{
 		Disks: []livedisk.SnapshotDisk{{Target: "vda", Destination: bed.Path(t, "refused.qcow2")}},
 	}); !errors.Is(err, livedisk.ErrBusy) {
-		t.Errorf("before it is settled, a start says %v", err)
+		t.Errorf("before it is resolved, a start says %v", err)
 	}
 	if _, err := connection.Recover(within(t, time.Minute), "nobody"); !errors.Is(err, livedisk.ErrNoDomain) {
 		t.Errorf("a domain that there is not gives %v", err)
@@ -215,7 +215,7 @@ func TestRecover(t *testing.T) {
 	bed.WithoutAgent.CheckClean(t)
 }
 
-// A context that ends, ends the wait for it and not the settling.
+// A context that ends, ends the wait and not the recovery.
 func TestRecoverIsInterrupted(t *testing.T) {
 	connection, err := livedisk.Open(bed.URI(t))
 	if err != nil {

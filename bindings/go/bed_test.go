@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"livedisk"
-	"livedisk/internal/bed"
+	"livedisk.invalid/livedisk"
+	"livedisk.invalid/livedisk/internal/bed"
 )
 
 // Slow enough that a copy of vda takes far longer than any test waits.
@@ -31,7 +31,7 @@ func within(t testing.TB, limit time.Duration) context.Context {
 	return ctx
 }
 
-// start snapshots vda; what the test leaves running is taken back.
+// start snapshots vda; what the test leaves running is rolled back.
 func start(t testing.TB, connection *livedisk.Connection, guest bed.Guest, bandwidth uint64) (*livedisk.Operation, string) {
 	t.Helper()
 	path := bed.Path(t, "vda.qcow2")
@@ -53,7 +53,7 @@ func takeBack(t testing.TB, operation *livedisk.Operation) {
 	})
 }
 
-// cancelled takes the operation back now, and verifies that nothing is left.
+// cancelled rolls the operation back now, and verifies that nothing is left.
 func cancelled(t testing.TB, operation *livedisk.Operation, guest bed.Guest, path string) {
 	t.Helper()
 	if err := operation.Cancel(within(t, time.Minute)); err != nil {

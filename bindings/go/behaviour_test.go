@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"livedisk"
-	"livedisk/internal/bed"
+	"livedisk.invalid/livedisk"
+	"livedisk.invalid/livedisk/internal/bed"
 )
 
 // TestBehaviour runs the table that every binding runs; see its own words in tests/behaviour/cases.
@@ -126,7 +126,7 @@ func (b *behaviour) options(calls, guest string, words []string) {
 	case "1", "2":
 		b.guest = bed.Guest(number(b.T, guest))
 		b.domain = b.guest.Domain(b.T)
-		// Last of all: behind what takes back.
+		// Last of all: after what rolls back.
 		b.Cleanup(func() { b.guest.CheckClean(b.T) })
 	case "none":
 		b.domain = "nobody-has-this-name"
@@ -170,7 +170,7 @@ func (b *behaviour) options(calls, guest string, words []string) {
 			}
 		case "callback":
 			m.CloneFunc = known(b.T, map[string]livedisk.CloneFunc{
-				"copy": copyFile, "fail": func(string, string) error { return errors.New("told to fail") },
+				"copy": copyFile, "fail": func(string, string) error { return errors.New("asked to fail") },
 			}, value)
 			s.CloneFunc = m.CloneFunc
 		case "make":

@@ -14,34 +14,37 @@ import (
 
 // Checkpoint is a point in time since which a domain's disks note what changes.
 type Checkpoint struct {
-	// Name of the checkpoint.
+	// Its name.
 	Name string
-	// Parent is the name of the checkpoint before it; empty: it is the oldest.
+	// The name of the checkpoint before it. Empty: it is the oldest.
 	Parent string
-	// Created is its point in time, in whole seconds.
+	// Its point in time; libvirt keeps whole seconds.
 	Created time.Time
-	// ChangedBytes is what has changed since on its disks, in whole clusters; [ChangedUnknown] where that is not known: it is
+	// Bytes that have changed since on its disks, in whole clusters; [ChangedUnknown] where that is not known: it is
 	// not usable, or the domain is off or has a backup, migration or save running.
 	ChangedBytes uint64
-	// Usable: what has changed since is known for certain on all of its disks.
+	// What has changed since is known for certain on all of its disks.
 	Usable bool
-	// DiskCount is how many disks of the domain it covers.
+	// The disks of the domain that it covers.
 	DiskCount int
-	// WhyNot says why it is not usable, such as a bitmap that is missing or inconsistent; empty: it is.
+	// Why it is not usable, such as a bitmap that is missing or inconsistent. Empty: it is.
 	WhyNot string
 }
 
-// ChangedUnknown is the [Checkpoint.ChangedBytes] that nobody can tell.
+// ChangedUnknown is the [Checkpoint.ChangedBytes] where it is not known.
 const ChangedUnknown uint64 = math.MaxUint64
 
-// Checkpoints lists the checkpoints of a domain, oldest first, running or off, whoever created them. QEMU is asked for their
-// bitmaps, or the images of a domain that is off.
+// Checkpoints lists the checkpoints of a domain, oldest first, whichever program created them. The domain may run or be
+// off. QEMU is asked for the bitmaps, or, if the domain is off, the images are read.
 //
 // If the context ends first, its error is returned. It fails with the context's error, [os.ErrClosed],
 // [ErrInvalidArgument] (correct the call), [ErrUnsupported] (this libvirt has no checkpoints), [ErrNoDomain] (check the
 // name), [ErrNoConnection], [ErrLibvirt], [ErrInternal] (see the message).
 func (c *Connection) Checkpoints(ctx context.Context, domain string) ([]Checkpoint, error) {
 	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := needs("Checkpoints"); err != nil {
 		return nil, err
 	}
 	connection, err := c.enter()
@@ -68,16 +71,20 @@ func (c *Connection) Checkpoints(ctx context.Context, domain string) ([]Checkpoi
 	}, func([]Checkpoint) {})
 }
 
-// DeleteCheckpoint deletes a checkpoint with its bitmaps, also where some of them are missing or inconsistent. What changed
-// since its parent is noted by its child, or forgotten with the last checkpoint. Images that were copied stay as they are.
+// DeleteCheckpoint deletes a checkpoint with its bitmaps, also where some of them are missing or inconsistent. What
+// changed since its parent is recorded by its child, or forgotten with the last checkpoint. Images that were copied
+// stay as they are.
 //
 // If the context ends first, its error is returned and the deletion goes on. It fails with the context's error,
-// [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrNoCheckpoint] (there is none of that name), [ErrBusy] (an
-// operation, backup, migration or save is in the way: wait for it or end it), [ErrDomainState] (the domain is off and its
-// images are another host's: start it), [ErrIO] (an image of a domain that is off cannot be changed), [ErrNoDomain],
-// [ErrNoConnection], [ErrLibvirt], [ErrInternal].
+// [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrNoCheckpoint] (there is none of that name), [ErrBusy]
+// (an operation, backup, migration or save is in the way: wait for it or end it), [ErrDomainState] (the domain is off
+// and its images are another host's: start it), [ErrIO] (an image of a domain that is off cannot be changed),
+// [ErrNoDomain], [ErrNoConnection], [ErrLibvirt], [ErrInternal].
 func (c *Connection) DeleteCheckpoint(ctx context.Context, domain, name string) error {
 	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := needs("DeleteCheckpoint"); err != nil {
 		return err
 	}
 	connection, err := c.enter()
@@ -92,7 +99,7 @@ func (c *Connection) DeleteCheckpoint(ctx context.Context, domain, name string) 
 			return struct{}{}, memory.err
 		}
 		return struct{}{}, check(func(failure **C.struct_livedisk_error) C.int32_t {
-			return C.livedisk_delete_checkpoint(connection, of, name, failure)
+			return C.livedisk_go_delete_checkpoint(connection, of, name, failure)
 		})
 	}, func(struct{}) {})
 	return err

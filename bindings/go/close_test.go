@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"livedisk"
-	"livedisk/internal/bed"
-	"livedisk/internal/virt"
+	"livedisk.invalid/livedisk"
+	"livedisk.invalid/livedisk/internal/bed"
+	"livedisk.invalid/livedisk/internal/virt"
 )
 
 var (
@@ -154,7 +154,7 @@ func TestCloseRaces(t *testing.T) {
 	}
 	using.Wait()
 	useOperation(t, operation)
-	// Whoever came first, it is settled.
+	// Whichever came first, it is resolved.
 	recovery, err := connection.Recover(within(t, time.Minute), bed.WithoutAgent.Domain(t))
 	if err != nil || recovery.Failed != 0 {
 		t.Errorf("%+v, %v", recovery, err)
@@ -162,7 +162,7 @@ func TestCloseRaces(t *testing.T) {
 	bed.WithoutAgent.CheckClean(t)
 }
 
-// A dropped handle is not closed behind one's back, but told.
+// A dropped handle is reported, and not closed.
 func TestLeakIsReported(t *testing.T) {
 	var lines lockedBuffer
 	if err := livedisk.SetLogger(slog.New(slog.NewTextHandler(&lines, nil))); err != nil {

@@ -2,8 +2,8 @@
 
 package livedisk
 
-// #cgo pkg-config: livedisk
-// #include <livedisk.h>
+// #cgo LDFLAGS: -llivedisk -ldl
+// #include "callbacks.h"
 // #include <stdlib.h>
 import "C"
 
@@ -19,14 +19,13 @@ func Version() string {
 }
 
 // OpenFlag says who runs libvirt's event loop. Without one livedisk asks libvirt at an adaptive interval, and the reason
-// of a failed copy is told less well.
+// of a failed copy may be missing.
 type OpenFlag uint32
 
 const (
-	// RunEventLoop lets livedisk run libvirt's default event loop in a thread of its own, for as long as the process
-	// lives. For programs that do not use libvirt's event loop themselves.
+	// livedisk runs libvirt's default event loop in its own thread for as long as the process lives.
 	RunEventLoop OpenFlag = C.LIVEDISK_OPEN_RUN_EVENT_LOOP
-	// UseEvents: the caller runs libvirt's event loop, registered before the connection was opened.
+	// The caller runs libvirt's event loop, registered before this connection was opened.
 	UseEvents OpenFlag = C.LIVEDISK_OPEN_USE_EVENTS
 )
 
@@ -53,7 +52,7 @@ func Open(uri string, flags ...OpenFlag) (*Connection, error) {
 }
 
 // OpenFrom connects over a virConnectPtr that the caller has, with write access; with libvirt's Go module that is what
-// RawPtr returns. One reference of it is taken, and given back by [Connection.Close] and by the last operation that uses
+// RawPtr returns. One reference of it is taken, and released by [Connection.Close] and by the last operation that uses
 // it. It fails with [ErrNoConnection] (libvirt refuses the pointer) or [ErrInvalidArgument] (nil, or unknown flags).
 func OpenFrom(virConnect unsafe.Pointer, flags ...OpenFlag) (*Connection, error) {
 	return open(func(out **C.struct_livedisk_connection, failure **C.struct_livedisk_error) C.int32_t {
@@ -100,25 +99,26 @@ func (c *Connection) Close() error {
 
 // Recovery is what [Connection.Recover] found and did. Operations that somebody runs are not counted.
 type Recovery struct {
-	// Domains that had something left to settle.
+	// Domains on which something was left to clean up.
 	Domains int
-	// Thawed guests.
+	// Guests thawed.
 	Thawed int
-	// Completed operations: they had passed their point of no return.
+	// Operations completed, because they had passed their point of no return.
 	Completed int
-	// TakenBack operations.
+	// Operations rolled back.
 	TakenBack int
-	// Failed operations: they could not be settled, and stay to be recovered again; the log says why.
+	// Operations that could not be resolved; the log says why.
 	Failed int
 }
 
-// Recover settles what processes that have ended left on a domain, running or not, or on all domains if the name is empty:
-// it thaws what they froze, completes what is past its point of no return, and takes back the rest. Operations that
-// somebody runs are left alone, and so is every job that livedisk did not start, so it is safe at any time, and again.
+// Recover cleans up what processes that have ended left on a domain, running or not: thaws what they froze, completes
+// what is past its point of no return, rolls back the rest. Operations whose process lives are left alone, so it is
+// safe at any time, and repeatedly. The log says what was found and done.
 //
-// If the context ends first, its error is returned and settling goes on in the background; [Connection.Close] waits for it.
+// If the context ends first, its error is returned and the recovery goes on in the background; [Connection.Close] waits
+// for it.
 //
-// An operation that could not be settled is no error: see [Recovery].Failed. It fails with the context's error,
+// An operation that could not be resolved is no error: see [Recovery].Failed. It fails with the context's error,
 // [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrNoDomain] (check the name), [ErrNoConnection],
 // [ErrLibvirt], [ErrInternal] (see the message).
 func (c *Connection) Recover(ctx context.Context, domain string) (Recovery, error) {
@@ -127,6 +127,9 @@ func (c *Connection) Recover(ctx context.Context, domain string) (Recovery, erro
 
 // RecoverDryRun counts what [Connection.Recover] would do, and changes nothing. It fails as Recover.
 func (c *Connection) RecoverDryRun(ctx context.Context, domain string) (Recovery, error) {
+	if err := needs("RecoverDryRun"); err != nil {
+		return Recovery{}, err
+	}
 	return c.recover(ctx, domain, C.LIVEDISK_RECOVER_DRY_RUN)
 }
 
@@ -147,7 +150,10 @@ func (c *Connection) recover(ctx context.Context, domain string, flags C.uint32_
 		}
 		var found C.struct_livedisk_recovery
 		err := check(func(failure **C.struct_livedisk_error) C.int32_t {
-			return C.livedisk_recover_flags(connection, name, flags, &found, C.size_t(unsafe.Sizeof(found)), failure)
+			if flags == 0 {
+				return C.livedisk_recover(connection, name, &found, C.size_t(unsafe.Sizeof(found)), failure)
+			}
+			return C.livedisk_go_recover_flags(connection, name, flags, &found, C.size_t(unsafe.Sizeof(found)), failure)
 		})
 		return Recovery{
 			Domains:   int(found.domains),

@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 
 // Package livedisk takes live snapshots of running libvirt/QEMU guests and moves their disks to other storage, while the
-// guests run. It is a thin layer over the C library livedisk, found by pkg-config; its header says what each call does
-// to the guest.
+// guests run. It is a thin layer over the C library livedisk, whose header says what each call does to the guest.
 //
-// Go's build cache does not notice when pkg-config finds another livedisk than before: then build once with go build -a.
+// # The C library
+//
+// The package has the header with it and links to liblivedisk. Where that is not in the linker's path, build with
+//
+//	CGO_LDFLAGS="$(pkg-config --libs livedisk)" go build
+//
+// A program also builds and runs with an older library of the same soname. What that library lacks fails with
+// [ErrUnsupported].
 //
 // # Operations
 //
 // [Connection.StartLiveSnapshot] and [Connection.MigrateDisk] return as soon as the operation runs; it goes on by itself,
-// whether or not anybody waits. [Operation.Finish] completes it, [Operation.Cancel] takes everything back. Its
+// whether or not anybody waits. [Operation.Finish] completes it, [Operation.Cancel] rolls it back. Its
 // [Phase] goes from [PhasePreparing] over [PhaseCopying], [PhaseReady] and [PhaseFinishing] to one of the final
 // phases [PhaseDone], [PhaseCancelled] and [PhaseFailed], and never back. Every method may be called in every phase.
 //
@@ -17,13 +23,13 @@
 //
 // A goroutine that waits costs no thread: an operation's descriptor is watched by the runtime's poller. A context that
 // ends, ends the wait at once, and only the wait: the operation goes on, as after a timeout. [Operation.FinishOrCancel]
-// takes the operation back instead. A call that talks to libvirt (starting, attaching, cancelling, recovering) holds a
+// rolls the operation back instead. A call that talks to libvirt (starting, attaching, cancelling, recovering) holds a
 // thread until libvirt answers; there too the context ends the wait for it.
 //
 // # After a crash
 //
 // An operation outlives the process that runs it: what QEMU does goes on, and its record stays with the domain, on which a
-// new operation says [ErrBusy] until it is settled. [Connection.Attach] goes on with it, [Connection.Recover] takes it back,
+// new operation says [ErrBusy] until it is resolved. [Connection.Attach] resumes it, [Connection.Recover] rolls it back,
 // or completes it where that is the only way. An agent that starts attaches to what it knows of, and recovers the rest.
 //
 // # Errors

@@ -2,7 +2,7 @@
 
 package livedisk
 
-// #include <livedisk.h>
+// #include "callbacks.h"
 import "C"
 
 import (
@@ -15,53 +15,50 @@ type Code int32
 
 // What can be wrong, and what to do about it.
 const (
-	// ErrInvalidArgument: an argument is wrong in itself. Correct the call.
+	// An argument is invalid: nil, an unknown flag or value, text that is not UTF-8, no disks. Correct the call.
 	ErrInvalidArgument Code = C.LIVEDISK_ERR_INVALID_ARGUMENT
-	// ErrNoConnection: libvirt cannot be reached. Check the URI and the daemon, then open again.
+	// libvirt cannot be reached. Check the URI and the daemon, then open again.
 	ErrNoConnection Code = C.LIVEDISK_ERR_NO_CONNECTION
-	// ErrNoDomain: there is no such domain on this connection. Check the name or UUID.
+	// There is no such domain on this connection. Check the name or UUID.
 	ErrNoDomain Code = C.LIVEDISK_ERR_NO_DOMAIN
-	// ErrNoDisk: the domain has no such disk, or the disk has no medium. Check the disk target.
+	// The domain has no such disk, or the disk has no medium. Check the disk target.
 	ErrNoDisk Code = C.LIVEDISK_ERR_NO_DISK
-	// ErrDomainState: the domain is not running, is paused, or was shut off under the operation. Start or resume it
-	// and try again.
+	// The domain is not running, is paused, or was shut off under the operation. Start or resume it and try again.
 	ErrDomainState Code = C.LIVEDISK_ERR_DOMAIN_STATE
-	// ErrBusy: a block job, backup, freeze or operation is in the way. Wait for it or end it, then try again.
+	// A block job, backup, freeze or operation is in the way. Wait for it or end it, then try again.
 	ErrBusy Code = C.LIVEDISK_ERR_BUSY
-	// ErrUnsupported: this libvirt, QEMU, disk, format or version of livedisk cannot do it. Ask for something else.
+	// This libvirt, QEMU, disk, format or version of livedisk cannot do it. Ask for something else.
 	ErrUnsupported Code = C.LIVEDISK_ERR_UNSUPPORTED
-	// ErrAgent: quiescing is required and no guest agent answers. Start the agent in the guest, or ask for less.
+	// Quiescing is required and no guest agent answers. Start the agent in the guest, or ask for less.
 	ErrAgent Code = C.LIVEDISK_ERR_AGENT
-	// ErrFreeze: freeze or thaw failed, or the freeze limit was passed. Everything was taken back. Try again, perhaps
-	// with a higher limit.
+	// Freeze or thaw failed, or the freeze limit was passed. The operation was rolled back. Try again, perhaps with a
+	// higher limit.
 	ErrFreeze Code = C.LIVEDISK_ERR_FREEZE
-	// ErrDestination: the destination exists, has the wrong size or format, or cannot be reached. Name another one,
-	// or mend it.
+	// The destination exists, has the wrong size or format, or cannot be reached. Name another one, or fix this one.
 	ErrDestination Code = C.LIVEDISK_ERR_DESTINATION
-	// ErrNoSpace: the destination's file system is full. Make room, or name another destination.
+	// The destination's file system is full. Make room, or name another destination.
 	ErrNoSpace Code = C.LIVEDISK_ERR_NO_SPACE
-	// ErrPermission: livedisk or QEMU may not read or write a path. Mend its owner, mode or security label.
+	// livedisk or QEMU may not read or write a path. Fix its owner, mode or security label.
 	ErrPermission Code = C.LIVEDISK_ERR_PERMISSION
-	// ErrJobFailed: a block job failed in QEMU, or the caller's clone did. Everything was taken back.
+	// A block job failed in QEMU, for the reason in the message. The operation was rolled back.
 	ErrJobFailed Code = C.LIVEDISK_ERR_JOB_FAILED
-	// ErrCancelled: the operation was cancelled and taken back.
+	// The operation was cancelled and rolled back.
 	ErrCancelled Code = C.LIVEDISK_ERR_CANCELLED
-	// ErrTimeout: a wait inside the library is over and the operation goes on. Waits of this package end with their
-	// context's error instead.
+	// The wait ended and the operation continues. Wait again, or cancel.
 	ErrTimeout Code = C.LIVEDISK_ERR_TIMEOUT
-	// ErrNoOperation: there is no such operation, or it is over. Nothing is left to do.
+	// There is no such operation, or it is over. Nothing is left to do.
 	ErrNoOperation Code = C.LIVEDISK_ERR_NO_OPERATION
-	// ErrVerify: the copy does not pass its check, or differs from the source. It was removed.
+	// The copy failed its check, or differs from the source. It was removed.
 	ErrVerify Code = C.LIVEDISK_ERR_VERIFY
-	// ErrLibvirt: any other libvirt error; LibvirtCode of the [Error] has its number.
+	// Any other libvirt error; LibvirtCode of the [Error] has its number.
 	ErrLibvirt Code = C.LIVEDISK_ERR_LIBVIRT
-	// ErrIO: a file could not be read or written.
+	// A file could not be read or written.
 	ErrIO Code = C.LIVEDISK_ERR_IO
-	// ErrInternal: a fault of livedisk itself. Please report it.
+	// A bug in livedisk. Please report it.
 	ErrInternal Code = C.LIVEDISK_ERR_INTERNAL
-	// ErrCheckpoint: a checkpoint's bitmap is missing or inconsistent. Take a full backup.
+	// A checkpoint's bitmap is missing or inconsistent. Take a full backup.
 	ErrCheckpoint Code = C.LIVEDISK_ERR_CHECKPOINT
-	// ErrNoCheckpoint: the domain has no checkpoint of that name. Check the name.
+	// The domain has no checkpoint of that name. Check the name.
 	ErrNoCheckpoint Code = C.LIVEDISK_ERR_NO_CHECKPOINT
 )
 
@@ -98,9 +95,13 @@ func (c Code) Error() string {
 	return fmt.Sprintf("livedisk: error %d", int32(c))
 }
 
-// Name returns the code's name in the C header, such as "NO_SPACE"; "unknown" for a code that the C library does not know.
+// Name returns the code's name in the C header, such as "NO_SPACE"; "unknown" for a code that the C library does not know,
+// or where the library is older than 0.2.
 func (c Code) Name() string {
-	return C.GoString(C.livedisk_error_name(C.int32_t(c)))
+	if needs("Name") != nil {
+		return "unknown"
+	}
+	return C.GoString(C.livedisk_go_error_name(C.int32_t(c)))
 }
 
 // Error is a failure that livedisk reports.
@@ -109,7 +110,7 @@ type Error struct {
 	Code Code
 	// Message is one line: what failed, on which domain, disk or path, why, and what to do.
 	Message string
-	// LibvirtCode is libvirt's virErrorNumber behind the failure, 0 where libvirt did not fail.
+	// LibvirtCode is the virErrorNumber that caused the failure, 0 where libvirt did not fail.
 	LibvirtCode int
 	// What came from Go and made the operation fail: a clone function's error, a context's.
 	cause error

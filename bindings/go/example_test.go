@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"log"
 
-	"livedisk"
+	"livedisk.invalid/livedisk"
 )
 
-// What an agent does when it starts: it goes on with what it had begun before, and settles whatever else was left.
+// What an agent does when it starts: it resumes its own operations, and recovers whatever else was left.
 func Example_afterACrash() {
 	ctx := context.Background()
 	// libvirt's own test driver, so that this runs anywhere; else "qemu:///system".
@@ -40,9 +40,9 @@ func Example_afterACrash() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("%d domains: %d completed, %d taken back, %d not settled\n",
+	fmt.Printf("%d domains: %d completed, %d rolled back, %d not resolved\n",
 		recovery.Domains, recovery.Completed, recovery.TakenBack, recovery.Failed)
 	// Output:
 	// nothing to go on with
-	// 0 domains: 0 completed, 0 taken back, 0 not settled
+	// 0 domains: 0 completed, 0 rolled back, 0 not resolved
 }

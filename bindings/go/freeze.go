@@ -2,7 +2,7 @@
 
 package livedisk
 
-// #include <livedisk.h>
+// #include "callbacks.h"
 import "C"
 
 import (
@@ -10,47 +10,47 @@ import (
 	"time"
 )
 
-// Freeze freezes a guest's file systems around somebody else's snapshots (a volume service, an array), and returns how
-// many were frozen. The freeze is noted with the domain and guarded: it ends with [Connection.Thaw], by the guard when this
-// process dies, or when the limit (0: 10 s) has passed, whichever is first. The connection may be closed meanwhile.
+// Freeze freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is
+// recorded in the domain's metadata and guarded: it ends with [Connection.Thaw], by the guard when this process dies,
+// or when the limit has passed, whichever is first. The connection may be closed meanwhile.
 //
 // If the context ends first, its error is returned, and what has been frozen meanwhile is thawed in the background.
 //
-// It fails with the context's error, [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrBusy] (an operation or a
-// freeze is in the way, the message says whose: wait for it or end it), [ErrAgent] (no agent answers: start it in the
-// guest), [ErrFreeze] (the freeze failed or took longer than the limit and was undone, or a guard is required and none can
-// run), [ErrDomainState] (start or resume the domain), [ErrNoDomain], [ErrNoConnection], [ErrLibvirt], [ErrInternal].
+// It fails with the context's error, [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrBusy] (an operation
+// or a freeze is in the way, the message says whose: wait for it or end it), [ErrAgent] (no agent answers: start it in
+// the guest), [ErrFreeze] (the freeze failed or took longer than the limit and was undone, or a guard is required and
+// none can run), [ErrDomainState] (start or resume the domain), [ErrNoDomain], [ErrNoConnection], [ErrLibvirt],
+// [ErrInternal].
 func (c *Connection) Freeze(ctx context.Context, domain string, limit time.Duration) (int, error) {
-	return c.count(ctx, domain, func(memory *memory) counter {
+	return c.count(ctx, "Freeze", domain, func(memory *memory) counter {
 		milliseconds := memory.milliseconds(limit, "limit")
 		return func(connection *C.struct_livedisk_connection, domain *C.char, count *C.uint32_t,
 			failure **C.struct_livedisk_error) C.int32_t {
-			return C.livedisk_freeze(connection, domain, milliseconds, count, failure)
+			return C.livedisk_go_freeze(connection, domain, milliseconds, count, failure)
 		}
 	}, thawForgotten)
 }
 
-// Thaw ends a freeze of [Connection.Freeze], of whichever process and connection, and returns how many file systems were
-// thawed. Without an error the guest was frozen all the time.
+// Thaw ends a freeze of [Connection.Freeze], of whichever process and connection.
 //
-// If the context ends first, its error is returned and the thaw goes on. It fails with the context's error, [os.ErrClosed],
-// [ErrInvalidArgument] (correct the call), [ErrFreeze] (the guest had been let go before, so what was taken meanwhile is not
-// consistent: freeze and take it again; or the thaw failed: try again, the guard thaws it when the limit has passed),
-// [ErrNoOperation] (the domain has no freeze of livedisk's: it was thawed or recovered before), [ErrNoDomain],
-// [ErrNoConnection], [ErrLibvirt], [ErrInternal].
+// If the context ends first, its error is returned and the thaw goes on. It fails with the context's error,
+// [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrFreeze] (the guest was thawed before, so what was taken
+// meanwhile is not consistent: freeze and take it again; or the thaw failed: try again, the guard thaws it when the
+// limit has passed), [ErrNoOperation] (the domain has no freeze of livedisk's: it was thawed or recovered before),
+// [ErrNoDomain], [ErrNoConnection], [ErrLibvirt], [ErrInternal].
 func (c *Connection) Thaw(ctx context.Context, domain string) (int, error) {
-	return c.count(ctx, domain, func(*memory) counter {
+	return c.count(ctx, "Thaw", domain, func(*memory) counter {
 		return func(connection *C.struct_livedisk_connection, domain *C.char, count *C.uint32_t,
 			failure **C.struct_livedisk_error) C.int32_t {
-			return C.livedisk_thaw(connection, domain, count, failure)
+			return C.livedisk_go_thaw(connection, domain, count, failure)
 		}
 	}, func(*C.struct_livedisk_connection, *C.char) {})
 }
 
-// thawForgotten thaws what nobody waits for any more.
+// thawForgotten thaws a guest whose freeze no caller waits for any more.
 func thawForgotten(connection *C.struct_livedisk_connection, domain *C.char) {
 	err := check(func(failure **C.struct_livedisk_error) C.int32_t {
-		return C.livedisk_thaw(connection, domain, nil, failure)
+		return C.livedisk_go_thaw(connection, domain, nil, failure)
 	})
 	if logger := logger.Load(); err != nil && logger != nil {
 		logger.Error("livedisk: what was frozen after its context had ended is not thawed", "error", err)
@@ -60,9 +60,12 @@ func thawForgotten(connection *C.struct_livedisk_connection, domain *C.char) {
 // counter is a C call that counts file systems.
 type counter func(*C.struct_livedisk_connection, *C.char, *C.uint32_t, **C.struct_livedisk_error) C.int32_t
 
-func (c *Connection) count(ctx context.Context, domain string, prepare func(*memory) counter,
+func (c *Connection) count(ctx context.Context, what, domain string, prepare func(*memory) counter,
 	discard func(*C.struct_livedisk_connection, *C.char)) (int, error) {
 	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	if err := needs(what); err != nil {
 		return 0, err
 	}
 	connection, err := c.enter()

@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"livedisk"
-	"livedisk/internal/bed"
+	"livedisk.invalid/livedisk"
+	"livedisk.invalid/livedisk/internal/bed"
 )
 
-// A freeze is thawed over another connection, or by its limit, which Thaw tells of.
+// A freeze is thawed over another connection, or by its limit, which Thaw reports.
 func TestFreeze(t *testing.T) {
 	connection, other, ctx := open(t), open(t), within(t, time.Minute)
 	domain := bed.WithAgent.Domain(t)

@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// handle is a C object that calls share. Whoever closes it waits for them, and from then on none comes in.
+// handle is a C object that calls share. Closing it waits for them, and refuses new ones.
 type handle[P any] struct {
 	what   string
 	object P
@@ -45,8 +45,8 @@ func (h *handle[P]) drain() {
 	h.calls.Wait()
 }
 
-// await makes a call that blocks its thread, and waits for it or for the context. What the call has made when nobody
-// waits any more goes to discard. The handle that it was made on is left behind all that.
+// await makes a call that blocks its thread, and waits for it or for the context. What the call has made when
+// the caller no longer waits goes to discard. Last of all it leaves the handle that it was made on.
 func await[P, T any](ctx context.Context, on *handle[P], call func() (T, error), discard func(T)) (T, error) {
 	type result struct {
 		value T
@@ -73,8 +73,8 @@ func await[P, T any](ctx context.Context, on *handle[P], call func() (T, error),
 	}
 }
 
-// reportLeak tells the log of a handle that is collected without having been closed. It closes nothing: when the garbage
-// collector comes by is no time to let go of an operation.
+// reportLeak logs a handle that is collected without having been closed. It closes nothing: when the garbage
+// collector runs is no time to release an operation.
 func reportLeak[T any](object *T, what string) {
 	runtime.SetFinalizer(object, func(*T) {
 		if logger := logger.Load(); logger != nil {

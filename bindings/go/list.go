@@ -15,27 +15,27 @@ import (
 
 // OperationInfo is an operation that runs or was left behind, whoever runs it.
 type OperationInfo struct {
-	// Domain is the domain's name.
+	// The domain's name.
 	Domain string
-	// ID is the operation's, which no other has.
+	// The operation's id, which no other has.
 	ID string
-	// OwnerHost is the name of the host whose process runs it.
+	// The name of the host whose process runs it.
 	OwnerHost string
-	// OwnerProcess is the number of that process.
+	// The number of that process.
 	OwnerProcess int
-	// IsMigration tells a migration from a snapshot.
+	// A migration; else a snapshot, or a freeze of [Connection.Freeze], which has no disks.
 	IsMigration bool
-	// Method taken.
+	// The [Method].
 	Method Method
-	// Orphaned: the process has ended or has let go of it, so Attach or Recover is due.
+	// The process has ended or has released it, so [Connection.Attach] or [Connection.Recover] is due.
 	Orphaned bool
 	// Disks of the operation.
 	Disks []OperationDisk
-	// Started is when it was started.
+	// When it was started.
 	Started time.Time
-	// BytesDone is what the block jobs that run have copied, over all disks.
+	// Bytes copied by the block jobs that run, over all disks.
 	BytesDone uint64
-	// BytesTotal is what they are to copy, as far as known now; 0 where none runs.
+	// Bytes to be copied by them, as far as known now; 0 where none runs.
 	BytesTotal uint64
 }
 
@@ -47,15 +47,18 @@ type OperationDisk struct {
 	Destination string
 }
 
-// Operations lists the operations that run or were left behind, on a domain or, if the name is empty, on all, whoever runs
-// them. So an agent that was started again finds its own: it attaches to those that are orphaned with [Connection.Attach],
-// or resolves them with [Connection.Recover].
+// Operations lists the operations on a domain or on all: those that run, in whichever process, and those that a process
+// left when it ended. A restarted agent finds its own this way. It attaches to the orphaned ones with
+// [Connection.Attach], or resolves them with [Connection.Recover].
 //
 // If the context ends first, its error is returned. It fails with the context's error, [os.ErrClosed],
-// [ErrInvalidArgument] (correct the call), [ErrNoDomain] (check the name), [ErrNoConnection], [ErrLibvirt], [ErrInternal]
-// (see the message).
+// [ErrInvalidArgument] (correct the call), [ErrNoDomain] (check the name), [ErrNoConnection], [ErrLibvirt],
+// [ErrInternal] (see the message).
 func (c *Connection) Operations(ctx context.Context, domain string) ([]OperationInfo, error) {
 	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := needs("Operations"); err != nil {
 		return nil, err
 	}
 	connection, err := c.enter()

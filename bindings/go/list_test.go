@@ -9,11 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"livedisk"
-	"livedisk/internal/bed"
+	"livedisk.invalid/livedisk"
+	"livedisk.invalid/livedisk/internal/bed"
 )
 
-// An operation is listed while it runs and after it was let go of, and a dry run of recovering counts it.
+// An operation is listed while it runs and after it was released, and a dry run of recovering counts it.
 func TestOperations(t *testing.T) {
 	connection, ctx := open(t), within(t, time.Minute)
 	domain := bed.WithoutAgent.Domain(t)
@@ -44,7 +44,7 @@ func TestOperations(t *testing.T) {
 	}
 	operation.Close()
 	if left := listed(domain, 1)[0]; !left.Orphaned || left.ID != found.ID {
-		t.Errorf("after it was let go it lists %+v", left)
+		t.Errorf("after it was released it lists %+v", left)
 	}
 	expected := livedisk.Recovery{Domains: 1, TakenBack: 1}
 	if recovery, err := connection.RecoverDryRun(ctx, domain); err != nil || recovery != expected {

@@ -19,15 +19,15 @@ var levels = []slog.Level{slog.LevelError, slog.LevelWarn, slog.LevelInfo, slog.
 
 var logger atomic.Pointer[slog.Logger]
 
-// SetLogger sets who is told what livedisk does, for the whole process, instead of the one before; nil is nobody, as at
-// first. Which levels livedisk tells is what the logger is enabled for at the time of the call. When it returns, the
-// logger before is not used any more.
+// SetLogger sets the logger that receives what livedisk does, for the whole process. It replaces the previous one; nil is
+// none, as at first. livedisk logs the levels for which the logger is enabled at the time of the call. When the call
+// returns, the previous logger is not used any more.
 //
 // Lines come one at a time, from livedisk's threads. A handler must not block for long, and what livedisk would log
 // because of a call made within it is dropped. Called from within a handler SetLogger fails with [ErrInvalidArgument]
 // (call it elsewhere); in a process with another logger of the Rust crate log with [ErrInternal].
 func SetLogger(to *slog.Logger) error {
-	// First nobody: so no line is under way to the logger before when it is replaced.
+	// First none: so no line is under way to the previous logger when it is replaced.
 	if err := setLog(false, 0); err != nil {
 		return err
 	}

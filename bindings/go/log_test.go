@@ -10,11 +10,11 @@ import (
 	"sync"
 	"testing"
 
-	"livedisk"
-	"livedisk/internal/bed"
+	"livedisk.invalid/livedisk"
+	"livedisk.invalid/livedisk/internal/bed"
 )
 
-// recorder keeps what it is told, from a level on.
+// recorder keeps the lines that it receives, from a level on.
 type recorder struct {
 	from    slog.Level
 	mutex   sync.Mutex
@@ -56,7 +56,7 @@ func setLogger(t *testing.T, to *recorder) {
 	t.Cleanup(func() { _ = livedisk.SetLogger(nil) })
 }
 
-// plan runs dry, which tells the plan.
+// plan makes a dry run, which logs the plan.
 func plan(t *testing.T, connection *livedisk.Connection) {
 	t.Helper()
 	operation, err := connection.StartLiveSnapshot(context.Background(), bed.WithoutAgent.Domain(t), livedisk.SnapshotOptions{
@@ -74,14 +74,14 @@ func TestLog(t *testing.T) {
 	debug := &recorder{from: slog.LevelDebug}
 	setLogger(t, debug)
 	plan(t, connection)
-	told := debug.count(slog.LevelInfo, "step 1:")
-	if told != 1 {
-		t.Errorf("the plan was told %d times", told)
+	plans := debug.count(slog.LevelInfo, "step 1:")
+	if plans != 1 {
+		t.Errorf("the plan was logged %d times", plans)
 	}
 	operation, path := start(t, connection, bed.WithoutAgent, slow)
 	cancelled(t, operation, bed.WithoutAgent, path)
 	if debug.count(slog.LevelDebug, "") == 0 {
-		t.Error("a debug logger was told nothing at that level")
+		t.Error("a debug logger received nothing at that level")
 	}
 
 	// Less is asked for, of another; the first hears no more.
@@ -90,7 +90,7 @@ func TestLog(t *testing.T) {
 	before := debug.count(slog.LevelInfo, "")
 	plan(t, connection)
 	if debug.count(slog.LevelInfo, "") != before || warn.count(slog.LevelInfo, "") != 0 {
-		t.Error("the plan was told to nobody who asked")
+		t.Error("a logger received no plan")
 	}
 }
 
@@ -109,6 +109,6 @@ func TestLogFromWithin(t *testing.T) {
 		t.Errorf("SetLogger within a handler says %v", err)
 	}
 	if to.count(slog.LevelInfo, "step 1:") != 1 {
-		t.Error("the plan was not told")
+		t.Error("the plan was not logged")
 	}
 }

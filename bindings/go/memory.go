@@ -2,7 +2,7 @@
 
 package livedisk
 
-// #include <livedisk.h>
+// #include "livedisk.h"
 // #include <stdlib.h>
 import "C"
 
@@ -63,6 +63,13 @@ func (m *memory) milliseconds(value time.Duration, field string) C.uint32_t {
 		return 0
 	}
 	return C.uint32_t(whole)
+}
+
+// second refuses what an older library does not know, if it is wanted.
+func (m *memory) second(wanted bool, what string) {
+	if wanted && m.err == nil {
+		m.err = needs(what)
+	}
 }
 
 func (m *memory) fail(format string, arguments ...any) {

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"livedisk"
-	"livedisk/internal/bed"
+	"livedisk.invalid/livedisk"
+	"livedisk.invalid/livedisk/internal/bed"
 )
 
 func copyFile(source, destination string) error {

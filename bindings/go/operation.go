@@ -2,7 +2,7 @@
 
 package livedisk
 
-// #include <livedisk.h>
+// #include "callbacks.h"
 import "C"
 
 import (
@@ -30,26 +30,26 @@ type shared struct {
 
 // Report is what a finished operation did.
 type Report struct {
-	// Method taken.
+	// The method used.
 	Method Method
-	// Consistency of the images.
+	// What the images can be relied on for.
 	Consistency Consistency
-	// FilesystemsFrozen is how many file systems were frozen.
+	// How many file systems were frozen.
 	FilesystemsFrozen int
-	// DiskCount is how many disks were copied.
+	// How many disks were copied.
 	DiskCount int
-	// PointInTime: whatever the guest was told is written before this moment is in the images. Without a freeze they may
-	// hold a little more. Zero for a dry run.
+	// The images have the content of this moment: every write that was acknowledged to the guest before it is in them.
+	// Without a freeze they may hold a little more. Zero for a dry run.
 	PointInTime time.Time
-	// Freeze is the time from the freeze request sent to the thaw answered; 0: not frozen.
+	// Time from sending the freeze request to the answer to the thaw; 0: not frozen.
 	Freeze time.Duration
-	// Pause is how long the vCPUs were paused to give several mirrors one point in time; 0: not.
+	// How long the vCPUs were paused to give several mirrors one point in time; 0: not paused.
 	Pause time.Duration
-	// BytesCopied over all disks.
+	// Bytes copied, over all disks.
 	BytesCopied uint64
-	// Elapsed from start to end.
+	// Time from start to end.
 	Elapsed time.Duration
-	// FullDisks is how many disks were copied whole although SnapshotOptions.Since was asked for.
+	// Disks copied whole although Since was asked for.
 	FullDisks int
 }
 
@@ -59,7 +59,7 @@ func newOperation(object *C.struct_livedisk_operation, domain string, clone *clo
 	made.handle.object = object
 	var err error
 	if made.watch, err = newWatch(&made.handle, clone.release); err != nil {
-		// Nobody can follow it, so it does not stay either.
+		// It cannot be watched, so it does not stay either.
 		failure := check(func(failure **C.struct_livedisk_error) C.int32_t { return C.livedisk_cancel(object, failure) })
 		C.livedisk_operation_free(object)
 		clone.release()
@@ -93,7 +93,7 @@ func (o *Operation) Poll() (Progress, error) {
 }
 
 // Progress returns a channel with the operation's progress from now on: the present one at once, then whatever is new. A
-// receiver that lags behind gets the latest only. The channel is closed behind the final phase, and when the operation is
+// receiver that lags behind gets the latest only. The channel is closed after the final phase, and when the operation is
 // closed; it need not be drained. Each call gives a channel of its own.
 //
 // Any phase.
@@ -107,7 +107,7 @@ func (o *Operation) Progress() <-chan Progress {
 }
 
 // Wait waits until the phase is reached or passed, or the operation is over, and returns the progress there; see in its
-// Phase which it was. Why an operation failed is told by [Operation.Finish].
+// Phase which it was. [Operation.Finish] reports why an operation failed.
 //
 // Any phase. It fails with the context's error, [os.ErrClosed], or [ErrInternal] (close the handle).
 func (o *Operation) Wait(ctx context.Context, phase Phase) (Progress, error) {
@@ -120,11 +120,11 @@ func (o *Operation) Wait(ctx context.Context, phase Phase) (Progress, error) {
 // Finish waits for [PhaseReady] if need be, completes the operation, and reports. Once done it reports the same again.
 //
 // If the context ends first, its error is returned and the operation is left as it is: before PhaseReady it stays
-// unfinished and waits for another Finish; later it goes on to its end by itself. [Operation.FinishOrCancel] takes it back
-// instead.
+// unfinished and waits for another Finish; later it goes on to its end by itself. [Operation.FinishOrCancel] rolls it
+// back instead.
 //
-// Any phase. It fails with the context's error, [os.ErrClosed], [ErrCancelled] (it was cancelled and taken back), or with
-// what made the operation fail, with everything taken back: [ErrDomainState], [ErrFreeze], [ErrDestination],
+// Any phase. It fails with the context's error, [os.ErrClosed], [ErrCancelled] (it was cancelled and rolled back), or with
+// what made the operation fail, after it was rolled back: [ErrDomainState], [ErrFreeze], [ErrDestination],
 // [ErrNoSpace], [ErrPermission], [ErrJobFailed], [ErrVerify], [ErrNoConnection], [ErrLibvirt], [ErrIO], [ErrInternal]
 // (see the message for what to do, then start again).
 func (o *Operation) Finish(ctx context.Context) (Report, error) {
@@ -143,10 +143,10 @@ func (o *Operation) Finish(ctx context.Context) (Report, error) {
 }
 
 // FinishOrCancel is [Operation.Finish], but where the context ends first the operation is cancelled, and waited for until
-// everything is taken back. Its error then is [ErrCancelled] and the context's at once. An operation that was complete
+// it is rolled back. Its error then is [ErrCancelled] and the context's at once. An operation that was complete
 // before is reported all the same, without an error.
 //
-// Any phase. Otherwise it fails as Finish, or with what could not be taken back, joined with the context's error.
+// Any phase. Otherwise it fails as Finish, or with what could not be rolled back, joined with the context's error.
 func (o *Operation) FinishOrCancel(ctx context.Context) (Report, error) {
 	report, err := o.Finish(ctx)
 	if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
@@ -162,7 +162,7 @@ func (o *Operation) FinishOrCancel(ctx context.Context) (Report, error) {
 	}
 	return Report{}, &Error{
 		Code:    ErrCancelled,
-		Message: fmt.Sprintf("the operation on domain '%s' was cancelled and taken back", o.domain),
+		Message: fmt.Sprintf("the operation on domain '%s' was cancelled and rolled back", o.domain),
 		cause:   ctx.Err(),
 	}
 }
@@ -201,13 +201,12 @@ func (o *Operation) outcome() (Report, error) {
 	return report, nil
 }
 
-// Cancel takes everything back and waits until that is done: jobs ended, guest thawed, disk chain and definition as
-// before, files that the operation made removed, nothing else touched. It ends a Finish that waits. An operation that is
-// cancelled or failed is taken back already. If the context ends first, its error is returned and taking back goes on;
-// a context that has ended before asks for it all the same.
+// Cancel rolls the operation back and waits until that is done: jobs ended, guest thawed, disk chain and definition as
+// before, files that the operation made removed, nothing else touched. An operation that was cancelled or failed is
+// rolled back already.
 //
 // Any phase. It fails with the context's error, [os.ErrClosed], [ErrNoOperation] (it was complete: its images are yours
-// to remove; a migration behind its pivot is completed), or with what could not be taken back (the message says what is
+// to remove; a migration after its pivot is completed), or with what could not be rolled back (the message says what is
 // left and where).
 func (o *Operation) Cancel(ctx context.Context) error {
 	if err := o.usable(); err != nil {
@@ -225,15 +224,18 @@ func (o *Operation) Cancel(ctx context.Context) error {
 	return err
 }
 
-// RequestCancel asks for what [Operation.Cancel] does, and returns at once. [Operation.Wait] for PhaseDone and the channel
-// of [Operation.Progress] tell when it is over: the phase is PhaseCancelled then. PhaseDone means that it came too late,
-// PhaseFailed that not everything could be rolled back: [Operation.Finish] says what is left. Asked for again it does
-// nothing.
+// RequestCancel asks for what [Operation.Cancel] does, and returns at once. [Operation.Wait] and the channel of
+// [Operation.Progress] show when it is over: the phase is [PhaseCancelled] then, and [Operation.Finish] returns
+// [ErrCancelled]. [PhaseDone] means that it came too late, [PhaseFailed] that not everything could be rolled back:
+// [Operation.Finish] reports what is left. A second request does nothing.
 //
 // Any phase. It fails with [os.ErrClosed], [ErrNoOperation] (it was complete: its images are yours to remove), or
 // [ErrInternal] (close the handle).
 func (o *Operation) RequestCancel() error {
 	if err := o.usable(); err != nil {
+		return err
+	}
+	if err := needs("RequestCancel"); err != nil {
 		return err
 	}
 	operation, err := o.handle.enter()
@@ -242,13 +244,13 @@ func (o *Operation) RequestCancel() error {
 	}
 	defer o.handle.leave()
 	return check(func(failure **C.struct_livedisk_error) C.int32_t {
-		return C.livedisk_request_cancel(operation, failure)
+		return C.livedisk_go_request_cancel(operation, failure)
 	})
 }
 
 // Close lets go of the operation and frees the handle. It ends nothing: an operation that runs is neither completed nor
-// taken back; what QEMU does goes on, and the domain is busy until it is settled by [Connection.Attach] or
-// [Connection.Recover]. So Finish or Cancel first. In the freeze window it returns behind the thaw. Whoever waits gets
+// rolled back; QEMU's jobs continue, and the domain is busy until it is resolved by [Connection.Attach] or
+// [Connection.Recover]. So Finish or Cancel first. In the freeze window it returns after the thaw. Calls that wait get
 // [os.ErrClosed], and channels of Progress are closed; a Cancel under way is waited for. Closing again does nothing. It
 // returns nil.
 func (o *Operation) Close() error {

@@ -10,102 +10,99 @@ import (
 	"time"
 )
 
-// CloneFunc clones source, which nobody writes to meanwhile, to destination, where there is nothing yet unless it was to be
-// reused: a storage array's clone, rsync. It may run for hours. For a snapshot without Shallow what it makes must be
-// standalone, in the destination's format, and of exactly the disk's virtual size. It is called on a thread of livedisk's,
-// at most once at a time for an operation, and holds the operation up until it returns; it may use the Operation, but must
-// not close it. An error makes the operation fail with [ErrJobFailed] and is found in
-// it by errors.Is and errors.As.
+// CloneFunc clones source, which does not change meanwhile, to destination, which does not exist unless it is to be
+// reused. An error makes the operation fail with [ErrJobFailed]. It may run for hours. For a snapshot without Shallow
+// its result must be standalone, in the destination's format, and of exactly the disk's virtual size.
+//
+// In Go it is called on a thread of livedisk's, at most once at a time for an operation. It may use the Operation, but
+// must not close it. Its error is in the operation's, found by errors.Is and errors.As.
 type CloneFunc func(source, destination string) error
 
 // SnapshotDisk is one disk of a snapshot.
 type SnapshotDisk struct {
-	// Target is the disk target, such as "vda".
+	// The disk target, such as "vda".
 	Target string
-	// Destination is the absolute path of a file that does not exist yet, the path of a block device, or an nbd:// or
-	// nbd+unix:// URI.
+	// Absolute path of a file that does not exist yet, path of a block device, or an nbd:// or nbd+unix:// URI.
 	Destination string
-	// Format is "qcow2" or "raw". Empty: the disk's own for a file, raw for a block device or an NBD export.
+	// "qcow2" or "raw". Empty: the disk's own format for a file, raw for a block device or an NBD export.
 	Format string
-	// ReuseExisting: the destination holds an image of the format and of exactly the disk's virtual size; it is
-	// overwritten, and never removed.
+	// The destination holds an image of this format and of exactly the disk's virtual size. It is overwritten and never
+	// removed.
 	ReuseExisting bool
-	// AllowPlaintext: an encrypted disk may be written to a plain destination.
+	// An encrypted disk may be written to a plain destination.
 	AllowPlaintext bool
-	// Backing is the image that an increment (SnapshotOptions.Since) rests on. Empty: none is named. Not supported yet.
+	// The image that an increment (Since) rests on. Empty: none is named. Not supported yet.
 	Backing string
 }
 
 // SnapshotOptions is what a live snapshot is asked for. The zero value of each field but Disks is a good choice.
 type SnapshotOptions struct {
-	// Disks to snapshot, each once; all get one point in time.
+	// The disks, each once. All get one point in time.
 	Disks []SnapshotDisk
-	// Method is how.
+	// The [Method].
 	Method Method
-	// Quiesce is whether the guest is frozen.
+	// The [Quiesce].
 	Quiesce Quiesce
-	// Shallow keeps the backing file instead of making a standalone image. MethodMirror and MethodClone to qcow2 only.
+	// Keep the backing file instead of making a standalone image. [MethodMirror] and [MethodClone] to qcow2 only.
 	Shallow bool
-	// AutoFinish finishes as soon as PhaseReady, without waiting for Finish.
+	// Finish as soon as [PhaseReady], without waiting for [Operation.Finish].
 	AutoFinish bool
-	// DryRun checks everything, tells the plan to the logger (Info), changes nothing, and is done.
+	// Check everything, report the plan to the logger (Info), change nothing, and be [PhaseDone].
 	DryRun bool
-	// Verify checks the images when complete, and their content where the guest wrote nothing meanwhile.
+	// Check the images when they are complete, and their content where the guest wrote nothing meanwhile.
 	Verify bool
-	// WriteBlocking lets the guest's writes wait for the mirror, so that it always converges.
+	// The guest's writes may wait for the mirror, so that it always converges.
 	WriteBlocking bool
-	// Compress compresses the image (qcow2, zstd). Not supported yet.
+	// Compress the images (qcow2, zstd). By [MethodBackup], which [MethodAuto] takes then.
 	Compress bool
-	// FullIfNeeded copies a disk whole where Since cannot be used; the report says how many disks that were. Not
-	// supported yet.
+	// Copy a disk whole where Since cannot be used; the report says how many disks that were. Not supported yet.
 	FullIfNeeded bool
-	// FreezeLimit is how long the guest may be frozen; 0: 10 s. Past it the guest is thawed and the operation fails
-	// with ErrFreeze.
+	// How long the guest may be frozen; 0: 10 s. Past it the guest is thawed and the operation fails with [ErrFreeze].
 	FreezeLimit time.Duration
-	// Bandwidth in bytes per second; 0: no limit.
+	// Bytes per second; 0: no limit. The disks of the operation share it equally.
 	Bandwidth uint64
-	// Checkpoint to create at the point in time, with MethodBackup. Empty: none. Not supported yet.
+	// [MethodBackup]: create this checkpoint at the point in time. Not supported yet.
 	Checkpoint string
-	// Since is the checkpoint since which changes are wanted, with MethodBackup. Empty: everything. Not supported yet.
+	// [MethodBackup]: only what changed since this checkpoint. Not supported yet.
 	Since string
-	// Scratch is the directory of the scratch files, with MethodBackup. Empty: beside each disk's image. Not supported
-	// yet.
+	// [MethodBackup]: directory of the scratch files. Empty: beside each disk's image.
 	Scratch string
-	// Clone is how MethodClone clones.
+	// [MethodClone]: how to clone.
 	Clone CloneMethod
-	// CloneFunc is called with CloneCallback.
+	// [MethodClone] with [CloneCallback]: the function. It is called once for each disk, from another thread, until the
+	// operation is in a final phase.
 	CloneFunc CloneFunc
 }
 
 // MigrateOptions is what a migration is asked for. Target and Destination must be set.
 type MigrateOptions struct {
-	// Target is the disk target, such as "vda".
+	// The disk target, such as "vda".
 	Target string
-	// Destination is where the disk is to move: a path, or an nbd:// or nbd+unix:// URI.
+	// Where the disk moves: a path, or an nbd:// or nbd+unix:// URI.
 	Destination string
-	// Format is "qcow2" or "raw". Empty: the disk's own.
+	// "qcow2" or "raw". Empty: the disk's own.
 	Format string
-	// Method is how.
+	// The [Method].
 	Method Method
-	// Clone is how MethodClone clones.
+	// The [CloneMethod].
 	Clone CloneMethod
-	// CloneFunc is called with CloneCallback.
+	// With [CloneCallback]: the function.
 	CloneFunc CloneFunc
-	// AutoFinish finishes as soon as PhaseReady, without waiting for Finish.
+	// As AutoFinish of [SnapshotOptions].
 	AutoFinish bool
-	// DryRun checks everything, tells the plan to the logger (Info), changes nothing, and is done.
+	// As DryRun of [SnapshotOptions].
 	DryRun bool
-	// Verify compares base and clone before the pivot. With MethodClone only: a guest that runs writes to both sides of a
-	// mirror, which is refused.
+	// Compare base and clone before the pivot. With [MethodClone] only; [MethodMirror] is refused with
+	// [ErrUnsupported], because the guest writes to both sides of a mirror.
 	Verify bool
-	// DeleteSource removes the source when the disk has moved.
+	// Remove the source when the disk has moved: the image, and the symbolic link where the disk named it by one.
 	DeleteSource bool
-	// WriteBlocking lets the guest's writes wait for the mirror, so that it always converges.
+	// As WriteBlocking of [SnapshotOptions].
 	WriteBlocking bool
-	// AllowPlaintext: an encrypted disk becomes a plain one. Without this a LUKS disk moves, by MethodMirror, to a new file
-	// only, which libvirt encrypts with the same secret.
+	// An encrypted disk becomes a plain one. Without this flag a LUKS disk moves, by [MethodMirror], only to a new file
+	// that libvirt encrypts with the same secret.
 	AllowPlaintext bool
-	// Bandwidth in bytes per second; 0: no limit.
+	// Bytes per second; 0: no limit.
 	Bandwidth uint64
 }
 
@@ -125,6 +122,7 @@ func (o *SnapshotOptions) in(m *memory, clone *clone) *C.struct_livedisk_snapsho
 		disks[i].format = m.optional(disk.Format, field("format"))
 		disks[i].flags = flag(disk.ReuseExisting, C.LIVEDISK_DISK_REUSE_EXISTING) |
 			flag(disk.AllowPlaintext, C.LIVEDISK_DISK_ALLOW_PLAINTEXT)
+		m.second(disk.Backing != "", field("backing"))
 		disks[i].backing = m.optional(disk.Backing, field("backing"))
 	}
 	options := &zeroed[C.struct_livedisk_snapshot_options](m, 1)[0]
@@ -141,6 +139,9 @@ func (o *SnapshotOptions) in(m *memory, clone *clone) *C.struct_livedisk_snapsho
 		flag(o.WriteBlocking, C.LIVEDISK_SNAPSHOT_WRITE_BLOCKING) |
 		flag(o.Compress, C.LIVEDISK_SNAPSHOT_COMPRESS) |
 		flag(o.FullIfNeeded, C.LIVEDISK_SNAPSHOT_FULL_IF_NEEDED)
+	m.second(o.Compress, "Compress")
+	m.second(o.FullIfNeeded, "FullIfNeeded")
+	m.second(o.Scratch != "", "Scratch")
 	options.freeze_limit_ms = m.milliseconds(o.FreezeLimit, "options.freeze_limit")
 	options.bandwidth = C.uint64_t(o.Bandwidth)
 	options.checkpoint = m.optional(o.Checkpoint, "options.checkpoint")

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"livedisk/internal/bed"
+	"livedisk.invalid/livedisk/internal/bed"
 )
 
 // The program in the project's README works as pasted, in a module of its own, with the bed's names for its own.
@@ -44,7 +44,7 @@ func TestReadme(t *testing.T) {
 	var output []byte
 	for _, command := range [][]string{
 		{"mod", "init", "snapshot"},
-		{"mod", "edit", "-require", "livedisk@v0.0.0", "-replace", "livedisk=" + here},
+		{"mod", "edit", "-require", "livedisk.invalid/livedisk@v0.0.0", "-replace", "livedisk.invalid/livedisk=" + here},
 		{"run", "."},
 	} {
 		command := exec.Command("go", command...)

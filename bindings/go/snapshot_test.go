@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"livedisk"
-	"livedisk/internal/bed"
+	"livedisk.invalid/livedisk"
+	"livedisk.invalid/livedisk/internal/bed"
 )
 
 // Two disks of a guest that writes, to one point in time.
@@ -114,16 +114,16 @@ func TestProgress(t *testing.T) {
 	if last != before {
 		t.Errorf("another channel ends with %+v, the first with %+v", last, before)
 	}
-	// Nobody received from it, so it holds the latest.
+	// Nothing was received from it, so it holds the latest.
 	if latest := <-never; latest != before {
 		t.Errorf("a receiver that lags behind gets %+v, not %+v", latest, before)
 	}
 	late := operation.Progress()
 	if progress := <-late; progress.Phase != livedisk.PhaseDone {
-		t.Errorf("behind the end the channel starts with %v", progress.Phase)
+		t.Errorf("after the end the channel starts with %v", progress.Phase)
 	}
 	if _, open := <-late; open {
-		t.Error("behind the end the channel is not closed")
+		t.Error("after the end the channel is not closed")
 	}
 	bed.CheckImage(t, path, "qcow2", false, 1)
 }

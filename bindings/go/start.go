@@ -2,7 +2,7 @@
 
 package livedisk
 
-// #include <livedisk.h>
+// #include "livedisk.h"
 import "C"
 
 import (
@@ -10,28 +10,42 @@ import (
 	"unsafe"
 )
 
-// StartLiveSnapshot starts a live snapshot of a running guest, named by its domain's name or UUID: its disks become
-// standalone images, all of one point in time, with its file systems frozen only for the moment that fixes it. It returns
-// as soon as the operation runs; it goes on whether or not anybody waits for it. Whatever can be found out beforehand is,
-// and then nothing was changed.
+// StartLiveSnapshot starts a live snapshot of a running guest. Its disks become standalone images of one point in time,
+// and its file systems are frozen only while that point is fixed. Returns as soon as the operation runs; it runs
+// whether or not it is polled. Whatever can be checked beforehand is checked, and a call that fails has changed
+// nothing.
 //
-// With [MethodMirror] (the content is that of [Operation.Finish]) and [MethodClone] (the content is that of the start) a
-// destination that fails or hangs never reaches the guest; with [MethodBackup] (the content is that of the start) it gives
-// the guest I/O errors or stalls it. [MethodAuto] takes MethodClone where the destinations share a file system that clones
-// with the images, and nothing is to be flattened or converted; else MethodMirror.
+// [MethodMirror] (virDomainBlockCopy) has the content of [Operation.Finish]. A destination that fails or hangs never
+// reaches the guest.
 //
-// A guard process lets the guest go if this one dies or hangs while the guest is frozen: the program livedisk-guard, at
-// LIVEDISK_GUARD or in libexec beside the C library. Without it a warning is logged before the freeze; with
-// LIVEDISK_GUARD_REQUIRED=1 in the environment the start fails.
+// [MethodBackup] (virDomainBackupBegin) has the content of the start. The guest's writes wait for the destination, and
+// the guest gets I/O errors if the destination fails or the source cannot be read.
+//
+// [MethodClone] has the content of the start. It takes one external snapshot of all disks (virDomainSnapshotCreateXML,
+// no metadata), clones the images outside QEMU while they do not change, and commits the overlays back
+// (virDomainBlockCommit, active, with pivot). A bad destination never reaches the guest. Where images share blocks with
+// their clones, the time does not depend on their size. Meanwhile the overlays, beside the guest's images, take its
+// writes. A disk with a backing file is flattened in the same pass unless Shallow.
+//
+// [MethodAuto] takes [MethodClone] where the destinations share a file system that can clone with the images and
+// nothing is to be flattened or converted; else [MethodMirror].
+//
+// The order is freeze, the one call that fixes the point in time, thaw: never around the copy (docs/threads.md quotes
+// qemu-devel, 20 January 2022, on Nova's live snapshot).
+//
+// A guard process, livedisk-guard, thaws or resumes the guest if this process dies or hangs meanwhile. It is found at
+// LIVEDISK_GUARD, or in libexec beside the library. It starts with the first operation that needs it and ends with this
+// process. Without it a warning is logged before the freeze; with LIVEDISK_GUARD_REQUIRED=1 in the environment the
+// start fails.
 //
 // The context bounds the start, not the operation. If it ends first, its error is returned, and what has been started
-// meanwhile is taken back in the background; [Connection.Close] waits for that.
+// meanwhile is rolled back in the background; [Connection.Close] waits for that.
 //
 // It fails with the context's error, [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrNoConnection],
-// [ErrNoDomain], [ErrNoDisk] (check the names), [ErrDomainState] (start or resume the domain), [ErrBusy] (wait for what is
-// in the way, or end it), [ErrUnsupported] (ask for another method, format or disk), [ErrAgent] (QuiesceRequire, and no
-// agent answers: start it in the guest), [ErrFreeze] (a guard is required, and none can run), [ErrDestination],
-// [ErrPermission] (name another destination, or mend this one), [ErrLibvirt], [ErrIO], [ErrInternal] (see the message).
+// [ErrNoDomain], [ErrNoDisk] (check the names), [ErrDomainState] (start or resume the domain), [ErrBusy] (wait for what
+// is in the way, or end it), [ErrUnsupported] (ask for another method, format or disk), [ErrAgent] (QuiesceRequire, and
+// no agent answers: start it in the guest), [ErrFreeze] (a guard is required, and none can run), [ErrDestination],
+// [ErrPermission] (name another destination, or fix this one), [ErrLibvirt], [ErrIO], [ErrInternal] (see the message).
 func (c *Connection) StartLiveSnapshot(ctx context.Context, domain string, options SnapshotOptions) (*Operation, error) {
 	return c.start(ctx, domain, options.CloneFunc, func(memory *memory, clone *clone) starter {
 		options := options.in(memory, clone)
@@ -42,14 +56,21 @@ func (c *Connection) StartLiveSnapshot(ctx context.Context, domain string, optio
 	})
 }
 
-// MigrateDisk moves a running guest's disk to other storage, without downtime. It returns as soon as the operation runs.
+// MigrateDisk moves a running guest's disk to other storage, without downtime. Returns as soon as the operation runs.
 //
-// PhaseReady is the moment before the pivot to the destination. Until [Operation.Finish] everything can be taken back;
-// behind the pivot forward is the only way: [Operation.Cancel] then completes the migration and says [ErrNoOperation].
+// [MethodClone] takes five steps: external snapshot (virDomainSnapshotCreateXML, no metadata), clone of the base
+// outside QEMU while it does not change, overlay on the clone, shallow block copy with pivot (virDomainBlockCopy),
+// active commit with pivot (virDomainBlockCommit). docs/threads.md quotes their source, libvir-list, 7 October 2014.
+// [MethodMirror] is one full block copy with pivot, for block devices, NBD exports and other formats. [MethodAuto]
+// takes [MethodClone] where the destination is a file that a clone can make, else [MethodMirror].
+//
+// [PhaseReady] is the moment before the pivot to the destination. Until [Operation.Finish] everything can be rolled
+// back. After the pivot the migration cannot be undone: [Operation.Cancel] then completes it and returns
+// [ErrNoOperation].
 //
 // The context bounds the start, as in [Connection.StartLiveSnapshot]. It fails as that, for the same reasons; with
-// [ErrBusy] also where the domain has snapshots, or a checkpoint's bitmap would be lost in a destination that is not qcow2
-// (delete them first).
+// [ErrBusy] also where the domain has snapshots, or a checkpoint's bitmap would be lost in a destination that is not
+// qcow2 (delete them first).
 func (c *Connection) MigrateDisk(ctx context.Context, domain string, options MigrateOptions) (*Operation, error) {
 	return c.start(ctx, domain, options.CloneFunc, func(memory *memory, clone *clone) starter {
 		options := options.in(memory, clone)
@@ -60,15 +81,18 @@ func (c *Connection) MigrateDisk(ctx context.Context, domain string, options Mig
 	})
 }
 
-// Attach takes an operation of a domain up again, after the process that ran it has ended or has closed it. Target is a
-// disk target of the operation. Progress goes on where it was, and what was asked for at the start, such as AutoFinish,
-// still holds; an operation that was being taken back goes on being taken back, and so does one whose [CloneFunc] had not
-// returned: what that function left is yours to remove.
+// Attach resumes a running operation of a domain after the process that ran it has ended, or after [Operation.Close].
+// Progress and finish work as if nothing had happened; AutoFinish and the other flags still hold. An operation that was
+// being rolled back continues to be rolled back.
 //
-// If the context ends first, its error is returned; an operation attached meanwhile is let go again and goes on in QEMU.
+// In Go an operation whose [CloneFunc] had not returned is rolled back as well; what that function left is yours to
+// remove.
 //
-// It fails with the context's error, [os.ErrClosed], [ErrNoOperation] (the disk has none), [ErrBusy] (a process runs it;
-// the message says which), [ErrDomainState] (the domain is off: [Connection.Recover] settles what is left),
+// If the context ends first, its error is returned; an operation attached meanwhile is released again and goes on in
+// QEMU.
+//
+// It fails with the context's error, [os.ErrClosed], [ErrNoOperation] (the disk has none), [ErrBusy] (a process runs
+// it; the message says which), [ErrDomainState] (the domain is off: [Connection.Recover] cleans up),
 // [ErrInvalidArgument] (correct the call), [ErrNoDomain] (check the name), [ErrNoConnection], [ErrLibvirt], [ErrIO],
 // [ErrInternal] (see the message).
 func (c *Connection) Attach(ctx context.Context, domain, target string) (*Operation, error) {
@@ -84,13 +108,13 @@ func (c *Connection) Attach(ctx context.Context, domain, target string) (*Operat
 // starter is a C call that makes an operation.
 type starter func(*C.struct_livedisk_connection, *C.char, **C.struct_livedisk_operation, **C.struct_livedisk_error) C.int32_t
 
-// start takes back what nobody waits for any more.
+// start rolls back what no caller waits for any more.
 func (c *Connection) start(ctx context.Context, domain string, function CloneFunc,
 	prepare func(*memory, *clone) starter) (*Operation, error) {
 	return c.take(ctx, domain, function, prepare, func(operation *Operation) {
 		if err := operation.Cancel(context.WithoutCancel(ctx)); err != nil {
 			if logger := logger.Load(); logger != nil {
-				logger.Error("livedisk: what was started after its context had ended is not taken back", "error", err)
+				logger.Error("livedisk: what was started after its context had ended is not rolled back", "error", err)
 			}
 		}
 		operation.Close()

@@ -2,7 +2,7 @@
 
 package livedisk
 
-// #include <livedisk.h>
+// #include "livedisk.h"
 import "C"
 
 import "strconv"
@@ -11,18 +11,16 @@ import "strconv"
 type Method int32
 
 const (
-	// MethodAuto lets livedisk choose the cheapest method that cannot hurt the guest; the report says which one it was.
+	// Let livedisk choose the cheapest method that cannot hurt the guest; the report says which one it was.
 	MethodAuto Method = C.LIVEDISK_METHOD_AUTO
-	// MethodBackup is virDomainBackupBegin: content as of the start. A destination that fails gives the guest I/O
-	// errors, one that hangs stalls it.
+	// virDomainBackupBegin: content as of the start. A destination that fails or hangs never reaches the guest.
 	MethodBackup Method = C.LIVEDISK_METHOD_BACKUP
-	// MethodMirror is virDomainBlockCopy: content as of the finish. A destination that fails or hangs never reaches
-	// the guest.
+	// virDomainBlockCopy: content as of the finish. A destination that fails or hangs never reaches the guest.
 	MethodMirror Method = C.LIVEDISK_METHOD_MIRROR
-	// MethodRebase is as MethodMirror, by virDomainBlockRebase, for old hosts. Not supported yet.
+	// Like [MethodMirror], by virDomainBlockRebase, for old hosts. Not supported yet.
 	MethodRebase Method = C.LIVEDISK_METHOD_REBASE
-	// MethodClone is an external snapshot, a clone of the quiet base and an active commit; in a migration the
-	// five-step procedure.
+	// External snapshot, clone of the base outside QEMU, active commit: content as of the start. A destination that
+	// fails or hangs never reaches the guest. In a migration: the five steps of [Connection.MigrateDisk].
 	MethodClone Method = C.LIVEDISK_METHOD_CLONE
 )
 
@@ -35,11 +33,11 @@ func (m Method) String() string {
 type Quiesce int32
 
 const (
-	// QuiescePrefer freezes if a guest agent answers, else is crash-consistent and says so in the report.
+	// Freeze if a guest agent answers; else the images are crash-consistent, and the report says so.
 	QuiescePrefer Quiesce = C.LIVEDISK_QUIESCE_PREFER
-	// QuiesceRequire freezes, or fails before anything was started.
+	// Freeze, or fail before anything is started.
 	QuiesceRequire Quiesce = C.LIVEDISK_QUIESCE_REQUIRE
-	// QuiesceNone does not freeze.
+	// Do not freeze.
 	QuiesceNone Quiesce = C.LIVEDISK_QUIESCE_NONE
 )
 
@@ -52,15 +50,17 @@ func (q Quiesce) String() string {
 type CloneMethod int32
 
 const (
-	// CloneAuto is the cheapest way to clone that works.
+	// The cheapest way that works.
 	CloneAuto CloneMethod = C.LIVEDISK_CLONE_AUTO
-	// CloneReflink is FICLONE.
+	// Share blocks (FICLONE), or fail.
 	CloneReflink CloneMethod = C.LIVEDISK_CLONE_REFLINK
-	// CloneCopy copies, with holes kept.
+	// Copy, keeping holes. A snapshot that is to be flattened or converted, or whose destination exists, is written in
+	// one pass from what the disk's backing chain shows; [CloneAuto] does the same there.
 	CloneCopy CloneMethod = C.LIVEDISK_CLONE_COPY
-	// CloneVolume clones a libvirt storage volume.
+	// libvirt storage volumes, cloned by the daemon: source and destination are in directories of active storage pools.
+	// For migrations; [CloneAuto] takes it on a remote connection.
 	CloneVolume CloneMethod = C.LIVEDISK_CLONE_VOLUME
-	// CloneCallback is the caller's own [CloneFunc].
+	// The caller's own function.
 	CloneCallback CloneMethod = C.LIVEDISK_CLONE_CALLBACK
 )
 
@@ -73,19 +73,19 @@ func (c CloneMethod) String() string {
 type Phase int32
 
 const (
-	// PhasePreparing: destinations are made.
+	// Destinations are being created.
 	PhasePreparing Phase = C.LIVEDISK_PHASE_PREPARING
-	// PhaseCopying: content is copied.
+	// Content is being copied.
 	PhaseCopying Phase = C.LIVEDISK_PHASE_COPYING
-	// PhaseReady: everything is copied, and Finish will not wait long.
+	// Everything is copied; [Operation.Finish] will not wait long.
 	PhaseReady Phase = C.LIVEDISK_PHASE_READY
-	// PhaseFinishing: the point in time is fixed and the result checked, or everything is taken back.
+	// The point in time is being fixed and the result checked, or the operation is being rolled back.
 	PhaseFinishing Phase = C.LIVEDISK_PHASE_FINISHING
-	// PhaseDone: the images are complete. Final.
+	// The images are complete. Final.
 	PhaseDone Phase = C.LIVEDISK_PHASE_DONE
-	// PhaseCancelled: cancelled, and everything taken back. Final.
+	// Cancelled and rolled back. Final.
 	PhaseCancelled Phase = C.LIVEDISK_PHASE_CANCELLED
-	// PhaseFailed: failed, and everything taken back; Finish says why. Final.
+	// Failed and rolled back; [Operation.Finish] reports why. Final.
 	PhaseFailed Phase = C.LIVEDISK_PHASE_FAILED
 )
 
@@ -103,9 +103,9 @@ func (p Phase) Final() bool {
 type Consistency int32
 
 const (
-	// ConsistencyCrash is as after a power failure: file systems replay their journals.
+	// As after a power failure: file systems replay their journals.
 	ConsistencyCrash Consistency = C.LIVEDISK_CONSISTENCY_CRASH
-	// ConsistencyFilesystem: frozen by the guest agent over the whole point in time, and still frozen when thawed.
+	// Frozen by the guest agent across the whole point in time, and still frozen when thawed.
 	ConsistencyFilesystem Consistency = C.LIVEDISK_CONSISTENCY_FILESYSTEM
 )
 

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"livedisk"
-	"livedisk/internal/bed"
+	"livedisk.invalid/livedisk"
+	"livedisk.invalid/livedisk/internal/bed"
 )
 
 // prompt is what a wait may take to end, on a busy machine.
@@ -50,7 +50,7 @@ func TestFinishAfterDeadline(t *testing.T) {
 	if progress, err := operation.Wait(within(t, time.Minute), livedisk.PhaseReady); err != nil || progress.Phase != livedisk.PhaseReady {
 		t.Fatalf("waiting for ready ended at %v: %v", progress.Phase, err)
 	}
-	// Nobody has asked it to finish.
+	// It was not asked to finish.
 	if progress, err := operation.Wait(within(t, time.Second), livedisk.PhaseFinishing); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("it went on to %v: %v", progress.Phase, err)
 	}
@@ -93,7 +93,7 @@ func TestCancelEndsWaits(t *testing.T) {
 	if phase := <-streamed; phase != livedisk.PhaseCancelled {
 		t.Errorf("the channel ends with %v", phase)
 	}
-	// Again, it is taken back already.
+	// Again: it is rolled back already.
 	if err := operation.Cancel(all); err != nil {
 		t.Errorf("cancelled again it says %v", err)
 	}
@@ -140,7 +140,7 @@ func TestFinishOrCancel(t *testing.T) {
 	}
 }
 
-// A context that ends while a start is under way leaves no operation behind.
+// A context that ends while a start is under way leaves no operation.
 func TestStartIsInterrupted(t *testing.T) {
 	connection, err := livedisk.Open(bed.URI(t), livedisk.RunEventLoop)
 	if err != nil {
@@ -157,7 +157,7 @@ func TestStartIsInterrupted(t *testing.T) {
 			takeBack(t, operation)
 			cancelled(t, operation, bed.WithoutAgent, path)
 		case !errors.Is(err, context.DeadlineExceeded):
-			// The one before is not taken back yet.
+			// The one before is not rolled back yet.
 			if !errors.Is(err, livedisk.ErrBusy) {
 				t.Errorf("the start says %v", err)
 			}
@@ -176,8 +176,8 @@ func threads(t *testing.T) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, behind, _ := strings.Cut(string(status), "\nThreads:")
-	line, _, _ := strings.Cut(behind, "\n")
+	_, rest, _ := strings.Cut(string(status), "\nThreads:")
+	line, _, _ := strings.Cut(rest, "\n")
 	count, err := strconv.Atoi(strings.TrimSpace(line))
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,7 @@
 
 package livedisk
 
-// #include <livedisk.h>
+// #include "livedisk.h"
 import "C"
 
 import (
@@ -18,24 +18,24 @@ import (
 
 // Progress is how far an operation is.
 type Progress struct {
-	// Phase never goes back.
+	// The [Phase]; never an earlier one than before.
 	Phase Phase
-	// Step and StepCount: steps that are behind, and that there are.
+	// Step and StepCount: steps completed, and steps in total.
 	Step, StepCount int
-	// BytesDone is copied, over all disks.
+	// Bytes copied, over all disks.
 	BytesDone uint64
-	// BytesTotal is to be copied as far as known now; a guest that writes makes it grow.
+	// Bytes to copy as far as known now; it grows while the guest writes.
 	BytesTotal uint64
-	// BytesPerSecond is the rate of late.
+	// Current transfer rate, bytes per second.
 	BytesPerSecond uint64
-	// Elapsed since the start.
+	// Time since the start.
 	Elapsed time.Duration
-	// GuestWriteLimit is how many bytes per second the guest may write to the disk for as long as its job cannot keep up
-	// with it (migrations, and snapshots by MethodClone); 0: as always.
+	// Bytes per second to which the guest's writes to the disk are throttled while its job cannot keep up (migrations,
+	// and snapshots by [MethodClone]); 0: not throttled.
 	GuestWriteLimit uint64
 }
 
-// watch tells all who wait what the operation's descriptor announces. One goroutine waits on it, in the runtime's
+// watch reports to all waiting calls what the operation's descriptor announces. One goroutine waits on it, in the runtime's
 // poller; it is the only one that livedisk_poll must reach in time, so every look goes through here.
 type watch struct {
 	operation *handle[*C.struct_livedisk_operation]
@@ -93,7 +93,7 @@ func (w *watch) stop() {
 	_ = w.file.SetReadDeadline(time.Unix(1, 0))
 }
 
-// look asks the operation, tells everybody, and says whether nothing more will come.
+// look asks the operation, reports what is new, and says whether nothing more will come.
 func (w *watch) look() bool {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
@@ -127,7 +127,7 @@ func (w *watch) look() bool {
 	// Time alone is no news.
 	before.Elapsed = w.progress.Elapsed
 	if w.progress != before {
-		w.tell()
+		w.announce()
 	}
 	if w.progress.Phase.Final() {
 		w.conclude(nil)
@@ -141,8 +141,8 @@ func (w *watch) isOver() bool {
 	return w.err != nil || w.progress.Phase.Final()
 }
 
-// tell wakes all who wait. A subscriber that lags behind finds the latest progress only.
-func (w *watch) tell() {
+// announce wakes all waiting calls. A subscriber that lags behind finds the latest progress only.
+func (w *watch) announce() {
 	close(w.news)
 	w.news = make(chan struct{})
 	for _, subscriber := range w.subscribers {
@@ -167,7 +167,7 @@ func (w *watch) conclude(err error) {
 	}
 }
 
-// end tells all who wait, and all who come, that nothing more comes.
+// end reports to all calls, waiting and later ones, that nothing more comes.
 func (w *watch) end(err error) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()

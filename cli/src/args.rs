@@ -7,12 +7,13 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use livedisk::{CloneMethod, Method, Quiesce};
 
+use crate::complete;
 use crate::units;
 
 pub const EXIT_STATUS: &str = "\
 Exit status:
     0  done
-    1  the operation failed; everything was taken back
+    1  the operation failed and was rolled back
     2  the command line is wrong
     3  libvirt cannot be reached
     4  no such domain or disk, or the domain is not running
@@ -22,10 +23,10 @@ Exit status:
     8  this libvirt, QEMU, disk or format cannot do it
     9  no such operation, or it is over
    10  done, but the result could not be written to standard output (a full disk)
-  130  ended by SIGINT, SIGTERM or SIGHUP
+  130  cancelled: by SIGINT, SIGTERM or SIGHUP, or by livedisk cancel
 
-The first such signal takes the operation back and waits until that is done; the second ends
-the command at once and leaves things as they are: livedisk recover settles them.";
+The first such signal rolls the operation back and waits until that is done. The second ends
+the command at once and leaves things as they are; livedisk recover cleans up.";
 
 pub const JSON: &str = "\
 With --json there is one JSON object on standard output and no progress. Fields may be added;
@@ -131,14 +132,15 @@ pub enum Command {
 
 /// Take a live snapshot of a running domain's disks
 ///
-/// All disks named get one point in time. The images are complete and their own when the command ends.
+/// All disks named get one point in time. When the command ends, the images are complete and standalone.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Snapshot {
     /// The domain's name or UUID
+    #[arg(add = complete::domains())]
     pub domain: String,
     /// A disk and where its image goes: a file, a block device, or an nbd:// or nbd+unix:// URI
-    #[arg(long = "disk", value_name = "TARGET=DESTINATION", required_unless_present = "to", value_parser = disk)]
+    #[arg(long = "disk", value_name = "TARGET=DESTINATION", required_unless_present = "to", value_parser = disk, add = complete::disks())]
     pub disks: Vec<Disk>,
     /// All disks, into files of this directory: vda.qcow2 and so on, by target and format; without drives for CD-ROMs
     /// and floppies
@@ -168,19 +170,27 @@ pub struct Snapshot {
     /// Check the images when they are complete
     #[arg(long)]
     pub verify: bool,
+    /// Compress the images (qcow2, zstd); by backup
+    #[arg(long)]
+    pub compress: bool,
+    /// With backup: where the scratch files go, which grow by what the guest overwrites [default: beside each disk's image]
+    #[arg(long, value_name = "DIRECTORY", value_parser = absolute_path)]
+    pub scratch: Option<String>,
     #[command(flatten)]
     pub run: Run,
 }
 
 /// Move a running domain's disk to other storage
 ///
-/// The guest goes on meanwhile. When the command ends, the disk is on its destination and the old image is nobody's.
+/// The guest runs meanwhile. When the command ends, the disk is on its destination. The old image is left in place, unused.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Migrate {
     /// The domain's name or UUID
+    #[arg(add = complete::domains())]
     pub domain: String,
     /// The disk, such as vda
+    #[arg(add = complete::targets())]
     pub target: String,
     /// Where it goes: a file that does not exist yet, a block device, or an nbd:// or nbd+unix:// URI
     #[arg(value_parser = absolute)]
@@ -210,7 +220,7 @@ pub struct Run {
     /// An encrypted disk may be written in plain
     #[arg(long)]
     pub allow_plaintext: bool,
-    /// Copy at most so many bytes per second: 500K, 100M or 100MiB, 1.5G, powers of 1024; 100MB, of 1000 [default: no limit]
+    /// Copy at most so many bytes per second, over all disks: 500K, 100M or 100MiB, 1.5G, powers of 1024; 100MB, of 1000 [default: no limit]
     #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
     pub bandwidth: Option<u64>,
     /// Let the guest's writes wait for the copy, so that it ends however much the guest writes
@@ -224,53 +234,64 @@ pub struct Run {
     pub quiet: bool,
 }
 
-/// Go on with an operation whose process has ended, to its end
+/// Resume an operation whose process has ended, and complete it
 ///
-/// The first signal takes it back, as in the command that began it.
+/// The first signal rolls it back, as in the command that began it.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Attach {
     /// The domain's name or UUID
+    #[arg(add = complete::domains())]
     pub domain: String,
     /// A disk of the operation, such as vda
+    #[arg(add = complete::targets())]
     pub target: String,
     /// No progress, only the result
     #[arg(short, long, visible_alias = "no-progress")]
     pub quiet: bool,
 }
 
-/// Roll back an operation whose process has ended
+/// Cancel an operation and roll it back, whichever process runs it
 ///
-/// One that a living process runs is that process's to cancel: the error names the process. The livedisk command rolls back
-/// on SIGINT or SIGTERM.
+/// If a process runs the operation, that process is asked to roll it back; it looks for requests once a second, except in a
+/// freeze. The command ends when the operation is rolled back. If the process does not answer in time, the request is
+/// withdrawn and the error names the process.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Cancel {
     /// The domain's name or UUID
+    #[arg(add = complete::domains())]
     pub domain: String,
     /// A disk of the operation, such as vda [default: all operations of the domain]
+    #[arg(add = complete::targets())]
     pub target: Option<String>,
+    /// How long to wait for the answer of the process that runs the operation: 10s, 1m
+    #[arg(long, value_name = "TIME", value_parser = units::time, default_value = "30s")]
+    pub timeout: Duration,
 }
 
-/// Settle what processes that have ended left behind
+/// Clean up what processes that have ended left
 ///
-/// Guests that they froze are thawed, operations past their point of no return completed, and all others taken back, on
-/// domains that run and on those that do not. Operations that somebody runs are left alone, so it is safe at any time.
+/// Guests that they froze are thawed, operations past their point of no return are completed, and all others are rolled
+/// back, on domains that run and on those that do not. Operations whose process lives are left alone, so it is safe at any
+/// time.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Recover {
     /// The domain's name or UUID [default: all domains]
+    #[arg(add = complete::domains())]
     pub domain: Option<String>,
     /// Say what would be done and change nothing
     #[arg(long)]
     pub dry_run: bool,
 }
 
-/// Show the operations that run, whoever runs them
+/// Show the operations that run or were left by a process that has ended
 #[derive(Debug, Args)]
 #[command(after_long_help = JSON)]
 pub struct Status {
     /// The domain's name or UUID [default: all domains]
+    #[arg(add = complete::domains())]
     pub domain: Option<String>,
 }
 
@@ -290,28 +311,30 @@ pub struct Checkpoints {
 
 /// Freeze a running domain's file systems around somebody else's snapshot
 ///
-/// The command ends when they are frozen. They stay so until livedisk thaw, or until the limit has passed; a process of the
-/// command stays behind until then, and where it is killed the guest is thawed.
+/// The command ends when they are frozen. They stay frozen until livedisk thaw, or until the limit has passed. A process of
+/// the command stays until then; if it is killed, the guest is thawed.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Freeze {
     /// The domain's name or UUID
+    #[arg(add = complete::domains())]
     pub domain: String,
     /// How long they may be frozen: 500ms, 10s [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = units::time)]
     pub limit: Option<Duration>,
-    /// Be the process that stays behind
+    /// Be the process that stays
     #[arg(long, hide = true)]
     pub hold: bool,
 }
 
 /// End a freeze of livedisk freeze
 ///
-/// It fails with exit status 7 if the guest had been let go before: what was taken meanwhile is not consistent.
+/// It fails with exit status 7 if the guest was thawed before: what was taken meanwhile is not consistent.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Thaw {
     /// The domain's name or UUID
+    #[arg(add = complete::domains())]
     pub domain: String,
 }
 

@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! livedisk cancel.
 
+use std::time::Duration;
+
 use livedisk::{Connection, ErrorCode, OperationStatus};
 use serde_json::json;
 
 use crate::args::Cancel;
 use crate::output::{Failure, Output};
 
-/// Rolls back what a dead process left; a living one must do it itself.
+/// Rolls back what a dead process left, and asks a living one to.
 pub fn run(connection: &Connection, cancel: &Cancel) -> Result<Output, Failure> {
-    let Cancel { domain, target } = cancel;
+    let Cancel {
+        domain,
+        target,
+        timeout,
+    } = cancel;
     let has_disk = |found: &OperationStatus| {
         let mut disks = found.disks.iter();
         target
@@ -27,7 +33,7 @@ pub fn run(connection: &Connection, cancel: &Cancel) -> Result<Output, Failure> 
         return Err(Failure::new(ErrorCode::NoOperation, message));
     };
     for operation in &found {
-        roll_back(connection, domain, operation)?;
+        roll_back(connection, domain, operation, *timeout)?;
     }
     let ids: Vec<&str> = found.iter().map(|operation| operation.id.as_str()).collect();
     Ok(Output {
@@ -36,17 +42,20 @@ pub fn run(connection: &Connection, cancel: &Cancel) -> Result<Output, Failure> 
     })
 }
 
-fn roll_back(connection: &Connection, domain: &str, operation: &OperationStatus) -> Result<(), Failure> {
-    if !operation.orphaned {
-        let (process, host) = (operation.owner_process, &operation.owner_host);
-        let message = format!(
-            "process {process} on host '{host}' runs the {} of domain '{domain}' (operation {}), and nobody else can \
-             cancel it while that lives; if it is livedisk, end it there, and it rolls back first: kill {process}",
-            operation.kind, operation.id
-        );
+fn roll_back(
+    connection: &Connection,
+    domain: &str,
+    operation: &OperationStatus,
+    timeout: Duration,
+) -> Result<(), Failure> {
+    if !operation.orphaned && operation.kind == "freeze" {
+        let message = format!("domain '{domain}' is frozen, and a freeze is thawed: livedisk thaw {domain}");
         return Err(Failure::new(ErrorCode::Busy, message));
     }
-    // Whatever disk of it.
+    if !operation.orphaned {
+        return Ok(connection.cancel(domain, &operation.id, timeout)?);
+    }
+    // Any disk of it.
     let target = operation.disks.first().map_or("", |disk| disk.target.as_str());
     connection.attach(domain, target)?.cancel()?;
     Ok(())

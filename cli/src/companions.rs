@@ -3,19 +3,20 @@
 
 use std::path::Path;
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 use livedisk::ErrorCode;
 use serde_json::json;
 
-use crate::args::Arguments;
+use crate::complete;
 use crate::man;
 use crate::output::{Failure, Output};
 
 pub fn completion(shell: Shell) -> Result<Output, Failure> {
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "livedisk", &mut text);
-    Ok(output(&text))
+    let script = complete::script(shell).map_err(|error| {
+        let message = format!("cannot make the completion of {shell}: {error}");
+        Failure::new(ErrorCode::Io, message)
+    })?;
+    Ok(output(&script))
 }
 
 pub fn man(dir: Option<&Path>) -> Result<Output, Failure> {

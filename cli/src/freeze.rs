@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! livedisk freeze and livedisk thaw.
 //!
-//! A freeze lasts as long as the process that asked for it, so that one stays behind, in a process group of its own, until
+//! A freeze lasts as long as the process that asked for it, so one stays, in a process group of its own, until
 //! the guest is thawed. It is this program again, with the same arguments.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -71,7 +71,7 @@ pub fn hold(connection: &Connection, freeze: &Freeze) -> Result<Output, Failure>
     while is_held().unwrap_or(true) && over.is_none_or(|over| Instant::now() < over) {
         thread::sleep(LOOK_AGAIN);
     }
-    // Nobody listens any more.
+    // Its output is not read any more.
     std::process::exit(0)
 }
 

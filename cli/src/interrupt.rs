@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The first signal takes the operation back, the second ends the command.
+//! The first signal rolls the operation back, the second ends the command.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 use crate::output::Failure;
 use crate::stderr;
 
-/// Whoever asks twice does not wait for a reader of what is printed.
+/// A second signal does not wait for a reader of what is printed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Listens from its making on; the operation may come later.
@@ -62,11 +62,11 @@ impl Interrupt {
     fn signalled(&self) {
         if self.asked.swap(true, Ordering::SeqCst) {
             stderr::show_foot(false);
-            // The operation goes on without us, as after a wait that is over.
+            // The operation continues without this process, as after a timeout.
             let left = Failure::new(
                 ErrorCode::Timeout,
-                "left at once, nothing was taken back: jobs may go on and the guest may be frozen; \
-                 settle it with: livedisk recover (or go on with it: livedisk attach)",
+                "left at once, nothing was rolled back: jobs may go on and the guest may be frozen; \
+                 clean up with: livedisk recover (or resume it with: livedisk attach)",
             );
             let (json, (done, printed)) = (self.json, channel());
             thread::spawn(move || {
@@ -78,7 +78,7 @@ impl Interrupt {
             std::process::exit(130);
         }
         stderr::set_foot("cancelling");
-        stderr::say("livedisk: cancelling: everything is taken back first; a second signal leaves at once");
+        stderr::say("livedisk: cancelling: the operation is rolled back first; a second signal leaves at once");
         if let Some(operation) = self.operation.get() {
             cancel(operation);
         }

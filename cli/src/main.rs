@@ -7,6 +7,7 @@ mod attach;
 mod cancel;
 mod checkpoints;
 mod companions;
+mod complete;
 mod freeze;
 mod interrupt;
 mod man;
@@ -32,6 +33,7 @@ use args::{Arguments, Command};
 use output::{Failure, Output};
 
 fn main() -> ExitCode {
+    complete::answer();
     stderr::open();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -54,7 +56,7 @@ fn wants_json() -> bool {
         .any(|argument| argument == "--json")
 }
 
-/// The library's warnings in the command's own voice, with -v what it tells of its work; with -vv everything, and where
+/// The library's warnings in the command's own words, with -v what it reports of its work; with -vv everything, and where
 /// it comes from.
 fn log_to_stderr(arguments: &Arguments) {
     let level = match (arguments.verbose, arguments.is_quiet()) {

@@ -55,12 +55,12 @@ const EXAMPLES: [(&str, &str); 8] = [
 
 const GUARD: &str = r".TH livedisk-guard 8
 .SH NAME
-livedisk\-guard \- lets a guest go that a dead process left frozen
+livedisk\-guard \- thaws a guest that a dead process left frozen
 .SH SYNOPSIS
 .B livedisk\-guard
 .I PID
 .SH DESCRIPTION
-livedisk starts this program before it freezes a guest's file systems. Nobody else needs to.
+livedisk starts this program before it freezes a guest's file systems. You do not start it yourself.
 It watches the process
 .IR PID ,
 which gives it a socket as standard input. If that process dies while the guest is frozen or paused, or if the limit of the

@@ -14,7 +14,7 @@ use crate::progress::Display;
 use crate::report::{Disk, disks_json};
 use crate::words;
 
-/// Starts it, shows its progress, and takes it back on a signal.
+/// Starts it, shows its progress, and rolls it back on a signal.
 pub fn run(
     start: impl FnOnce() -> livedisk::Result<Operation>,
     dry_run: bool,
@@ -28,8 +28,8 @@ pub fn run(
     Ok((operation, report))
 }
 
-/// The same for one that another process began: whether it waits at READY was decided there, and this command waits for
-/// nobody.
+/// The same for one that another process began: whether it waits at READY was decided there, and this command does not
+/// wait.
 pub fn run_to_end(
     attach: impl FnOnce() -> livedisk::Result<Operation>,
     arguments: &Arguments,

@@ -39,7 +39,7 @@ pub struct Failure {
     code: ErrorCode,
     message: String,
     libvirt_code: i32,
-    /// What there is to tell all the same.
+    /// What there is to report all the same.
     result: Option<Output>,
 }
 
@@ -92,7 +92,7 @@ impl From<Error> for Failure {
 }
 
 fn not_written(error: &std::io::Error) -> ExitCode {
-    // Whoever closed the other end of a pipe wants no more.
+    // The reader closed the pipe and wants no more.
     if error.kind() == ErrorKind::BrokenPipe {
         return ExitCode::SUCCESS;
     }

@@ -11,7 +11,7 @@ use terminal_size::{Width, terminal_size_of};
 use crate::args::Arguments;
 use crate::{stderr, words};
 
-/// Of a terminal that does not tell.
+/// Of a terminal whose width is not known.
 const USUAL_WIDTH: u16 = 80;
 /// At the end of the line there is room for the `^C` that a terminal echoes.
 const ECHO: usize = 3;
@@ -40,7 +40,7 @@ struct Line {
 #[derive(Default)]
 pub struct Steps {
     plan: Vec<String>,
-    told: usize,
+    shown: usize,
 }
 
 impl Display {
@@ -49,7 +49,7 @@ impl Display {
             Self::Nothing
         } else if arguments.verbose > 0 {
             let plan = plan.iter().map(|step| words::ours(step)).collect();
-            Self::Lines(Lines::default(), Steps { plan, told: 0 })
+            Self::Lines(Lines::default(), Steps { plan, shown: 0 })
         } else if !std::io::stderr().is_terminal() {
             Self::Lines(Lines::default(), Steps::default())
         } else {
@@ -79,23 +79,23 @@ impl Display {
 }
 
 impl Steps {
-    /// Those that have begun since the last look. What is rolled back has no steps to tell.
+    /// Those that have begun since the last look. What is rolled back has no steps to show.
     fn next(&mut self, progress: &Progress) -> Vec<String> {
         let all = self.plan.len();
         let begun = match progress.phase {
             Phase::Done => all,
-            Phase::Failed | Phase::Cancelled => self.told,
+            Phase::Failed | Phase::Cancelled => self.shown,
             _ => {
                 let left = progress.step_count.saturating_sub(progress.step);
                 let left = usize::try_from(left).unwrap_or(all);
                 all.min((all + 1).saturating_sub(left))
             }
         };
-        let told = self.told;
-        self.told = begun.max(told);
+        let shown = self.shown;
+        self.shown = begun.max(shown);
         // The plan of an operation that was attached to has only what was left of it.
         let before = usize::try_from(progress.step_count).unwrap_or(all).saturating_sub(all);
-        (told..self.told)
+        (shown..self.shown)
             .map(|index| format!("step {} of {}: {}", before + index + 1, before + all, self.plan[index]))
             .collect()
     }
@@ -121,7 +121,7 @@ impl Lines {
         });
         let name = progress.phase.name();
         Some(match progress.phase {
-            Phase::Copying if progress.bytes_total > 0 => format!("{name} {percent} %: {}", told(progress)),
+            Phase::Copying if progress.bytes_total > 0 => format!("{name} {percent} %: {}", copied(progress)),
             _ => format!("{name}{}", throttles(progress)[0]),
         })
     }
@@ -172,7 +172,7 @@ fn line(progress: &Progress, width: usize, cancelling: bool) -> String {
 }
 
 /// How much, how fast, and for how long still.
-fn told(progress: &Progress) -> String {
+fn copied(progress: &Progress) -> String {
     let [rate, left] = [rate(progress), left(progress)].map(Option::unwrap_or_default);
     format!("{}{rate}{left}{}", amounts(progress), throttles(progress)[0])
 }
@@ -292,10 +292,10 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_told_as_they_begin() {
+    fn steps_are_shown_as_they_begin() {
         let mut steps = Steps {
             plan: ["one", "two", "three"].map(str::to_owned).to_vec(),
-            told: 0,
+            shown: 0,
         };
         let at = |step, phase| Progress {
             phase,

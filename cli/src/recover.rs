@@ -35,7 +35,7 @@ pub fn run(connection: &Connection, recover: &Recover) -> Result<Output, Failure
         0 => Ok(output),
         failed => {
             let message = format!(
-                "{failed} of {} operations could not be settled",
+                "{failed} of {} operations could not be resolved",
                 recovery.operations.len()
             );
             Err(Failure::new(ErrorCode::JobFailed, message).beside(output))
@@ -80,11 +80,11 @@ fn lines(operation: &Recovered, dry_run: bool) -> Vec<String> {
     }
     lines.push(match (&operation.settlement, dry_run) {
         (Settlement::Completed, false) => "  completed".into(),
-        (Settlement::TakenBack, false) => "  taken back".into(),
+        (Settlement::TakenBack, false) => "  rolled back".into(),
         (Settlement::Completed, true) => "  would be completed:".into(),
-        (Settlement::TakenBack, true) => "  would be taken back:".into(),
+        (Settlement::TakenBack, true) => "  would be rolled back:".into(),
         (Settlement::LeftAlone, _) => "  left alone, as its process runs".into(),
-        (Settlement::Failed(error), _) => format!("  not settled: {}", words::ours(error.message())),
+        (Settlement::Failed(error), _) => format!("  not resolved: {}", words::ours(error.message())),
     });
     if dry_run {
         lines.extend(operation.plan.iter().map(|step| format!("    {step}")));

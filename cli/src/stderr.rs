@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Standard error: messages, the log and, at the foot of a terminal, a line of progress. No operation waits for whoever reads it, and none fails
-//! because it cannot be written: a thread of its own writes, and what cannot be written is dropped.
+//! Standard error: messages, the log and, at the foot of a terminal, a line of progress. No operation
+//! waits for its reader, and none fails because it cannot be written: a thread of its own writes, and what cannot be written is dropped.
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -102,7 +102,7 @@ fn write_all(messages: &Receiver<Message>) {
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             put(&format!(
-                "livedisk: {dropped} lines are missing here: nobody read them in time\n"
+                "livedisk: {dropped} lines are missing here: they were not read in time\n"
             ));
         }
     }

@@ -159,7 +159,7 @@ fn second_interrupt_and_recover(bed: &Bed) {
     assert_eq!(status.code(), Some(130), "{rest:?}");
     assert!(
         rest.iter()
-            .any(|line| line.contains("nothing was taken back") && line.contains("livedisk recover")),
+            .any(|line| line.contains("nothing was rolled back") && line.contains("livedisk recover")),
         "{rest:?}"
     );
 
@@ -171,7 +171,7 @@ fn second_interrupt_and_recover(bed: &Bed) {
         (&Value::Bool(true), &child.id().into())
     );
     let plan = text(&bed.run(&["recover", "a", "--dry-run"]).stdout);
-    assert!(plan.contains("would be taken back"), "{plan}");
+    assert!(plan.contains("would be rolled back"), "{plan}");
     assert!(Path::new(&image).exists());
     let answer = bed.json(0, &["recover"]);
     for (count, expected) in [("domains", 1), ("taken_back", 1), ("completed", 0), ("failed", 0)] {

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use bed::{Bed, kill, text, until};
 use serde_json::Value;
-use signal_hook::consts::SIGKILL;
+use signal_hook::consts::{SIGCONT, SIGKILL, SIGSTOP};
 
 #[test]
 fn reports_are_the_same_whichever_command_ends_the_operation() {
@@ -20,7 +20,46 @@ fn reports_are_the_same_whichever_command_ends_the_operation() {
     migration_attached(&bed);
     migration(&bed);
     cancel(&bed);
+    completion(&bed);
     checkpoints(&bed);
+}
+
+/// What bash offers after these words, the last of which is begun.
+fn offered(bed: &Bed, words: &str) -> String {
+    let directory = Path::new(env!("CARGO_BIN_EXE_livedisk")).parent().unwrap();
+    let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap());
+    let script = format!(
+        "source <(livedisk completion bash); COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9
+         function=$(complete -p livedisk | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+         $function livedisk \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo \"${{COMPREPLY[*]}}\""
+    );
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["--norc", "-c", &script]).env("PATH", path);
+    let output = bash.env("LIBVIRT_DEFAULT_URI", bed.get("URI")).output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+    // Beside them it offers options.
+    let offered = text(&output.stdout);
+    let offered: Vec<&str> = offered
+        .split_whitespace()
+        .filter(|word| !word.starts_with("--"))
+        .collect();
+    offered.join(" ")
+}
+
+fn completion(bed: &Bed) {
+    for (words, offer) in [
+        ("livedisk canc", "cancel".to_owned()),
+        ("livedisk recover ''", "a".to_owned()),
+        ("livedisk cancel a ''", "vda vdb".to_owned()),
+        ("livedisk snapshot a --disk vd", "vda= vdb=".to_owned()),
+        (
+            &format!("livedisk -c {} migrate a vdb", bed.get("URI")),
+            "vdb".to_owned(),
+        ),
+        ("livedisk -c test:///no/such migrate a vd", String::new()),
+    ] {
+        assert_eq!(offered(bed, words), offer, "{words}");
+    }
 }
 
 fn failures_are_objects(bed: &Bed) {
@@ -223,10 +262,27 @@ fn cancel(bed: &Bed) {
     let mut command = bed.livedisk(&words);
     let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     until("it runs", || Path::new(&image).exists());
-    // While it lives, the error says who runs it.
-    let answer = bed.json(5, &["cancel", "a", "vda"]);
+    // One that does not answer keeps its operation.
+    kill(child.id(), SIGSTOP);
+    let answer = bed.json(1, &["cancel", "a", "vda", "--timeout", "2s"]);
     let message = answer["error"]["message"].as_str().unwrap();
-    assert!(message.contains(&format!("kill {}", child.id())), "{message}");
+    assert!(
+        answer["error"]["code"] == "TIMEOUT" && message.contains(&format!("kill {}", child.id())),
+        "{message}"
+    );
+    assert!(!bed.virsh(&["dumpxml", "a"]).contains("urn:livedisk:cancel"));
+    kill(child.id(), SIGCONT);
+    // One that answers rolls back.
+    let answer = bed.json(0, &["cancel", "a", "vda"]);
+    assert_eq!(answer["cancelled"].as_array().unwrap().len(), 1, "{answer}");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!Path::new(&image).exists());
+    assert!(!bed.virsh(&["dumpxml", "a"]).contains("urn:livedisk"));
+    assert!(!bed.virsh(&["dumpxml", "--inactive", "a"]).contains("urn:livedisk"));
+
+    // One that is dead is rolled back by this one.
+    let mut child = command.spawn().unwrap();
+    until("it runs again", || Path::new(&image).exists());
     kill(child.id(), SIGKILL);
     child.wait().unwrap();
     bed.fails(9, "NO_OPERATION", &["cancel", "a", "vdb"]);

@@ -32,17 +32,17 @@ pub struct livedisk_checkpoint {
     pub why_not: *const c_char,
 }
 
-/// Is told of one checkpoint. `size` is the sizeof(struct livedisk_checkpoint) that the library has: a field that ends behind
-/// it is not there. 0 goes on, everything else ends the listing.
+/// Receives one checkpoint. `size` is the library's sizeof(struct livedisk_checkpoint): a field that ends after it is not
+/// there. Return 0 to continue; anything else ends the listing.
 pub type livedisk_checkpoint_callback =
     Option<unsafe extern "C" fn(checkpoint: *const livedisk_checkpoint, size: usize, data: *mut c_void) -> i32>;
 
-/// Lists the checkpoints of a domain, oldest first, running or off, whoever created them. QEMU is asked for their bitmaps, or
-/// the images of a domain that is off.
+/// Lists the checkpoints of a domain, oldest first, whichever program created them. The domain may run or be off. QEMU is
+/// asked for the bitmaps, or, if the domain is off, the images are read.
 ///
 /// @param connection  from livedisk_open() or livedisk_open_from()
 /// @param domain      name or UUID
-/// @param each        is called once a checkpoint, on this thread, after all of them were read; it may call livedisk
+/// @param each        is called once for each checkpoint, on this thread, after all of them were read; it may call livedisk
 /// @param data        passed to it as it is
 /// @param error       receives the error, owned by the caller; may be NULL
 /// @return LIVEDISK_OK, or
@@ -69,8 +69,7 @@ pub unsafe extern "C" fn livedisk_list_checkpoints(
         frame(error, || {
             let connection = self::connection(connection)?;
             let domain = input::string(domain, "domain")?;
-            let each =
-                each.ok_or_else(|| invalid("each is NULL; pass the function that is told of each checkpoint"))?;
+            let each = each.ok_or_else(|| invalid("each is NULL; pass the function that receives each checkpoint"))?;
             for found in connection.call(|connection| connection.checkpoints(&domain))? {
                 let texts = Texts::of(&found)?;
                 if each(&texts.checkpoint(&found), size_of::<livedisk_checkpoint>(), data) != 0 {
@@ -83,7 +82,7 @@ pub unsafe extern "C" fn livedisk_list_checkpoints(
 }
 
 /// Deletes a checkpoint with its bitmaps, also where some of them are missing or inconsistent. What changed since its parent
-/// is noted by its child, or forgotten with the last checkpoint. Images that were copied stay as they are.
+/// is recorded by its child, or forgotten with the last checkpoint. Images that were copied stay as they are.
 ///
 /// @param connection  from livedisk_open() or livedisk_open_from()
 /// @param domain      name or UUID; running or off

@@ -117,7 +117,7 @@ pub unsafe extern "C" fn livedisk_open_from(
 /// Any thread, once; no other call may use the connection at the time or later.
 ///
 /// # Safety
-/// `connection` is null or a live connection, and nobody uses it any more.
+/// `connection` is null or a live connection, and is not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn livedisk_close(connection: *mut livedisk_connection) {
     if !connection.is_null() {

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString, c_char};
 
 use crate::error::Error;
 
-/// Why a call failed. Owned by whoever received it; free it with livedisk_error_free(). Immutable, so it may be read
+/// Why a call failed. Owned by the caller that received it; free it with livedisk_error_free(). Immutable, so it may be read
 /// from any thread.
 pub struct livedisk_error {
     code: i32,
@@ -85,7 +85,7 @@ pub unsafe extern "C" fn livedisk_error_libvirt_code(error: *const livedisk_erro
 /// Any thread, once.
 ///
 /// # Safety
-/// `error` is null or a live error, and nobody uses it any more.
+/// `error` is null or a live error, and is not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn livedisk_error_free(error: *mut livedisk_error) {
     if !error.is_null() {

@@ -8,8 +8,8 @@ use super::connection::{connection, livedisk_connection};
 use super::error::livedisk_error;
 use super::{frame, input};
 
-/// Freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is noted with
-/// the domain and guarded: it ends with livedisk_thaw(), by the guard when this process dies, or when the limit has passed,
+/// Freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is recorded in
+/// the domain's metadata and guarded: it ends with livedisk_thaw(), by the guard when this process dies, or when the limit has passed,
 /// whichever is first. The connection may be closed meanwhile.
 ///
 /// @param connection   from livedisk_open() or livedisk_open_from()
@@ -61,7 +61,7 @@ pub unsafe extern "C" fn livedisk_freeze(
 /// @param error        receives the error, owned by the caller; may be NULL
 /// @return LIVEDISK_OK: the guest was frozen all the time; or
 ///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
-///         LIVEDISK_ERR_FREEZE (the guest had been let go before, so what was taken meanwhile is not consistent: freeze and
+///         LIVEDISK_ERR_FREEZE (the guest was thawed before, so what was taken meanwhile is not consistent: freeze and
 ///         take it again; or the thaw failed: try again, the guard thaws it when the limit has passed),
 ///         LIVEDISK_ERR_NO_OPERATION (the domain has no freeze of livedisk's: it was thawed or recovered before),
 ///         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL

@@ -10,7 +10,7 @@ use super::{frame, input, invalid};
 use crate::error::{Error, ErrorCode, Result};
 use crate::operation::OperationStatus;
 
-/// An operation that runs or was left behind, whoever runs it. It lives until the callback returns that is given it.
+/// An operation that runs, or that a process left when it ended. It is valid until the callback that receives it returns.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct livedisk_operation_info {
@@ -26,7 +26,7 @@ pub struct livedisk_operation_info {
     pub is_migration: i32,
     /// LIVEDISK_METHOD_*.
     pub method: i32,
-    /// 1: the process has ended or has let go of it, so livedisk_attach() or livedisk_recover() is due; 0: it runs.
+    /// 1: the process has ended or has released it, so livedisk_attach() or livedisk_recover() is due; 0: it runs.
     pub orphaned: i32,
     /// Its disks.
     pub disk_count: u32,
@@ -42,18 +42,18 @@ pub struct livedisk_operation_info {
     pub bytes_total: u64,
 }
 
-/// Is told of one operation. `size` is the sizeof(struct livedisk_operation_info) that the library has: a field that ends
-/// behind it is not there. 0 goes on, everything else ends the listing.
+/// Receives one operation. `size` is the library's sizeof(struct livedisk_operation_info): a field that ends after it is not
+/// there. Return 0 to continue; anything else ends the listing.
 pub type livedisk_operation_callback =
     Option<unsafe extern "C" fn(info: *const livedisk_operation_info, size: usize, data: *mut c_void) -> i32>;
 
-/// Lists the operations that run or were left behind, on a domain or on all, whoever runs them. So an agent that was started
-/// again finds its own: it attaches to those that are orphaned with livedisk_attach(), or resolves them with
-/// livedisk_recover().
+/// Lists the operations on a domain or on all: those that run, in whichever process, and those that a process left when it
+/// ended. A restarted agent finds its own this way. It attaches to the orphaned ones with livedisk_attach(), or resolves them
+/// with livedisk_recover().
 ///
 /// @param connection  from livedisk_open() or livedisk_open_from()
 /// @param domain      name or UUID; NULL: all domains
-/// @param each        is called once an operation, on this thread, after all of them were read; it may call livedisk
+/// @param each        is called once for each operation, on this thread, after all of them were read; it may call livedisk
 /// @param data        passed to it as it is
 /// @param error       receives the error, owned by the caller; may be NULL
 /// @return LIVEDISK_OK, or
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn livedisk_list_operations(
         frame(error, || {
             let connection = self::connection(connection)?;
             let domain = input::optional_string(domain, "domain")?;
-            let each = each.ok_or_else(|| invalid("each is NULL; pass the function that is told of each operation"))?;
+            let each = each.ok_or_else(|| invalid("each is NULL; pass the function that receives each operation"))?;
             for found in connection.call(|connection| connection.operations(domain.as_deref()))? {
                 let texts = Texts::of(&found)?;
                 if each(&texts.info(&found), size_of::<livedisk_operation_info>(), data) != 0 {

@@ -92,14 +92,14 @@ mod tests {
 
     /// What the call says to each number from `from` up or down is what Rust says, until both know no more.
     fn must_agree(call: extern "C" fn(i32) -> *const c_char, rust: &[(i32, &str)]) {
-        let told = |number| {
+        let name = |number| {
             // SAFETY: the call returns text that lives for ever.
             unsafe { CStr::from_ptr(call(number)) }.to_str().unwrap()
         };
-        let known: Vec<_> = (-100..100).map(|number| (number, told(number))).collect();
+        let known: Vec<_> = (-100..100).map(|number| (number, name(number))).collect();
         let known: Vec<_> = known.into_iter().filter(|(_, name)| *name != "unknown").collect();
         assert_eq!(known, rust);
-        assert_eq!((told(i32::MIN), told(i32::MAX)), ("unknown", "unknown"));
+        assert_eq!((name(i32::MIN), name(i32::MAX)), ("unknown", "unknown"));
     }
 
     #[test]

@@ -158,10 +158,10 @@ pub unsafe extern "C" fn livedisk_cancel(operation: *mut livedisk_operation, err
     }
 }
 
-/// Asks for what livedisk_cancel() does, and returns at once. livedisk_poll() and the descriptor tell when it is over: the
-/// phase is LIVEDISK_PHASE_CANCELLED then, and livedisk_finish() says CANCELLED. LIVEDISK_PHASE_DONE means that it came too
-/// late, LIVEDISK_PHASE_FAILED that not everything could be rolled back: livedisk_finish() says what is left. Asked for
-/// again it does nothing.
+/// Asks for what livedisk_cancel() does, and returns at once. livedisk_poll() and the descriptor show when it is over: the
+/// phase is LIVEDISK_PHASE_CANCELLED then, and livedisk_finish() returns CANCELLED. LIVEDISK_PHASE_DONE means that it came too
+/// late, LIVEDISK_PHASE_FAILED that not everything could be rolled back: livedisk_finish() reports what is left. A second
+/// request does nothing.
 ///
 /// @param operation  the operation
 /// @param error      receives the error, owned by the caller; may be NULL
@@ -197,7 +197,7 @@ pub unsafe extern "C" fn livedisk_request_cancel(
 /// Any phase, any thread, once; no other call may use the operation at the time or later, and its descriptor is closed.
 ///
 /// # Safety
-/// `operation` is null or alive, and nobody uses it any more.
+/// `operation` is null or alive, and is not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn livedisk_operation_free(operation: *mut livedisk_operation) {
     if !operation.is_null() {

@@ -294,7 +294,7 @@ impl BlockDevice<'_> {
             })
     }
 
-    /// libvirt shows a job that there is not, and lets nobody start, end or pivot one on the disk.
+    /// libvirt shows a job that does not exist, and lets no caller start, end or pivot one on the disk.
     pub(crate) fn dead_job(&self) -> Error {
         Error::new(
             ErrorCode::JobFailed,

@@ -81,7 +81,7 @@ impl Guest {
                 Found::Same => None,
                 Found::Unknown => {
                     log::warn!(
-                        "domain '{}': neither QEMU's open files nor its locks tell whether '{shown}' is what it has open",
+                        "domain '{}': neither QEMU's open files nor its locks show whether '{shown}' is what it has open",
                         self.name()
                     );
                     None
@@ -120,7 +120,7 @@ impl Guest {
         }
     }
 
-    /// The job starts at what the guest's device is attached to, whoever pivoted it before.
+    /// The job starts at what the guest's device is attached to, whichever program pivoted it before.
     pub(crate) fn must_start_at_device(&self, disk: &Disk, job: Job, what: &str) -> Result<()> {
         let roots = self.roots()?;
         if starts_at_device(disk, job, &roots) {
@@ -141,7 +141,7 @@ impl Guest {
         };
         Err(Hindrance::unsupported(why).refuse(
             what,
-            "was pivoted behind libvirt's back, so a copy would be of old content",
+            "was pivoted without libvirt's knowledge, so a copy would be of old content",
             advice,
         ))
     }

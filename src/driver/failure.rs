@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! libvirt's errors, told as livedisk's.
+//! libvirt's errors as livedisk's.
 
 use crate::error::{Error, ErrorCode};
 use crate::libvirt::{self, code};
@@ -12,7 +12,7 @@ pub(crate) fn explain(error: &libvirt::Error, what: &str) -> Error {
     Error::new(code, format!("{what}: {message}{advice}")).with_libvirt_code(number)
 }
 
-/// libvirt hands on what others said in several lines, and what a guest's agent said to whoever reads a terminal or a log.
+/// libvirt hands on what others said in several lines, and what a guest's agent said to the reader of a terminal or a log.
 pub(super) fn one_line(message: &str) -> String {
     let mut line = String::new();
     for character in message.trim_end().replace('\n', "; ").chars() {

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::failure::{explain, one_line};
+use super::turns::{Turn, Turns};
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::xml::{Machine, supports};
 use crate::libvirt::{Connection, EventLoop, Quiet};
@@ -13,6 +14,7 @@ pub struct Host {
     connection: Mutex<Connection>,
     uri: String,
     event_loop: EventLoop,
+    stopping: Turns,
 }
 
 impl Host {
@@ -41,6 +43,7 @@ impl Host {
             connection: Mutex::new(connection),
             uri,
             event_loop,
+            stopping: Turns::default(),
         }
     }
 
@@ -58,6 +61,11 @@ impl Host {
         &self.uri
     }
 
+    /// Waits until another guest may be stopped; it is while this lives.
+    pub(crate) fn stop_one(&self) -> Turn<'_> {
+        self.stopping.take()
+    }
+
     /// Whether the guests' files are this machine's files.
     pub(crate) fn is_local(&self) -> bool {
         let (_, rest) = self.uri.split_once("://").unwrap_or(("", "/"));
@@ -68,7 +76,7 @@ impl Host {
         self.event_loop != EventLoop::None
     }
 
-    /// Returns when the embedded driver has taken up all guests: a process that ends before that may end them.
+    /// Returns when the embedded driver has resumed all guests: a process that ends before that may end them.
     pub(crate) fn await_taking_up(&self) {
         for domain in self.connection().domains().unwrap_or_default() {
             if domain.id().is_some() {
@@ -91,11 +99,11 @@ impl Host {
         })
     }
 
-    /// A connection that died is told from a call that failed, because only then connecting again helps.
+    /// A connection that died is distinguished from a call that failed, because only then connecting again helps.
     pub(super) fn failed(&self, error: &crate::libvirt::Error, what: &str) -> Error {
-        let told = explain(error, what);
+        let explained = explain(error, what);
         if self.lock().is_alive() {
-            told
+            explained
         } else {
             no_connection(error, what)
         }

@@ -15,9 +15,9 @@
 //! # }
 //! ```
 //!
-//! [`Guest::live_snapshot`] and [`Guest::swap_volume`] are whole operations: guarded, noted with the domain, and found by
+//! [`Guest::live_snapshot`] and [`Guest::swap_volume`] are whole operations: guarded, recorded with the domain, and found by
 //! recover after a crash. [`BlockDevice`]'s small calls are what those are built from, and leave the order of things to
-//! whoever uses them. Nova's known faults stand at [`Guest`] and [`BlockDevice`], with what is done instead.
+//! the caller. Nova's known faults stand at [`Guest`] and [`BlockDevice`], with what is done instead.
 //!
 //! Every call blocks as long as libvirt takes to answer and may be made from any thread.
 #![forbid(unsafe_code)]
@@ -35,6 +35,7 @@ mod open_files;
 mod overlay;
 mod pivot;
 mod stopped;
+mod turns;
 mod volume;
 
 pub(crate) use backup::is_backup_job;

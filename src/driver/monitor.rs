@@ -47,7 +47,7 @@ impl Guest {
         Ok(roots.map(str::to_owned).collect())
     }
 
-    /// As query-jobs tells of it, also when it has ended.
+    /// As query-jobs reports it, also when it has ended.
     pub(super) fn job(&self, id: &str) -> Result<Option<Value>> {
         Ok(self.ask("query-jobs")?.into_iter().find(|job| job["id"] == id))
     }

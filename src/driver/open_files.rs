@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::libvirt::is_locked_as_image;
 
-/// The files of one QEMU; `None` where nobody lets us look.
+/// The files of one QEMU; `None` where they may not be read.
 pub(super) struct OpenFiles(Option<HashSet<Identity>>);
 
 /// What a name leads to.
@@ -19,7 +19,7 @@ pub(super) enum Found {
     Same,
     /// Something that it has not.
     Other,
-    /// QEMU's descriptors are not to be seen, and nobody has locked the file.
+    /// QEMU's descriptors are not to be seen, and the file is not locked.
     Unknown,
     Failed(io::Error),
 }

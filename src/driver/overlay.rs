@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! An overlay of which libvirt and QEMU say different things, because libvirtd died between telling QEMU and noting it.
+//! An overlay of which libvirt and QEMU say different things, because libvirtd died after it had asked QEMU and before it recorded that.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,12 +22,12 @@ impl Guest {
         Ok(!self.nodes_on(path)?.is_empty())
     }
 
-    /// Behind a snapshot that libvirtd did not live to note: what the guest wrote to the overlay goes into `base`, right below
+    /// After a snapshot that libvirtd did not live to record: what the guest wrote to the overlay goes into `base`, right below
     /// it, and the guest goes on with that.
     pub(crate) fn merge_overlay(&self, path: &str, base: &str) -> Result<()> {
         let overlay = self.nodes_on(path)?;
         let Some(top) = uppermost(&overlay) else { return Ok(()) };
-        // Its name in the job's is what tells this commit from any other.
+        // Its name in the job's distinguishes this commit from any other.
         let job = format!("livedisk-merge-{top}");
         if self.roots()?.contains(top) {
             let below = self.nodes_on(base)?;
@@ -78,7 +78,7 @@ impl Guest {
         Error::new(ErrorCode::JobFailed, format!("{what}: {reason}"))
     }
 
-    /// Of these images, closes what QEMU has open for nobody: no device has it, and libvirt, which died as it was to close it,
+    /// Of these images, closes what QEMU has open without a use: no device has it, and libvirt, which died as it was to close it,
     /// does not name it.
     pub(crate) fn close_unnamed(&self, paths: &[&str]) -> Result<()> {
         let config = self.get_config(false)?;
@@ -96,7 +96,7 @@ impl Guest {
             });
             if !nodes.is_empty() {
                 log::info!(
-                    "closing '{}', which QEMU of domain '{}' has open for nobody",
+                    "closing '{}', which QEMU of domain '{}' has open and does not use",
                     path.escape_debug(),
                     self.name()
                 );

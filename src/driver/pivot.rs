@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The pivot of a copy, as QEMU knows of it. A libvirtd that dies between telling QEMU to pivot and noting that it did takes the
+//! The pivot of a copy, as QEMU knows of it. A libvirtd that dies between asking QEMU to pivot and recording that it did takes the
 //! copy for aborted when it is back (qemuBlockJobProcessEventConcludedCopyAbort), and names the source though the guest
 //! writes to the destination. So QEMU is brought back to the source, by a copy of its own that libvirt knows nothing of.
 
@@ -23,7 +23,7 @@ pub(crate) struct Nodes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Active {
     Source {
-        /// The destination is still open, for nobody.
+        /// The destination is still open, unused.
         open: bool,
     },
     Destination(Option<Return>),
@@ -44,7 +44,7 @@ impl Nodes {
         node.starts_with(&format!("libvirt-{index}-"))
     }
 
-    /// Its name in the job's is what tells this copy from any other.
+    /// Its name in the job's distinguishes this copy from any other.
     fn job(&self) -> String {
         format!("livedisk-return-{}", self.source)
     }

@@ -17,16 +17,16 @@ fn text_of(new: &NewVolume<'_>) -> Result<String> {
 impl Host {
     fn volume_failed(&self, error: &libvirt::Error, what: &str, path: &str) -> Error {
         let shown = path.escape_debug();
-        let told = self.failed(error, &format!("cannot {what} the storage volume '{shown}'"));
+        let failure = self.failed(error, &format!("cannot {what} the storage volume '{shown}'"));
         if is(error, code::NO_STORAGE_POOL) || is(error, code::NO_STORAGE_VOL) {
             let message = format!(
                 "{}; a volume lies in the directory of an active storage pool: see 'virsh pool-list', \
                  make one with 'virsh pool-create-as'",
-                told.message()
+                failure.message()
             );
-            return Error::new(ErrorCode::Unsupported, message).with_libvirt_code(told.libvirt_code());
+            return Error::new(ErrorCode::Unsupported, message).with_libvirt_code(failure.libvirt_code());
         }
-        told
+        failure
     }
 
     /// The volume at `path` as it is now; `None` where its pool has no such file.
@@ -56,7 +56,7 @@ impl Host {
             .map_err(|error| self.volume_failed(&error, "make", path))
     }
 
-    /// Clones `source` (path, format), which nobody writes to meanwhile: by shared blocks where the daemon can.
+    /// Clones `source` (path, format), which does not change meanwhile: by shared blocks where the daemon can.
     pub(crate) fn clone_volume(
         &self,
         source: (&str, &str),

@@ -40,7 +40,7 @@ fn own_file() -> Option<PathBuf> {
         let (from, to) = range.split_once('-')?;
         let number = |text| usize::from_str_radix(text, 16).ok();
         let path = &rest[rest.find('/')?..];
-        // So it is shown behind an upgrade; the new guard is then beside the new library.
+        // So it is shown after an upgrade; the new guard is then beside the new library.
         let path = path.strip_suffix(" (deleted)").unwrap_or(path);
         (number(from)?..number(to)?).contains(&address).then(|| path.into())
     })

@@ -3,7 +3,7 @@
 //!
 //! The library ([`client`]) starts one for each connection URI, before the first freeze, and keeps it as long as the
 //! process lives. The guard ([`process`]) has a libvirt connection of its own and one socket to the library. A freeze
-//! window is armed before the freeze request and cleared behind the thaw; what is armed when the socket closes, when
+//! window is armed before the freeze request and cleared after the thaw; what is armed when the socket closes, when
 //! the library's process ends or when the freeze limit passes, the guard undoes until that is certain.
 //!
 //! With the embedded driver, which belongs to one process at a time, the guard opens the same root once that process is

@@ -45,7 +45,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Starts the guard anew as nobody's child, in a session of its own, with nothing open but the socket.
+/// Starts the guard anew, adopted by init, in a session of its own, with nothing open but the socket.
 fn detach(agent: &str) -> io::Result<()> {
     keep_descriptors();
     ignore_requests_to_end();
@@ -114,7 +114,7 @@ impl Process {
                 self.let_go(window);
             }
         }
-        self.settle();
+        self.release_all();
     }
 
     /// Until there is something to read, the agent has ended (true), or the deadline.
@@ -223,7 +223,7 @@ impl Process {
     }
 
     /// The agent is gone.
-    fn settle(mut self) {
+    fn release_all(mut self) {
         if self.is_embedded() && !self.armed.is_empty() {
             let host = self.open_embedded();
             for window in self.armed.values_mut() {
@@ -246,7 +246,7 @@ impl Process {
         }
     }
 
-    /// Until nobody else has the root.
+    /// Until no other process has the root.
     fn open_embedded(&self) -> Arc<Host> {
         loop {
             match Host::open(Some(&self.uri), EventLoop::Own) {

@@ -27,7 +27,7 @@ pub(crate) fn is_closed_to(user: &str, group: &str, path: &str) -> bool {
         Ok(status) => status.success(),
         Err(error) => {
             log::debug!(
-                "nobody can say whether {user} may write to '{}': setpriv: {error}",
+                "it is unknown whether {user} may write to '{}': setpriv: {error}",
                 path.escape_debug()
             );
             false

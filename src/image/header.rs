@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The backing file that a qcow2 image's header names. QEMU uses the one that the domain's definition names, so a header may
-//! have been left behind.
+//! have been left.
 
 use std::fs::File;
 use std::path::Path;

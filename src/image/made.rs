@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A file that an operation makes. It has a name of the operation's own until the operation's record knows its inode, and
-//! so it can be told from anybody else's file at any time, by another process too.
+//! so it can be distinguished from any other file at any time, by another process too.
 
 use std::fs::File;
 use std::path::Path;
@@ -106,7 +106,7 @@ impl Made {
         staged.or(published)
     }
 
-    /// Gives it its name, if nobody else has taken that.
+    /// Gives it its name, if that is free.
     pub(crate) fn publish(&mut self) -> Result<()> {
         let Some(staging) = &self.staging else { return Ok(()) };
         let shown = self.path.escape_debug().to_string();
@@ -170,7 +170,7 @@ mod tests {
     use crate::error::ErrorCode;
 
     #[test]
-    fn a_staged_file_is_found_at_any_time_and_takes_nobody_elses_place() {
+    fn a_staged_file_is_found_at_any_time_and_takes_no_other_files_place() {
         let directory = std::env::temp_dir().join(format!("livedisk-made-{}", std::process::id()));
         std::fs::create_dir(&directory).unwrap();
         let name = |name: &str| directory.join(name).to_str().unwrap().to_owned();

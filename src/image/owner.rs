@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Whose a file is that an operation makes. Mostly libvirt hands it over to QEMU and takes it back. Where it does not
-//! (`dynamic_ownership = 0`), the file is given to whoever has the disk's own image.
+//! Whose a file is that an operation makes. Mostly libvirt hands it over to QEMU, and returns it. Where it does not
+//! (`dynamic_ownership = 0`), the file is given to the owner of the disk's own image.
 
 use std::fs::File;
 
@@ -18,7 +18,7 @@ struct Owner {
     mode: u32,
 }
 
-/// libvirt handed the image over to QEMU, and so it will those that it is told of.
+/// libvirt handed the image over to QEMU, and so it will those that it opens.
 fn is_handed_over(image: &str) -> bool {
     getxattr(image, REMEMBERED, &mut [0u8; 32]).is_ok()
 }
@@ -37,7 +37,7 @@ impl Owner {
         })
     }
 
-    /// On a file system that lets nobody do so the file stays ours, and QEMU may have it open all the same.
+    /// On a file system that does not allow this the file stays ours, and QEMU may have it open all the same.
     fn give(self, file: &File) {
         let Self { user, group, mode } = self;
         let given = fchown(file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))
@@ -50,7 +50,7 @@ impl Owner {
     }
 }
 
-/// Gives a new file to whoever has the disk's image, where libvirt does not see to it.
+/// Gives a new file to the owner of the disk's image, where libvirt does not see to it.
 pub(crate) fn give_as(image: &str, file: &File) {
     if let Some(owner) = Owner::of(image) {
         owner.give(file);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Brings a file to the disk while it is still being written. Left to the end, gigabytes go out at once, and a guest that
-//! syncs a few bytes on the same file system waits for all of them: ext4 commits its journal behind the data that it
+//! syncs a few bytes on the same file system waits for all of them: ext4 commits its journal after the data that it
 //! ordered, and the disk has a queue besides.
 
 use std::fs::File;
@@ -8,15 +8,15 @@ use std::io;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-/// Told how much was copied of how much; false ends the copy.
+/// Receives how much was copied of how much; false ends the copy.
 pub(crate) type Watch<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
 
 /// What goes out at once, and so what a guest waits for at the worst. Each costs a commit and a flush of the disk.
 const STRETCH: u64 = 64 << 20;
 
-/// Runs `write` and, beside it, brings to the disk what it tells its watch was written. What is behind the last whole
+/// Runs `write` and, beside it, brings to the disk what it reports to its watch as written. What is after the last whole
 /// stretch is left to the caller's own sync. An error is one of this writing out, which ends `write`; where `watch` has
-/// ended it, nobody wants the file any more, and its errors are not told.
+/// ended it, the file is not wanted any more, and its errors are not reported.
 pub(super) fn beside<T>(file: &File, watch: Watch<'_>, write: impl FnOnce(Watch<'_>) -> T) -> io::Result<T> {
     // Without a queue: while one stretch goes out one is written, and no more than that.
     let (sender, stretches) = sync_channel(0);
@@ -41,7 +41,7 @@ pub(super) fn beside<T>(file: &File, watch: Watch<'_>, write: impl FnOnce(Watch<
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("its thread panicked")));
         if wanted {
-            // The kernel tells it once: the caller's sync would not hear of it.
+            // The kernel reports it once: the caller's sync would not hear of it.
             gone_out?;
         }
         Ok(written)
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn its_error_is_not_told_of_a_file_that_nobody_wants() {
+    fn its_error_is_not_reported_of_an_unwanted_file() {
         let looks = beside(&socket(), &mut |done, _| done == STRETCH, |watch| {
             [watch(STRETCH, 2 * STRETCH), watch(2 * STRETCH, 2 * STRETCH)]
         });

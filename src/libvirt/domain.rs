@@ -14,7 +14,7 @@ use virt_sys as sys;
 use super::params;
 use super::stats::{self, BackupEnd, JobStats};
 
-/// What a domain does right now, as far as livedisk tells it apart.
+/// What a domain does right now, as far as livedisk distinguishes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Its vCPUs run.
@@ -140,6 +140,11 @@ impl Domain {
     pub(crate) fn whole_definition(&self) -> Result<String, Error> {
         self.inner
             .xml_desc(sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE)
+    }
+
+    /// virDomainUpdateDeviceFlags of the inactive definition.
+    pub(crate) fn define_device(&self, device: &str) -> Result<(), Error> {
+        self.inner.update_device_flags(device, sys::VIR_DOMAIN_AFFECT_CONFIG)
     }
 
     /// virDomainBlockCopy with TRANSIENT_JOB.
@@ -295,7 +300,7 @@ impl Domain {
         .map(drop)
     }
 
-    /// virDomainBackupBegin onto images that exist.
+    /// virDomainBackupBegin with scratch files that exist.
     pub(crate) fn backup_begin(&self, backup_xml: &CStr) -> Result<(), Error> {
         // SAFETY: the string lives until the call returns.
         check(unsafe {
@@ -307,6 +312,13 @@ impl Domain {
             )
         })
         .map(drop)
+    }
+
+    /// virDomainSetBlockThreshold: an event when an image (`vda[4]`) has been written to beyond so many bytes.
+    pub(crate) fn set_block_threshold(&self, image: &str, bytes: u64) -> Result<(), Error> {
+        let image = CString::new(image)?;
+        // SAFETY: the string lives until the call returns.
+        check(unsafe { sys::virDomainSetBlockThreshold(self.ptr(), image.as_ptr(), bytes, 0) }).map(drop)
     }
 
     /// virDomainBackupGetXMLDesc of the backup that runs now; `None` where none does.
@@ -335,7 +347,7 @@ impl Domain {
     pub(crate) fn last_backup(&self) -> Result<Option<BackupEnd>, Error> {
         let flags = sys::VIR_DOMAIN_JOB_STATS_COMPLETED | sys::VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED;
         let (kind, map) = self.read_job_stats(flags)?;
-        Ok(stats::ended(Some(kind), &map))
+        Ok(stats::ended(kind, &map))
     }
 
     fn read_job_stats(&self, flags: u32) -> Result<(i32, std::collections::HashMap<String, params::Value>), Error> {
@@ -423,7 +435,7 @@ impl Domain {
         Ok(self.inner.block_info(target, 0)?.capacity)
     }
 
-    /// Waits for what libvirt itself does with the domain, such as taking it up: a question that needs the domain's job.
+    /// Waits for what libvirt itself does with the domain, such as resuming it after a restart: a question that needs the domain's job.
     pub(crate) fn await_jobs(&self) {
         if let Err(error) = self.inner.memory_stats(0) {
             log::debug!("memory statistics: {}", error.message());
@@ -433,6 +445,16 @@ impl Domain {
     /// How many write requests the guest has made to the disk, from virDomainBlockStats.
     pub(crate) fn write_requests(&self, target: &str) -> Result<i64, Error> {
         Ok(self.inner.block_stats(target)?.wr_req)
+    }
+
+    /// Whether the live definition has a metadata element of namespace `uri`.
+    pub(crate) fn has_metadata(&self, uri: &str) -> Result<bool, Error> {
+        let kind = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
+        match self.inner.metadata(kind, Some(uri), sys::VIR_DOMAIN_AFFECT_LIVE) {
+            Ok(_) => Ok(true),
+            Err(error) if error.code().to_raw() as i32 == super::code::NO_DOMAIN_METADATA => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sets or (`None`) removes the metadata element of namespace `uri`, live and, where asked, in the configuration.

@@ -11,7 +11,7 @@ use virt_sys as sys;
 use super::domain::{Domain, check};
 use super::params::{self, Value};
 
-/// What QEMU may dirty in a mirror's bitmap beyond a write's own bytes: a piece before it and one behind.
+/// What QEMU may dirty in a mirror's bitmap beyond a write's own bytes: a piece before it and one after.
 const AROUND_A_WRITE: u64 = 128 << 10;
 
 /// Every limit of a disk by libvirt's name for it, 0: none. The group that a disk may share limits with is left alone.

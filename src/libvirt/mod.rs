@@ -31,7 +31,7 @@ pub(crate) use stats::{BackupEnd, JobStats};
 pub(crate) use virt::error::Error;
 pub(crate) use volume::VolumeInfo;
 
-/// The `virErrorNumber`s that livedisk tells apart.
+/// The `virErrorNumber`s that livedisk distinguishes.
 pub(crate) mod code {
     pub(crate) const NO_SUPPORT: i32 = 3;
     pub(crate) const INVALID_ARG: i32 = 8;
@@ -43,6 +43,7 @@ pub(crate) mod code {
     pub(crate) const CONFIG_UNSUPPORTED: i32 = 67;
     pub(crate) const OPERATION_TIMEOUT: i32 = 68;
     pub(crate) const ARGUMENT_UNSUPPORTED: i32 = 74;
+    pub(crate) const NO_DOMAIN_METADATA: i32 = 80;
     pub(crate) const BLOCK_COPY_ACTIVE: i32 = 83;
     pub(crate) const OPERATION_UNSUPPORTED: i32 = 84;
     pub(crate) const AGENT_UNRESPONSIVE: i32 = 86;

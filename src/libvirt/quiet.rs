@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! libvirt prints every error on stderr unless told otherwise. A library must not, and must not silence its caller
+//! libvirt prints every error on stderr unless it is given another function. A library must not, and must not silence its caller
 //! either: errors are dropped on threads that are inside livedisk, and go libvirt's default way on all others.
 
 use std::cell::Cell;

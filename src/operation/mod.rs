@@ -25,6 +25,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) use checkpoints::delete_checkpoint;
+pub(crate) use crash::cancel::cancel;
 pub(crate) use crash::recover::recover;
 pub use crash::recover::{Recovered, Recovery, Settlement};
 pub(crate) use crash::status::operations;
@@ -52,9 +53,9 @@ use ownership::journal::Journal;
 use ownership::record::Record;
 use state::Goal;
 
-/// An operation on a running guest. It goes on by itself; this handle watches and steers it, from any thread.
+/// An operation on a running guest. It runs by itself; this handle watches and controls it, from any thread.
 ///
-/// Dropping it detaches: nothing is pivoted and nothing aborted. What QEMU does goes on, and the operation's record
+/// Dropping it detaches: nothing is pivoted and nothing aborted. QEMU's jobs continue, and the operation's record
 /// stays with the domain, so that it can be attached to or recovered.
 #[derive(Debug)]
 pub struct Operation {
@@ -83,7 +84,7 @@ impl Draft {
         })
     }
 
-    /// Tells the plan, does nothing of it, and is done.
+    /// Reports the plan, does nothing of it, and is done.
     fn dry_run(self, method: Method, disk_count: u32) -> Operation {
         for (number, line) in self.plan.iter().enumerate() {
             log::info!("plan for domain '{}', step {}: {line}", self.domain, number + 1);
@@ -143,7 +144,7 @@ impl Draft {
     }
 }
 
-/// The claim to the domain, if it is as it was when the plan was made: nobody else's operation, and the disks where they
+/// The claim to the domain, if it is as it was when the plan was made: no other operation, and the disks where they
 /// were. `migrated` as in [`plan::preflight::must_be_free`].
 fn claim<'a>(guest: &'a Guest, before: &DomainXml, targets: &[&str], migrated: Option<&str>) -> Result<Claim<'a>> {
     let claim = Claim::take(guest)?;
@@ -159,7 +160,7 @@ fn claim<'a>(guest: &'a Guest, before: &DomainXml, targets: &[&str], migrated: O
     Err(Error::new(
         ErrorCode::Busy,
         format!(
-            "somebody else changed the disks of domain '{}' just now; try again",
+            "another program changed the disks of domain '{}' just now; try again",
             guest.name()
         ),
     ))
@@ -176,10 +177,11 @@ impl Operation {
         let guest = Arc::new(guest);
         let config = guest.get_config(false)?;
         let plan = snapshot::plan::Plan::new(&guest, options)?;
-        if plan.method == Method::Clone {
-            return Self::begin::<snapshot::clone::Engine>(plan, &config, None, options.dry_run);
+        match plan.method {
+            Method::Backup => Self::begin::<snapshot::backup::engine::Engine>(plan, &config, None, options.dry_run),
+            Method::Clone => Self::begin::<snapshot::clone::Engine>(plan, &config, None, options.dry_run),
+            _ => Self::begin::<snapshot::engine::Engine>(plan, &config, None, options.dry_run),
         }
-        Self::begin::<snapshot::engine::Engine>(plan, &config, None, options.dry_run)
     }
 
     /// Checks everything, then starts.
@@ -208,10 +210,12 @@ impl Operation {
         }
         let claim = claim(&guest, before, &targets, migrated)?;
         let procedure = P::begin(plan, &claim, Arc::clone(&draft.shared))?;
+        let step_count = u32::try_from(draft.plan.len()).unwrap_or(u32::MAX);
+        procedure.ties().journal.note_step_count(step_count);
         draft.start(Box::new(Course::begun(procedure, seen)))
     }
 
-    /// Takes up the operation that has the disk, if nobody runs it.
+    /// Resumes the operation that has the disk, if no process runs it.
     pub(crate) fn attach(guest: Guest, target: &str) -> Result<Self> {
         let guest = Arc::new(guest);
         let name = guest.name();
@@ -233,18 +237,22 @@ impl Operation {
         if guest.get_power_state()? == State::Off {
             return Err(Error::new(
                 ErrorCode::DomainState,
-                format!("domain '{name}' is off, so its operation cannot go on; let recover settle it"),
+                format!("domain '{name}' is off, so its operation cannot continue; let recover clean it up"),
             ));
         }
         guard::prepare(guest.host())?;
         let shared = Arc::new(Shared::new(record.started)?);
         let apart = plan::preflight::apart_if_in_use(&guest)?;
+        let recorded = record.step_count;
         let journal = Journal::take_over(&apart, record, &claim)?;
         let mut course = resume(&apart, journal, &shared)?;
         course.look(Goal::Forward)?;
         let plan = course.words(Goal::Forward);
-        let step_count = u32::try_from(plan.len()).unwrap_or(u32::MAX);
-        shared.publish(|progress| progress.step_count = step_count);
+        let left = u32::try_from(plan.len()).unwrap_or(u32::MAX);
+        shared.publish(|progress| {
+            progress.step_count = recorded.max(left);
+            progress.step = progress.step_count - left;
+        });
         let domain = name.to_owned();
         Draft { shared, domain, plan }.start(course)
     }
@@ -260,7 +268,7 @@ impl Operation {
         self.shared.fd()
     }
 
-    /// Waits for READY if need be, completes the operation and reports. Once done it says the same again.
+    /// Waits for READY if necessary, completes the operation and reports. Once done it gives the same report again.
     ///
     /// # Errors
     /// [`ErrorCode::Timeout`] when `timeout` passes first: the operation goes on towards its end, and `finish` may be
@@ -279,12 +287,12 @@ impl Operation {
         }
     }
 
-    /// Takes everything back and waits until that is done: jobs ended, guest thawed, disk chain and definition as
+    /// Rolls the operation back and waits until that is done: jobs ended, guest thawed, disk chain and definition as
     /// before, files it made removed. It interrupts a waiting [`finish`](Self::finish). An operation that is cancelled
-    /// or failed already is taken back already.
+    /// or failed already is rolled back already.
     ///
     /// # Errors
-    /// [`ErrorCode::NoOperation`] if it was complete before. Else what could not be taken back.
+    /// [`ErrorCode::NoOperation`] if it was complete before. Else what could not be rolled back.
     pub fn cancel(&self) -> Result<()> {
         self.shared.request(|requests| requests.cancel = true);
         match self.shared.outcome(None) {
@@ -298,8 +306,8 @@ impl Operation {
         }
     }
 
-    /// Asks for what [`cancel`](Self::cancel) does, and returns at once. The phase tells when it is over, and
-    /// [`finish`](Self::finish) how it ended.
+    /// Asks for what [`cancel`](Self::cancel) does, and returns at once. The phase shows when it is over, and
+    /// [`finish`](Self::finish) reports how it ended.
     ///
     /// # Errors
     /// [`ErrorCode::NoOperation`] if it was complete before.
@@ -331,7 +339,7 @@ impl Drop for Operation {
     fn drop(&mut self) {
         self.shared.request(|requests| requests.detach = true);
         if let Some(worker) = self.worker.take() {
-            // It ends behind the step it is in; in the freeze window that is behind the thaw.
+            // It ends after the step it is in; in the freeze window that is after the thaw.
             let _ = worker.join();
         }
     }

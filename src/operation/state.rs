@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the procedures tell apart in the world.
+//! What the procedures distinguish in the world.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub(crate) enum Goal {
     Back,
 }
 
-/// How far the operation's record says it is.
+/// The progress that the operation's record states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mark {
@@ -53,7 +53,7 @@ pub(crate) enum Job {
     /// Asked to end, and not yet gone.
     Ending,
     Completed,
-    /// Failed, or vanished in a way that nobody saw, which is no success.
+    /// Failed, or vanished in a way that was not observed, which is no success.
     Failed,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What an operation is asked for and what it tells. The numbers are the C header's.
+//! What an operation is asked for and what it reports. The numbers are the C header's.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,9 +16,9 @@ pub enum Method {
     /// hundreds of GiB of the disk are holes, which a mirror would fill; else [`Method::Mirror`].
     #[default]
     Auto = 0,
-    /// virDomainBackupBegin, push mode: content as of the start. While it copies, a write of the guest to a block that
-    /// was not copied yet waits for that block's copy: a destination that fails gives the guest I/O errors, one that
-    /// hangs stalls it, and where the source cannot be read the guest's write fails too. Ask for it where the content as of now is wanted and the destination is trusted.
+    /// virDomainBackupBegin, pull mode: content as of the start. QEMU saves what the guest overwrites in scratch files, and
+    /// livedisk copies from QEMU's export at its own pace: a destination that fails or hangs never reaches the guest. A
+    /// scratch file that has used up its room ends the backup with [`ErrorCode::NoSpace`](crate::ErrorCode::NoSpace).
     Backup = 1,
     /// virDomainBlockCopy: content as of the finish. In its background mode a destination that fails or hangs never
     /// reaches the guest.
@@ -54,13 +54,13 @@ pub enum Phase {
     Copying = 1,
     /// Everything is copied; [`Operation::finish`](crate::Operation::finish) will not wait long.
     Ready = 2,
-    /// The point in time is fixed and the result is checked, or, after a cancel or a failure, everything is taken back.
+    /// The point in time is fixed and the result is checked, or, after a cancel or a failure, the operation is rolled back.
     Finishing = 3,
     /// The images are complete.
     Done = 4,
-    /// Cancelled, and everything taken back.
+    /// Cancelled and rolled back.
     Cancelled = 5,
-    /// Failed, and everything taken back; [`Operation::finish`](crate::Operation::finish) says why.
+    /// Failed and rolled back; [`Operation::finish`](crate::Operation::finish) says why.
     Failed = 6,
 }
 
@@ -155,19 +155,20 @@ pub struct SnapshotOptions {
     pub verify: bool,
     /// The guest's writes may wait for the mirror, so that it always converges.
     pub write_blocking: bool,
-    /// Compress the image (qcow2, zstd). Not supported yet.
+    /// Compress the images (qcow2, zstd). With `Backup`, which `Auto` takes then.
     pub compress: bool,
     /// Copy a disk whole where `since` cannot be used; [`Report::full_disks`] counts them. Not supported yet.
     pub full_if_needed: bool,
     /// How long the guest may be frozen; zero is 10 s.
     pub freeze_limit: Duration,
-    /// Bytes per second, 0: no limit.
+    /// Bytes per second, 0: no limit. The disks of the operation share it equally.
     pub bandwidth: u64,
     /// Not supported yet.
     pub checkpoint: Option<String>,
     /// Not supported yet.
     pub since: Option<String>,
-    /// With `Backup`: directory of the scratch files; `None`: beside each disk's image. Not supported yet.
+    /// With `Backup`: directory of the scratch files, which grow by what the guest overwrites; `None`: beside each disk's
+    /// image.
     pub scratch: Option<String>,
     /// With `Clone`: how.
     pub clone: CloneMethod,
@@ -195,7 +196,7 @@ pub enum CloneMethod {
     Callback = 4,
 }
 
-/// Clones a file (source, destination), which nobody writes to meanwhile; 0 is success. It may run for hours. For a
+/// Clones a file (source, destination), which does not change meanwhile; 0 is success. It may run for hours. For a
 /// snapshot without `shallow` what it makes must be standalone.
 pub type CloneCallback = std::sync::Arc<dyn Fn(&str, &str) -> i32 + Send + Sync>;
 
@@ -237,15 +238,15 @@ pub struct MigrateOptions {
 pub struct Progress {
     /// The phase.
     pub phase: Phase,
-    /// How many steps are behind.
+    /// Steps completed.
     pub step: u32,
-    /// How many steps there are.
+    /// Steps in total.
     pub step_count: u32,
     /// Bytes copied so far, over all disks.
     pub bytes_done: u64,
     /// Bytes to copy as far as known now; a guest that writes makes it grow.
     pub bytes_total: u64,
-    /// The rate of late.
+    /// Current transfer rate.
     pub bytes_per_second: u64,
     /// Since the start.
     pub elapsed: Duration,
@@ -265,7 +266,7 @@ pub struct Report {
     pub filesystems_frozen: u32,
     /// How many disks were copied.
     pub disk_count: u32,
-    /// The content is that of this moment: whatever the guest was told is written before it is in the images. Without a
+    /// The content is that of this moment: every write that was acknowledged to the guest before it is in the images. Without a
     /// freeze they may hold a little more, up to the end of the call that fixes it.
     pub point_in_time: SystemTime,
     /// From the freeze request sent to the thaw answered; zero: not frozen.

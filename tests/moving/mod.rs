@@ -9,7 +9,7 @@ use std::path::Path;
 use livedisk::MigrateOptions;
 
 use crate::support::bed::{Bed, run};
-use crate::support::definition::unnumbered;
+use crate::support::definition::{plain, unnumbered};
 use crate::support::image::log_of;
 
 pub fn to(target: &str, destination: impl AsRef<Path>) -> MigrateOptions {
@@ -52,7 +52,7 @@ pub fn home<'a>(bed: &'a Bed, domain: &str, target: &str) -> Home<'a> {
         chain: sources(&disk),
         format: attribute(&disk, "type='", 1),
         live,
-        inactive: bed.virsh(&["dumpxml", "--inactive", "--security-info", domain]),
+        inactive: plain(&bed.virsh(&["dumpxml", "--inactive", "--security-info", domain])),
         files: files(bed),
         bed,
         domain: domain.into(),
@@ -69,7 +69,7 @@ pub fn disk_of(xml: &str, target: &str) -> String {
     disks.find(|disk| disk.contains(&wanted)).unwrap().to_owned()
 }
 
-/// The `number`th value behind `start`, from 0.
+/// The `number`th value after `start`, from 0.
 fn attribute(text: &str, start: &str, number: usize) -> String {
     let value = text.split(start).nth(number + 1).unwrap();
     value.split_once('\'').unwrap().0.to_owned()
@@ -126,7 +126,7 @@ impl Home<'_> {
         fs::metadata(&self.chain[0]).is_ok_and(|metadata| metadata.is_file())
     }
 
-    /// The last record of the disk that the guest was told is written.
+    /// The last record of the disk that was acknowledged to the guest.
     pub fn acknowledged(&self) -> u64 {
         match self.bed.number(&self.domain) {
             Some(_) => {

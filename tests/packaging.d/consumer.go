@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"os"
 
-	"livedisk"
+	"livedisk.invalid/livedisk"
 )
 
 func main() {

@@ -28,7 +28,7 @@ def uri() -> str:
 
 
 def path(name: str) -> Path:
-    """A name in the bed's directory that nobody uses yet."""
+    """A name in the bed's directory that is not in use yet."""
     return Path(value("DIR")) / f"python-{os.getpid()}-{next(_numbers)}-{name}"
 
 
@@ -54,7 +54,7 @@ class Guest:
         return value(f"DOMAIN_{self.number}")
 
     def last_record(self, disk: str = "vda") -> int:
-        """The number of the last record that the guest's writer was told is on the disk."""
+        """The number of the last record that the guest's writer was acknowledged to have on the disk."""
         last = 0
         with open(value(f"WRITER_{self.number}"), encoding="utf-8") as log:
             for line in log:

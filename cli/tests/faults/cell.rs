@@ -72,7 +72,7 @@ impl fmt::Display for Cell {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Word {
     Done,
-    /// And everything was taken back.
+    /// And it was rolled back.
     Failed,
     /// It was cancelled or killed, or was recovering: it may have ended either way.
     None,
@@ -81,7 +81,7 @@ enum Word {
 /// How a cell that passed ended.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Notes {
-    /// After its own end a record was left, which `livedisk recover` settled.
+    /// After its own end a record was left, which `livedisk recover` cleaned up.
     pub recovered: bool,
     /// libvirtd died at a moment that makes it forget the domain.
     pub lost: bool,
@@ -111,7 +111,7 @@ pub struct Lesson {
 #[derive(Default)]
 pub struct Lessons {
     points: HashMap<(Operation, Course, Place), Lesson>,
-    /// A domain's form behind a migration from this form.
+    /// A domain's form after a migration from this form.
     moved: HashMap<(Operation, Place, Form), Form>,
 }
 
@@ -120,6 +120,7 @@ struct Run<'a> {
     stand: &'a Stand,
     operation: Operation,
     destinations: Vec<String>,
+    scratch: Option<String>,
     before: Picture,
     /// The definition that the guest goes back to, where this is another.
     home: Option<String>,
@@ -212,6 +213,7 @@ impl<'a> Run<'a> {
             stand,
             operation,
             destinations,
+            scratch: stand.scratch(place),
             before,
             home,
             acknowledged: DISKS.map(|disk| (disk, log.last(disk))).into(),
@@ -232,7 +234,7 @@ impl<'a> Run<'a> {
 
     /// The operation's process, on its course.
     fn bring(&self, course: Course, stops: &[&str]) -> Result<Agent> {
-        let words = self.operation.words(&self.destinations);
+        let words = self.operation.words(&self.destinations, self.scratch.as_deref());
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let turn = self.operation.turning_point(course);
         let first = match course {
@@ -476,7 +478,7 @@ impl Cell {
         }
     }
 
-    /// Until the agent has ended, the fault is undone, the guest runs, and what was left is settled.
+    /// Until the agent has ended, the fault is undone, the guest runs, and what was left is cleaned up.
     fn see_through(&self, run: &Run<'_>, agent: &mut Agent, notes: &mut Notes) -> Result<ExitStatus> {
         let killed = Instant::now();
         if self.fault == Fault::AgentKilled {
@@ -499,7 +501,7 @@ impl Cell {
         }
         let left = check::recorded(run.stand)? > 0;
         if (self.fault.kills_guest() || notes.lost) && left {
-            // Of a domain that is off, it settles what can be.
+            // Of a domain that is off, it cleans up what can be.
             notes.recovered = true;
             let _ = run.recover();
         }

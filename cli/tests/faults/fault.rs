@@ -28,6 +28,7 @@ pub enum Fault {
     DestinationFails,
     DestinationHangs,
     DestinationDeleted,
+    ScratchFull,
     SourceFails,
     ConnectionCut,
     SnapshotUnseen,
@@ -37,7 +38,7 @@ pub enum Fault {
     CommitUnseen,
 }
 
-pub const FAULTS: [Fault; 20] = [
+pub const FAULTS: [Fault; 21] = [
     Fault::AgentKilled,
     Fault::AgentTerminated,
     Fault::QemuKilled,
@@ -51,6 +52,7 @@ pub const FAULTS: [Fault; 20] = [
     Fault::DestinationFails,
     Fault::DestinationHangs,
     Fault::DestinationDeleted,
+    Fault::ScratchFull,
     Fault::SourceFails,
     Fault::ConnectionCut,
     Fault::SnapshotUnseen,
@@ -77,6 +79,8 @@ impl Fault {
     pub fn place(self, operation: Operation) -> Place {
         match self {
             Self::DestinationFull => Place::Small,
+            Self::ScratchFull => Place::Scratch,
+            // Who reads a backup hangs in the kernel there.
             Self::DestinationFails | Self::DestinationHangs if operation.method == "backup" => Place::Device,
             Self::DestinationFails | Self::DestinationHangs => Place::Export,
             Self::SourceFails => Place::FromExport,
@@ -90,6 +94,7 @@ impl Fault {
             Self::DestinationFails | Self::DestinationHangs if operation.method == "clone" => {
                 Some("a clone's destination is a file on the source's own storage; what fails there is the source")
             }
+            Self::ScratchFull if operation.method != "backup" => Some("only a backup has scratch files"),
             _ if operation.method != "clone" && (self.is_in_snapshot() || self == Self::CommitUnseen) => {
                 Some("only a clone puts the guest on an overlay")
             }
@@ -103,16 +108,16 @@ impl Fault {
         let gone_past = |point: &str| passed.iter().any(|passed| passed == point);
         match (self, operation.kind) {
             (Self::DestinationDeleted, Kind::Migrate) if gone_past("before PivotCopy") => {
-                Some("behind the pivot the destination is the guest's only disk: to delete it is the loss itself")
+                Some("after the pivot the destination is the guest's only disk: to delete it is the loss itself")
             }
             (Self::DestinationDeleted, Kind::Snapshot) if gone_past("before Verify") => {
-                Some("behind the last check the image is its owner's, who may delete it")
+                Some("after the last check the image is its owner's, who may delete it")
             }
             _ => None,
         }
     }
 
-    /// The rule by which it is left out at a moment behind the last of these points: the operation may be past the next ones.
+    /// The rule by which it is left out at a moment after the last of these points: the operation may be past the next ones.
     pub fn left_out_during(self, operation: Operation, passed: &[String]) -> Option<&'static str> {
         let waits = passed.iter().any(|passed| passed == "before AwaitJobs");
         match (self, operation.kind) {
@@ -163,7 +168,7 @@ impl Fault {
     }
 
     /// Writes of the guest may fail: QEMU reads a block before a backup lets the guest overwrite it, and the rest of a cluster
-    /// before an overlay takes the guest's first write to it; and behind a migration's pivot the destination is its disk. What its
+    /// before an overlay takes the guest's first write to it; and after a migration's pivot the destination is its disk. What its
     /// file system makes of that is the guest's, and a restart ends it.
     pub fn may_fail_guest(self) -> bool {
         matches!(self, Self::SourceFails | Self::DestinationFails)
@@ -185,7 +190,7 @@ impl Fault {
             Self::GuestPaused => drop(stand.virsh(&["suspend", DOMAIN])?),
             Self::GuestAgentHangs => stand.control(&["agent", "stop"])?,
             Self::GuestAgentGone => stand.control(&["agent", "kill"])?,
-            Self::DestinationFull => stand.fill()?,
+            Self::DestinationFull | Self::ScratchFull => stand.fill()?,
             Self::DestinationFails => stand.fail_writes(true)?,
             Self::SourceFails => stand.fail_reads(true)?,
             Self::DestinationHangs => signal(stand.server(), Signal::STOP),
@@ -222,11 +227,11 @@ impl Fault {
             Self::GuestPaused if stand.domain_state()? == "paused" => drop(stand.virsh(&["resume", DOMAIN])),
             Self::GuestAgentHangs => stand.control(&["agent", "cont"])?,
             Self::GuestAgentGone => stand.control(&["agent", "start"])?,
-            Self::DestinationFull => stand.make_room()?,
+            Self::DestinationFull | Self::ScratchFull => stand.make_room()?,
             Self::DestinationFails => stand.fail_writes(false)?,
             Self::SourceFails => stand.fail_reads(false)?,
             Self::DestinationHangs => signal(stand.server(), Signal::CONT),
-            Self::ConnectionCut => scene.proxy.ok_or("no proxy")?.mend(),
+            Self::ConnectionCut => scene.proxy.ok_or("no proxy")?.repair(),
             _ => {}
         }
         Ok(())
@@ -257,6 +262,7 @@ impl fmt::Display for Fault {
             Self::DestinationFails => "destination EIO",
             Self::DestinationHangs => "destination hangs",
             Self::DestinationDeleted => "destination deleted",
+            Self::ScratchFull => "scratch full",
             Self::SourceFails => "source EIO",
             Self::ConnectionCut => "connection cut",
             Self::SnapshotUnseen => "libvirtd SIGKILL in the snapshot",

@@ -17,7 +17,7 @@ pub struct Kept {
     points: HashMap<String, Vec<String>>,
     outcomes: HashMap<String, Outcome>,
     /// Cells that failed and were run again, and why they had failed.
-    mended: Vec<String>,
+    rerun: Vec<String>,
 }
 
 impl Kept {
@@ -46,7 +46,7 @@ impl Kept {
         if let Some(outcome) = outcome(line) {
             let before = self.outcomes.insert(name.to_owned(), outcome);
             if let Some(Outcome::Failed(wrong)) = before {
-                self.mended.push(format!("{name}: {}", first_line(&wrong)));
+                self.rerun.push(format!("{name}: {}", first_line(&wrong)));
             }
         }
     }
@@ -61,8 +61,8 @@ impl Kept {
         known.filter(|outcome| !matches!(outcome, Outcome::Failed(_)))
     }
 
-    pub fn mended(&self) -> &[String] {
-        &self.mended
+    pub fn rerun(&self) -> &[String] {
+        &self.rerun
     }
 
     pub fn learned(&mut self, of: &str, points: &[String]) {

@@ -14,7 +14,7 @@ use super::stand::DISKS;
 /// How many records show that it writes, and is not only told of what it wrote before.
 const WRITES: usize = 2;
 
-/// The log behind a place in it.
+/// The log after a place in it.
 #[derive(Clone)]
 pub struct Log {
     path: PathBuf,

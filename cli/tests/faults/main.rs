@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The fault matrix: whatever dies, and whenever, nothing is left behind. docs/faults.md says how it is run.
+//! The fault matrix: whatever dies, and whenever, nothing is left. docs/faults.md says how it is run.
 
 mod agent;
 #[path = "../bed/mod.rs"]
@@ -75,11 +75,15 @@ fn a_step_that_does_nothing_is_caught() {
         let number = stand.number();
         let names = operation.destinations(stand::Place::Bed, number);
         let destinations: Vec<_> = names.iter().map(|name| stand.bed.path(name)).collect();
-        let words = operation.words(&destinations);
+        let words = operation.words(&destinations, None);
         let mut command = stand
             .bed
             .livedisk(&words.iter().map(String::as_str).collect::<Vec<_>>());
-        let output = command.env("LIVEDISK_SKIP", step).output().unwrap();
+        let output = command
+            .env("LIVEDISK_SKIP", step)
+            .env_remove("LIVEDISK_UNEXPLAINED")
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{operation}: {said}");
         let caught = check::explained(said.lines()).unwrap_err();
@@ -303,7 +307,7 @@ impl Matrix {
             }
             self.run(cell);
             if let Some(page) = page {
-                std::fs::write(page, self.table.page(self.seed, self.kept.mended())).unwrap();
+                std::fs::write(page, self.table.page(self.seed, self.kept.rerun())).unwrap();
             }
         }
     }

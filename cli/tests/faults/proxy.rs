@@ -48,7 +48,7 @@ impl Proxy {
         }
     }
 
-    pub fn mend(&self) {
+    pub fn repair(&self) {
         self.shared.open.store(true, Ordering::SeqCst);
     }
 }

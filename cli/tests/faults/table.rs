@@ -113,8 +113,8 @@ impl Table {
         Some((*thaws.last()?, thaws[thaws.len() / 2]))
     }
 
-    /// `mended`: cells that failed before, and were run again.
-    pub fn page(&self, seed: u64, mended: &[String]) -> String {
+    /// `rerun`: cells that failed before, and were run again.
+    pub fn page(&self, seed: u64, rerun: &[String]) -> String {
         let total = self.total();
         let mut page = String::from(HEAD);
         let _ = writeln!(
@@ -129,12 +129,12 @@ impl Table {
             total.not_reached,
             hang().as_secs()
         );
-        if !mended.is_empty() {
+        if !rerun.is_empty() {
             let _ = writeln!(
                 page,
-                "They were run in parts. {} cells failed at first and count as they came out when they were run again, behind what was \
-                 mended meanwhile; they are named below.\n",
-                mended.len()
+                "They were run in parts. {} cells failed at first and count as they came out when they were run again, after the faults \
+                 found were fixed; they are named below.\n",
+                rerun.len()
             );
         }
         let _ = writeln!(
@@ -160,28 +160,28 @@ impl Table {
             let _ = writeln!(page, "- {cells}: {rule}.");
         }
         page.push_str(LEFTOVERS);
-        let settled: Vec<_> = self
+        let resolved: Vec<_> = self
             .recovered
             .iter()
             .filter(|(_, count)| **count > 0)
             .map(|(fault, count)| format!("{fault} {count}"))
             .collect();
-        let settled = if settled.is_empty() {
+        let resolved = if resolved.is_empty() {
             "none".to_owned()
         } else {
-            settled.join(", ")
+            resolved.join(", ")
         };
         let _ = writeln!(
             page,
-            "\nCells in which a record was left for `livedisk recover`, which settled it: {settled}."
+            "\nCells in which a record was left for `livedisk recover`, which resolved it: {resolved}."
         );
         let _ = writeln!(
             page,
-            "\nCells in which libvirtd died while it was tidying up behind a block job, and knew nothing of the domain when it was \
-             back, or not where its disk is, or kept a job that there is not (docs/operations.md); there the guest's QEMU was \
+            "\nCells in which libvirtd died while it was tidying up after a block job, and knew nothing of the domain when it was \
+             back, or not where its disk is, or kept a job that does not exist (docs/operations.md); there the guest's QEMU was \
              ended as well, before recover: {}.\n\n\
              Cells in which the guest gave up its file systems, because its own disk failed (a source that cannot be read \
-             fails writes behind an overlay or a backup; README, Limits), and was started anew: {}.\n\n\
+             fails writes above an overlay or during a backup; docs/limits.md), and was started anew: {}.\n\n\
              Cells in which libvirt lost the agent of a guest that was well, during a backup, until it was started anew \
              (docs/operations.md): {}.",
             self.lost, self.restarted, self.deaf
@@ -192,9 +192,9 @@ impl Table {
                 let _ = writeln!(page, "- {failed}");
             }
         }
-        if !mended.is_empty() {
+        if !rerun.is_empty() {
             page.push_str("\n## Failed at first, and run again\n\n");
-            for failed in mended {
+            for failed in rerun {
                 let _ = writeln!(page, "- {failed}");
             }
         }
@@ -278,8 +278,8 @@ const HEAD: &str = "\
 
 Each operation is held before and after each of its steps, inside the freeze window, or let go for a random moment into a
 step; then something goes wrong. *forward*: the operation goes on. *cancelled*: it was cancelled as late as it can be and is
-being taken back. *recovering*: its process was killed there, and `livedisk recover` is settling what it left. *astray*: that,
-and libvirtd died in the pivot of a migration's copy before it could note it, so that QEMU is on an image that libvirt does
+being rolled back. *recovering*: its process was killed there, and `livedisk recover` is cleaning up what it left. *astray*: that,
+and libvirtd died in the pivot of a migration's copy before it could record it, so that QEMU is on an image that libvirt does
 not name.
 
 Then, on a real guest that writes numbered records on two disks without pause: where the agent's process is gone a new one
@@ -287,7 +287,8 @@ runs `livedisk recover`; where the guest is gone it is started. After that the g
 acknowledged record is lost, torn or out of order, and its file systems are whole; `virsh dumpxml`, live and inactive, is as
 before or as after an undisturbed run, the same of both; there is no block job, no snapshot, no checkpoint, no record of an
 operation; QEMU has the images open that libvirt names and no others; and of files only what the table below allows. An
-image that is there is whole; an agent that said that it succeeded left what it said.
+image that is there is whole; an agent that reported success left what it reported. Every turn of an operation's loop follows from the
+model that the property tests check (`src/operation/course/held.rs`).
 
 ";
 
@@ -296,8 +297,8 @@ const LEFTOVERS: &str = "
 
 | when | what |
 |---|---|
-| the operation was completed, by its own process or by recover | its images, all of them and whole; behind a migration also the old image |
-| it was taken back, or failed | nothing |
+| the operation was completed, by its own process or by recover | its images, all of them and whole; after a migration also the old image |
+| it was rolled back, or failed | nothing |
 | an image or export that was there before and was to be used again | itself, with anything in it |
 ";
 

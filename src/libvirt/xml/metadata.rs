@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A definition without the `<metadata/>` that libvirt would leave behind.
+//! A definition without the `<metadata/>` that libvirt would leave.
 
 use super::{parse, to_text};
 

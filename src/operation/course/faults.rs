@@ -35,7 +35,7 @@ mod hold {
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    /// Points to stop at, joined by `;`, each once and behind the one before: a point may lie on the way back and on the way
+    /// Points to stop at, joined by `;`, each once and after the one before: a point may lie on the way back and on the way
     /// to the turn. From `list` on each point is said, once.
     const WANTED: &str = "LIVEDISK_STOP_AT";
     const LIST: &str = "list";

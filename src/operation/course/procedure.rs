@@ -39,6 +39,8 @@ pub(in crate::operation) struct Ties {
 
 impl Ties {
     pub(in crate::operation) fn new(guest: &Guest, journal: Journal, shared: Arc<Shared>) -> Result<Self> {
+        let asked = Arc::clone(&shared);
+        journal.on_cancel(move || asked.request(|requests| requests.cancel = true));
         let mut ties = Self {
             shared,
             subscription: None,
@@ -85,13 +87,13 @@ pub(in crate::operation) trait Procedure: Send + Sized {
     /// The step in words, as a dry run reports it.
     fn describe(plan: &Self::Plan, step: Self::Step) -> String;
 
-    /// What the caller is told while `step` is taken.
+    /// What the caller sees while `step` is taken.
     fn phase(seen: &Self::Observed, goal: Goal, step: Self::Step) -> Phase;
 
-    /// There is no way back any more: whatever is wished, the goal is forward.
+    /// There is no way back any more: whatever is asked for, the goal is forward.
     fn passed_no_return(seen: &Self::Observed) -> bool;
 
-    /// Whether what was observed is cleaned up by going on: what is left to do is to say so.
+    /// Whether what was observed is cleaned up by going on: all that is left is to record it.
     fn is_settled_forward(seen: &Self::Observed) -> bool;
 
     // The hands.

@@ -72,7 +72,7 @@ pub(in crate::operation) trait Run: Send {
     /// The step that was decided last.
     fn step(&self) -> &dyn Debug;
 
-    /// What the caller is told while the step that was decided last is taken.
+    /// What the caller sees while the step that was decided last is taken.
     fn phase(&self) -> Phase;
 
     /// How many steps there are from the one that was decided last to the goal.

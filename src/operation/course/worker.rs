@@ -20,7 +20,7 @@ const LAST_WITHOUT_EVENTS: Duration = Duration::from_millis(500);
 /// How long a lost daemon is waited for.
 const RECONNECT: Duration = Duration::from_secs(30);
 const RECONNECT_AGAIN: Duration = Duration::from_millis(250);
-/// How often taking back is tried where a step of it fails.
+/// How often rolling back is tried where a step of it fails.
 const BACK_ATTEMPTS: u32 = 5;
 const BACK_AGAIN: Duration = Duration::from_millis(500);
 /// How long QEMU is given to end a job; a destination that hangs holds it.
@@ -29,10 +29,10 @@ const BACK_PATIENCE: Duration = Duration::from_secs(120);
 pub(in crate::operation) struct Worker {
     course: Box<dyn Run>,
     shared: Arc<Shared>,
-    /// Why the goal is Back, unless it was the caller's wish.
+    /// Why the goal is Back, unless the caller asked for it.
     failure: Option<Error>,
     back_failures: u32,
-    /// Since when taking back waits for QEMU.
+    /// Since when rolling back waits for QEMU.
     back_waits: Option<Instant>,
     interval: Duration,
     rate: Rate,
@@ -43,7 +43,7 @@ impl Worker {
         let failure = course.journal().read().back.map(|why| {
             let name = course.guest().name();
             let message =
-                format!("the operation on domain '{name}' was being taken back when its process ended: {why}");
+                format!("the operation on domain '{name}' was being rolled back when its process ended: {why}");
             Error::new(ErrorCode::Cancelled, message)
         });
         Self {
@@ -111,7 +111,7 @@ impl Worker {
         }
     }
 
-    /// Whoever takes the operation up from its record goes on the way it went.
+    /// A process that resumes the operation from its record continues in the same direction.
     fn record_way_back(&self, goal: Goal) -> Result<()> {
         let journal = self.course.journal();
         if goal == Goal::Forward || journal.is_back() || journal.mark() == Mark::Absent {
@@ -184,7 +184,7 @@ impl Worker {
             ErrorCode::JobFailed,
             format!(
                 "QEMU has been asked to end the block job of domain '{}' and has not for {BACK_PATIENCE:?}; \
-                 its destination hangs; mend the storage, and the job will end by itself",
+                 its destination hangs; fix the storage, and the job will end by itself",
                 self.course.guest().name()
             ),
         )
@@ -252,7 +252,7 @@ impl Worker {
             (Goal::Back, Some(error), _) => failed(error),
             (Goal::Back, None, _) => {
                 let name = self.course.guest().name();
-                let message = format!("the operation on domain '{name}' was cancelled and taken back");
+                let message = format!("the operation on domain '{name}' was cancelled and rolled back");
                 (Phase::Cancelled, Err(Error::new(ErrorCode::Cancelled, message)))
             }
         };
@@ -260,13 +260,13 @@ impl Worker {
         end(self.course, &self.shared, phase, result, goal == Goal::Back);
     }
 
-    /// Taking back did not work either: the record stays, so that what is left can be found and settled.
+    /// Rolling back did not work either: the record stays, so that what is left can be found and cleaned up.
     fn give_up(self, error: Error) {
-        let told = match self.failure {
+        let reported = match self.failure {
             Some(first) if first != error => Error::new(
                 first.code(),
                 format!(
-                    "{}; and taking it back failed: {}; what is left is named in the domain's metadata",
+                    "{}; and rolling it back failed: {}; what is left is named in the domain's metadata",
                     first.message(),
                     error.message()
                 ),
@@ -274,12 +274,12 @@ impl Worker {
             .with_libvirt_code(first.libvirt_code()),
             _ => error,
         };
-        end(self.course, &self.shared, Phase::Failed, Err(told), false);
+        end(self.course, &self.shared, Phase::Failed, Err(reported), false);
     }
 }
 
-/// What it holds of the guest (a throttle, its record) and of libvirt is given back before anybody hears of the end, and exits
-/// perhaps: a client that goes away while its callbacks are being removed can crash libvirtd 9.0
+/// What it holds of the guest (a throttle, its record) and of libvirt is released before the caller learns of the end, and perhaps
+/// exits: a client that goes away while its callbacks are being removed can crash libvirtd 9.0
 /// (remoteClientFreePrivateCallbacks, without a lock there).
 fn end(course: Box<dyn Run>, shared: &Shared, phase: Phase, result: Result<Report>, taken_back: bool) {
     let thawed = course.thawed();

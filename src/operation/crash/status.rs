@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The operations that the domains of a connection know of, whoever runs them.
+//! The operations that the domains of a connection have a record of, in whichever process.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,7 +9,7 @@ use crate::error::{ErrorCode, Result};
 use crate::operation::ownership::record::{Kind, Record};
 use crate::operation::types::Method;
 
-/// An operation, as its record with the domain tells of it.
+/// An operation, as its record with the domain describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperationStatus {
     /// The domain's name.
@@ -20,7 +20,7 @@ pub struct OperationStatus {
     pub kind: &'static str,
     /// The method taken.
     pub method: Method,
-    /// How far it is: `begun`, `copying`, `fixing` or `fixed`.
+    /// Its progress: `begun`, `copying`, `fixing` or `fixed`.
     pub mark: &'static str,
     /// When it was started.
     pub started: SystemTime,
@@ -28,7 +28,7 @@ pub struct OperationStatus {
     pub owner_host: String,
     /// The number of that process.
     pub owner_process: u32,
-    /// That process is known to be dead, so nobody carries the operation on; or the limit of a freeze has passed.
+    /// That process is known to be dead, so the operation does not continue; or the limit of a freeze has passed.
     pub orphaned: bool,
     /// Of a migration: the image that the disk moves from, where that is a file or block device.
     pub old_image: Option<String>,
@@ -75,7 +75,7 @@ pub(crate) fn operations(host: &Arc<Host>, domain: Option<&str>) -> Result<Vec<O
                         target: disk.target.clone(),
                         destination: disk.destination.clone(),
                         format: disk.format.clone(),
-                        // A domain that is off has no block jobs to tell of.
+                        // A domain that is off has no block jobs to report.
                         progress: info.ok().flatten().map(|info| (info.done, info.total)),
                     }
                 })

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! One process at a time decides whose operation a domain's is.
 //!
-//! libvirt has no call that compares and sets, so this is Lamport's bakery: whoever comes notes that it chooses a number,
+//! libvirt has no call that compares and sets, so this is Lamport's bakery: each process notes that it chooses a number,
 //! chooses one above all it sees, and waits for everybody who is choosing or has a smaller one. The notes are metadata of
 //! the domain, each in a namespace of its own, and so reach agents on other hosts too. A claim is held for milliseconds.
 
@@ -20,13 +20,13 @@ use crate::operation::ownership::owner::Owner;
 use crate::operation::ownership::record::new_id;
 
 const NAMESPACE: &str = "urn:livedisk:claim:";
-/// Longer than anybody holds a claim.
+/// Longer than a process holds a claim.
 const PATIENCE: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(5);
 /// How long a daemon that is away is waited for, to take a claim away.
 const AWAY: Duration = Duration::from_secs(5);
 
-/// This process's own. Where a connection dies with a claim, its note stays, and is told from a living one by this.
+/// This process's own. Where a connection dies with a claim, its note stays, and is distinguished from a living one by this.
 static HELD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ struct Note {
     owner: Owner,
 }
 
-/// Takes away the claims of the dead where nobody comes who takes one.
+/// Removes the claims of the dead where no process takes one.
 pub(in crate::operation) fn sweep(guest: &Guest) -> Result<()> {
     let config = guest.get_config(!guest.is_active()?)?;
     if config.metadata.iter().flatten().any(|element| id_of(element).is_some()) {
@@ -79,7 +79,7 @@ impl<'a> Claim<'a> {
         Ok(claim)
     }
 
-    /// Whoever goes first, if anybody does.
+    /// The process that goes first, if there is one.
     fn first_before(&self, number: Option<u64>) -> Result<Option<Owner>> {
         let others = self.others()?.into_iter();
         let mut first = others.filter(|(id, other)| (other.number, id) < (number, &self.id));

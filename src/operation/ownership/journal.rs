@@ -3,24 +3,26 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
-use crate::libvirt::xml::DomainXml;
 use crate::libvirt::{Quiet, State};
 use crate::operation::ownership::claim::Claim;
 use crate::operation::ownership::owner::Owner;
 use crate::operation::ownership::record::Record;
+use crate::operation::ownership::request;
 use crate::operation::state::Mark;
 
 /// Between two signs of life, for agents on other hosts.
 const RENEW: Duration = Duration::from_secs(20);
+/// How often another process's request to cancel is looked for.
+const LOOK: Duration = Duration::from_secs(1);
 
-/// The record of an operation that this process owns. Dropped before it is removed, it is let go: whoever comes next may
-/// take the operation up.
+/// The record of an operation that this process owns. Dropped before it is removed, it is released: the next
+/// process may resume the operation.
 pub(in crate::operation) struct Journal {
     pages: Arc<Pages>,
     /// `None` where the record is only looked at.
@@ -41,15 +43,16 @@ struct Pages {
     lost: AtomicBool,
     /// This process has taken it over.
     taken_over: bool,
+    /// What to do where another process asks to cancel.
+    cancel: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// Nothing is written while it lives.
 pub(in crate::operation) struct Held<'a>(#[allow(dead_code)] MutexGuard<'a, Record>);
 
 impl Journal {
-    /// Writes the first record. Whoever holds the claim has seen that the domain is free.
+    /// Writes the first record. The holder of the claim has seen that the domain is free.
     pub(in crate::operation) fn begin(guest: &Arc<Guest>, mut record: Record, _claim: &Claim<'_>) -> Result<Self> {
-        record.had_metadata = has_own_metadata(&guest.get_config(true)?);
         record.live = true;
         write(guest, &record)?;
         Self::keep(guest, record, false)
@@ -70,6 +73,7 @@ impl Journal {
                 record: Mutex::new(record),
                 lost: AtomicBool::new(false),
                 taken_over: false,
+                cancel: OnceLock::new(),
             }),
             renewal: None,
         }
@@ -81,6 +85,7 @@ impl Journal {
             record: Mutex::new(record),
             lost: AtomicBool::new(false),
             taken_over,
+            cancel: OnceLock::new(),
         });
         let (end, ended) = channel();
         let renewed = Arc::clone(&pages);
@@ -88,8 +93,13 @@ impl Journal {
             .name("livedisk-lease".into())
             .spawn(move || {
                 let _quiet = Quiet::new();
-                while ended.recv_timeout(RENEW) == Err(RecvTimeoutError::Timeout) {
-                    renewed.renew();
+                let mut last = Instant::now();
+                while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                    renewed.look_for_request();
+                    if last.elapsed() >= RENEW {
+                        renewed.renew();
+                        last = Instant::now();
+                    }
                 }
             })
             .map_err(|error| Error::new(ErrorCode::Io, format!("cannot start a thread: {error}")))?;
@@ -97,6 +107,16 @@ impl Journal {
             pages,
             renewal: Some(Renewal { end, thread }),
         })
+    }
+
+    /// Recorded with the domain by the next write.
+    pub(in crate::operation) fn note_step_count(&self, step_count: u32) {
+        self.pages.lock().step_count = step_count;
+    }
+
+    /// Another process may ask to cancel, from now on.
+    pub(in crate::operation) fn on_cancel(&self, cancel: impl Fn() + Send + Sync + 'static) {
+        let _ = self.pages.cancel.set(Box::new(cancel));
     }
 
     /// Not only looked at.
@@ -168,9 +188,10 @@ impl Journal {
         {
             log::warn!("{error}; QEMU has it open until the domain is off");
         }
-        // Nobody begins while the definition is read and written; on a domain that is off nobody does anyway.
-        let _claim = guest.is_active()?.then(|| Claim::take(guest)).transpose()?;
-        guest.remove_metadata(&record.namespace(), record.had_metadata)?;
+        if guest.is_active()? {
+            request::remove(guest, &record.id)?;
+        }
+        guest.remove_metadata(&record.namespace())?;
         record.mark = Mark::Absent;
         Ok(())
     }
@@ -205,7 +226,7 @@ impl Drop for Journal {
         match written {
             // A transient domain takes its record with it.
             Err(error) if error.code() != ErrorCode::NoDomain => log::error!(
-                "{error}; operation {} can be taken up only when this process has ended",
+                "{error}; operation {} can be resumed only when this process has ended",
                 released.id
             ),
             _ => {}
@@ -218,7 +239,7 @@ impl Pages {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As long as the lease runs nobody can have taken it.
+    /// As long as the lease runs no other process can have taken it.
     fn must_be_ours(&self, record: &Record) -> Result<()> {
         if !self.lost.load(Ordering::SeqCst) && !record.owner.has_overslept() {
             return Ok(());
@@ -232,7 +253,7 @@ impl Pages {
         let what = match now.into_iter().flatten().find(|now| now.id == record.id) {
             Some(now) if now.owner.is_same_process(&record.owner) => return Ok(()),
             Some(now) => format!("has been taken over by {}", now.owner),
-            None if persistent => "has been settled by another".to_owned(),
+            None if persistent => "has been resolved by another process".to_owned(),
             None => return Ok(()),
         };
         self.lost.store(true, Ordering::SeqCst);
@@ -245,6 +266,20 @@ impl Pages {
                 self.guest.name()
             ),
         ))
+    }
+
+    /// Not in the freeze window, in which the record is held.
+    fn look_for_request(&self) {
+        let record = self.lock();
+        let Some(cancel) = self.cancel.get() else { return };
+        if record.mark == Mark::Absent || self.lost.load(Ordering::SeqCst) {
+            return;
+        }
+        match request::is_there(&self.guest, &record.id) {
+            Ok(true) => cancel(),
+            Ok(false) => {}
+            Err(error) => log::debug!("{error}"),
+        }
     }
 
     fn renew(&self) {
@@ -275,16 +310,4 @@ pub(in crate::operation) fn write(guest: &Guest, record: &Record) -> Result<()> 
         guest.set_metadata(&uri, Some(&record.to_xml(same)?), true, false)?;
     }
     Ok(())
-}
-
-/// Whether a definition has a `<metadata>` that is not only there for operations that run.
-pub(in crate::operation) fn has_own_metadata(config: &DomainXml) -> bool {
-    let is_own = |element: &xmltree::Element| {
-        let uri = element.namespace.as_deref();
-        !uri.is_some_and(|uri| uri.starts_with("urn:livedisk:"))
-    };
-    config
-        .metadata
-        .as_ref()
-        .is_some_and(|all| all.is_empty() || all.iter().any(is_own))
 }

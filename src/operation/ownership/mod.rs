@@ -5,3 +5,4 @@ pub(in crate::operation) mod claim;
 pub(in crate::operation) mod journal;
 pub(in crate::operation) mod owner;
 pub(in crate::operation) mod record;
+pub(in crate::operation) mod request;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// How long an owner that cannot be looked at counts as living after its last sign of life.
 const LEASE: Duration = Duration::from_secs(60);
 
-/// A process, told from every other one, also from a later one of the same number.
+/// A process, distinguished from every other one, also from a later one of the same number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Owner {
     pub(crate) host: String,
@@ -27,7 +27,7 @@ pub(crate) struct Owner {
     since: SystemTime,
     /// Until then it counts as living where it cannot be looked at.
     lease: SystemTime,
-    /// It has let go of the operation.
+    /// It has released the operation.
     released: bool,
 }
 
@@ -78,7 +78,7 @@ impl Owner {
         self.released = true;
     }
 
-    /// Whether nobody carries on what it owned. A process of this boot can be looked at, one of an earlier boot of this
+    /// Whether what it owned does not continue. A process of this boot can be looked at, one of an earlier boot of this
     /// machine is dead, and all others count as living as long as their lease runs.
     pub(crate) fn is_dead(&self) -> bool {
         let here = Self::this();
@@ -126,7 +126,7 @@ struct Stat {
 }
 
 impl Stat {
-    /// The name in field 2 may hold anything, so the count starts behind its parenthesis, with field 3.
+    /// The name in field 2 may hold anything, so the count starts after its parenthesis, with field 3.
     fn of(directory: &str) -> Option<Self> {
         let text = fs::read_to_string(format!("{directory}/stat")).ok()?;
         let (_, rest) = text.rsplit_once(')')?;
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_nobody_reaped_is_dead() {
+    fn a_process_that_was_not_reaped_is_dead() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let start = Stat::of(&format!("/proc/{}", child.id())).unwrap().start;
         assert!(is_running(child.id(), start));

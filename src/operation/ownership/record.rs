@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The operation's record: what was asked, the files it makes, who owns it, how far it is. It is stored with the domain,
+//! The operation's record: what was asked, the files it makes, who owns it, its progress. It is stored with the domain,
 //! as metadata in a namespace of its own for each operation, and so survives the agent, libvirtd and the agent's host.
-//! With it and what can be observed another process takes the operation up.
+//! With it and what can be observed another process resumes the operation.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ use crate::operation::types::Method;
 
 /// Every operation's namespace begins so and ends in the operation's id.
 const NAMESPACE: &str = "urn:livedisk:operation:";
-/// How long after the limit of a freeze a guest may still be let go: what freezes it meanwhile would be thawed too.
+/// How long after the limit of a freeze a guest may still be thawed: what freezes it meanwhile would be thawed too.
 const LETTING_GO: Duration = Duration::from_secs(4);
 /// Of what is written below.
 const VERSION: &str = "1";
@@ -84,11 +84,11 @@ pub(crate) struct Record {
     pub(crate) kind: Kind,
     pub(crate) method: Method,
     pub(crate) mark: Mark,
-    /// It is being taken back, and why.
+    /// It is being rolled back, and why.
     pub(crate) back: Option<String>,
     pub(crate) started: SystemTime,
     pub(crate) owner: Owner,
-    /// The inactive definition had a `<metadata>` before.
+    /// For livedisk 0.1, which writes the definition anew where it is false.
     pub(crate) had_metadata: bool,
     pub(crate) disks: Vec<RecordedDisk>,
     /// What the procedure alone understands: the request, and what cannot be observed again.
@@ -99,6 +99,9 @@ pub(crate) struct Record {
     /// A freeze ends by then.
     #[serde(default)]
     pub(crate) until: Option<SystemTime>,
+    /// How many steps the operation had when it began, so that progress goes on after attach; 0: it was not recorded.
+    #[serde(default)]
+    pub(crate) step_count: u32,
 }
 
 fn broken(id: &str, reason: impl std::fmt::Display) -> Error {
@@ -124,12 +127,13 @@ impl Record {
             details: serde_json::Value::Null,
             live: false,
             until: None,
+            step_count: 0,
         };
         record.set_details(details)?;
         Ok(record)
     }
 
-    /// Of a freeze: its limit has passed, and whoever lets the guest go because of it has done so.
+    /// Of a freeze: its limit has passed, and the guest has been thawed because of it.
     pub(crate) fn has_lapsed(&self) -> bool {
         let until = self.until.and_then(|until| until.checked_add(LETTING_GO));
         until.is_some_and(|until| SystemTime::now() > until)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! An operation that may be started, or is taken up: of what its record keeps, and of what only a process has.
+//! An operation that may be started, or is resumed: of what its record keeps, and of what only a process has.
 
 use std::ops::Deref;
 use std::sync::Arc;

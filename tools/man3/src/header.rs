@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The header as cbindgen writes it: each item behind its comment.
+//! The header as cbindgen writes it: each item after its comment.
 
 /// Something that the header declares.
 pub struct Item {

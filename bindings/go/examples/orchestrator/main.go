@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 
-// Orchestrator snapshots many guests of a host at once, so many at a time as it is told, and shows how far each is. One
-// interrupt (Ctrl-C) takes everything back that is not complete.
+// Orchestrator snapshots many guests of a host at once, a chosen number at a time, and shows the progress of each. One
+// interrupt (Ctrl-C) rolls back everything that is not complete.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 	"sync"
 	"syscall"
 
-	"livedisk"
+	"livedisk.invalid/livedisk"
 )
 
 const usage = `Usage: orchestrator [OPTION]... --directory DIR GUEST...
@@ -28,7 +28,7 @@ one point in time. A GUEST is DOMAIN[:TARGET[,TARGET]...], by default with the d
   orchestrator --directory /backup --jobs 4 $(virsh list --name)
   orchestrator --directory /backup web1 db1:vda,vdb
 
-On a terminal it shows a table that changes, elsewhere a line for each change. Ctrl-C takes back what is not complete.
+On a terminal it shows a table that changes, elsewhere a line for each change. Ctrl-C rolls back what is not complete.
 Exit status: 0 all guests, 1 not all, 2 wrong usage, 130 interrupted.
 
 `
@@ -109,7 +109,7 @@ func run(arguments []string) int {
 	return 0
 }
 
-// snapshot takes one guest from the start to the end, or back.
+// snapshot takes one guest's snapshot, or rolls it back.
 func snapshot(ctx context.Context, connection *livedisk.Connection, guest guest, settings settings, row *row) (livedisk.Report, error) {
 	options := livedisk.SnapshotOptions{Disks: guest.disks, Bandwidth: settings.bandwidth}
 	if settings.require {
@@ -141,7 +141,7 @@ func parse(arguments []string) (settings, []guest, error) {
 	flags.IntVar(&settings.jobs, "jobs", 4, "how many guests at a time: `N`")
 	flags.Uint64Var(&settings.bandwidth, "bandwidth", 0, "limit for each guest in `bytes` per second; 0: none")
 	flags.BoolVar(&settings.require, "require-freeze", false, "fail where no guest agent answers, instead of being crash-consistent")
-	flags.BoolVar(&settings.verbose, "verbose", false, "tell on standard error what livedisk does")
+	flags.BoolVar(&settings.verbose, "verbose", false, "log to standard error what livedisk does")
 	flags.Usage = func() {
 		fmt.Fprint(flags.Output(), usage, "Options:\n")
 		flags.PrintDefaults()
@@ -156,11 +156,11 @@ func parse(arguments []string) (settings, []guest, error) {
 	}
 	switch {
 	case settings.directory == "":
-		return settings, nil, errors.New("no --directory; say where the images go (--help tells more)")
+		return settings, nil, errors.New("no --directory; say where the images go (see --help)")
 	case settings.jobs < 1:
 		return settings, nil, errors.New("--jobs is less than 1; nothing would ever run")
 	case flags.NArg() == 0:
-		return settings, nil, errors.New("no guests; name some, such as $(virsh list --name) (--help tells more)")
+		return settings, nil, errors.New("no guests; name some, such as $(virsh list --name) (see --help)")
 	}
 	directory, err := filepath.Abs(settings.directory)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"livedisk"
-	"livedisk/internal/bed"
+	"livedisk.invalid/livedisk"
+	"livedisk.invalid/livedisk/internal/bed"
 )
 
 var guests = []bed.Guest{bed.WithAgent, bed.WithoutAgent, bed.Third}

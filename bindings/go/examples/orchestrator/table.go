@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"livedisk"
+	"livedisk.invalid/livedisk"
 )
 
 // table shows the guests that run below those that are over; into a pipe it writes a line for each change of phase.

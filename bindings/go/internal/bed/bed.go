@@ -59,7 +59,7 @@ func URI(t testing.TB) string {
 
 var paths atomic.Int32
 
-// Path is a name in the bed's directory that nobody uses yet; what is there at the end of the test is removed.
+// Path is a name in the bed's directory that is not in use yet; what is there at the end of the test is removed.
 func Path(t testing.TB, name string) string {
 	t.Helper()
 	path := filepath.Join(Value(t, "DIR"), fmt.Sprintf("go-%d-%d-%s", os.Getpid(), paths.Add(1), name))
@@ -73,7 +73,7 @@ func Exists(path string) bool {
 	return err == nil
 }
 
-// LastRecord is the number of the last record that the guest's writer was told is on the disk.
+// LastRecord is the number of the last record that was acknowledged to the guest's writer.
 func (g Guest) LastRecord(t testing.TB, disk string) int {
 	t.Helper()
 	log, err := os.Open(g.value(t, "WRITER"))

@@ -84,7 +84,7 @@ class Connection:
                 or an NBD export.
             shallow: keep the backing file instead of making a standalone image. MIRROR and CLONE to qcow2 only.
             auto_finish: finish as soon as ready, without waiting for ``finish``.
-            dry_run: check everything, tell the plan to the log (INFO), change nothing, and be done.
+            dry_run: check everything, report the plan to the log (INFO), change nothing, and be done.
             verify: check the images when complete, and their content where the guest wrote nothing meanwhile.
             write_blocking: the guest's writes may wait for the mirror, so that it always converges.
             compress: compress the qcow2 images (zstd). Needs liblivedisk 0.2.
@@ -179,7 +179,7 @@ class Connection:
             method: a :class:`Method`, or its name. Not BACKUP, not REBASE.
             clone: a :class:`Clone`, or its name.
             auto_finish: finish as soon as ready, without waiting for ``finish``.
-            dry_run: check everything, tell the plan to the log (INFO), change nothing, and be done.
+            dry_run: check everything, report the plan to the log (INFO), change nothing, and be done.
             verify: compare base and clone before the pivot. With CLONE only.
             delete_source: remove the source when the disk has moved.
             write_blocking: the guest's writes may wait for the mirror, so that it always converges.
@@ -307,7 +307,7 @@ class Connection:
         return Recovery._of(found)
 
     def operations(self, domain: Optional[str] = None) -> list[OperationInfo]:
-        """Lists what runs or was left behind, by whomever.
+        """Lists the operations that run, in whichever process, and those that a process left when it ended.
 
         Args:
             domain: name or UUID; None: all domains.
@@ -468,7 +468,7 @@ def open(uri: Optional[str] = None, event_loop: bool = True) -> Connection:
         uri: libvirt URI; None: libvirt's own default.
         event_loop: livedisk runs libvirt's default event loop in a thread of its own, for as long as the process lives.
             Say False where the program uses libvirt's event loop itself; livedisk then asks libvirt at an adaptive
-            interval, and the reason of a failed copy is told less well.
+            interval, and the reason of a failed copy may be missing.
 
     Returns:
         the connection: close it, or use it as a context manager.

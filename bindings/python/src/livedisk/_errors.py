@@ -18,7 +18,7 @@ class Error(Exception):
 
     Attributes:
         code: which kind of failure it is.
-        libvirt_code: libvirt's virErrorNumber behind it, 0 where libvirt did not fail.
+        libvirt_code: the virErrorNumber that caused it, 0 where libvirt did not fail.
     """
 
     #: The code of the subclass.

@@ -46,7 +46,7 @@ class Handle:
 
     @contextmanager
     def use(self) -> Iterator[Any]:
-        """The C object; nobody frees it meanwhile."""
+        """The C object; it is not freed meanwhile."""
         if self._process != os.getpid():
             raise InvalidArgumentError(
                 f"the {self.what} was made in process {self._process}, and this is {os.getpid()}, forked from it: "

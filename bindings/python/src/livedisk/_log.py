@@ -38,12 +38,12 @@ _level: Optional[LogLevel] = None
 _process = os.getpid()
 
 
-def _tell(level: int, message: Any, data: Any) -> None:
+def _log_line(level: int, message: Any, data: Any) -> None:
     del data
     _lines.put((level, ffi.string(message)))
 
 
-_callback: Any = ffi.callback("livedisk_log_callback", _tell)
+_callback: Any = ffi.callback("livedisk_log_callback", _log_line)
 
 
 def _write(line: tuple[int, bytes]) -> None:
@@ -86,7 +86,7 @@ def _stop_thread() -> None:
 
 
 def update_log_level() -> None:
-    """Has the library tell what the logger "livedisk" is enabled for now.
+    """Makes the library log what the logger "livedisk" is enabled for now.
 
     That is done whenever a connection is opened or an operation starts; call it where the logger's level changes while
     an operation runs. Lines reach the logger in order, on a thread of their own, some moments later. At DEBUG the

@@ -38,7 +38,7 @@ class _Waiter:
         try:
             self._loop.call_soon_threadsafe(self.news.set)
         except RuntimeError:
-            # The loop is closed, and so nobody waits.
+            # The loop is closed, and so nothing waits.
             pass
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class Operation:
             return descriptor
 
     def poll(self, timeout: Optional[float] = None) -> Progress:
-        """Waits until the phase changes or there is progress that no poll has shown. Talks to nobody but this process.
+        """Waits until the phase changes or there is progress that no poll has shown. Makes no libvirt call.
 
         Args:
             timeout: seconds to wait at most; 0: not at all; None: for ever.
@@ -213,7 +213,7 @@ class Operation:
             check(lambda failure: lib.livedisk_cancel(operation, failure))
 
     def request_cancel(self) -> None:
-        """Asks for what :meth:`cancel` does, and returns at once: :meth:`poll` tells when it is over.
+        """Asks for what :meth:`cancel` does, and returns at once: :meth:`poll` shows when it is over.
 
         Raises:
             UnsupportedError: the library is older than 0.2.
@@ -228,7 +228,7 @@ class Operation:
         """Lets go of the operation and frees the handle. It ends nothing: an operation that runs is neither completed
         nor rolled back; what QEMU does goes on, and the domain is busy until :meth:`Connection.attach` or
         :meth:`Connection.recover`. So finish or cancel first. In the freeze window it returns after the thaw, and it
-        waits for a clone_callback that runs. Whoever waits gets InvalidArgumentError. Closing again does nothing.
+        waits for a clone_callback that runs. Calls that wait get InvalidArgumentError. Closing again does nothing.
 
         Raises:
             InvalidArgumentError: this is the operation's own clone_callback.
@@ -286,7 +286,7 @@ class Operation:
         try:
             while True:
                 waiter.news.clear()
-                # Only now, so that what another thread looks at from here on is told.
+                # Only now, so that what another thread looks at from here on is announced.
                 version, progress = self._look(0)
                 if version != seen or progress.phase.is_final:
                     return version, progress

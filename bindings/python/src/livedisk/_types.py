@@ -49,7 +49,7 @@ class SnapshotDisk:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an operation is.
+    """The progress of an operation.
 
     Attributes:
         phase: it never goes back.
@@ -197,7 +197,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class OperationInfo:
-    """An operation that runs or was left behind.
+    """An operation that runs, or that a process left when it ended.
 
     Attributes:
         domain: the domain's name.
@@ -206,7 +206,7 @@ class OperationInfo:
         owner_process: that process.
         is_migration: a migration, else a snapshot.
         method: how.
-        orphaned: nobody runs it any more: ``attach`` or ``recover``.
+        orphaned: no process runs it any more: ``attach`` or ``recover``.
         disk_count: how many disks it has.
         targets: their disk targets.
         destinations: where each goes.

@@ -208,32 +208,6 @@ fn killed_at_any_moment() {
     }
 }
 
-/// As libvirt 9.0 does now and then, just because the agent is killed.
-#[test]
-fn killed_and_libvirtd_crashes() {
-    let bed = bed();
-    let export = Export::new(&bed.dir, "one");
-    let (before, definition) = (bed.watch("b"), definition(&bed, "b"));
-    let mut agent = Agent::new(&bed, &[]);
-    let start = format!("start b mirror require 60000 {}", export.uri);
-    assert_eq!(agent.ask(&start), "ready");
-    export.pause();
-    agent.tell("finish");
-    until("it is frozen", || before.fsfreeze_status() == "frozen");
-    let (crashes, daemon) = (bed.crashes(), fs::read_to_string(bed.value("DAEMON_PIDFILE")).unwrap());
-    run("bash", &["-c", &format!("kill -SEGV {daemon}")]);
-    let silence = longest_silence(bed.of_guest("b", "WRITER"), agent.kill());
-    println!("silent for {silence:?} from the kill on");
-    assert!(silence < PATIENCE);
-    assert_eq!(bed.virsh(&["domstate", "b"]).trim(), "running");
-    assert!(bed.crashes() > crashes);
-    assert_ne!(fs::read_to_string(bed.value("DAEMON_PIDFILE")).unwrap(), daemon);
-    export.resume();
-    until("the guard has ended", || agent.guards().is_empty());
-    settle(&bed, "b", &definition);
-    before.must_be_as_before(&[]);
-}
-
 #[test]
 fn killed_while_the_guests_agent_hangs() {
     let bed = bed();

@@ -6,7 +6,7 @@
 //! ```text
 //! Source       A                the beginning
 //! Overlay      A <- A'          external snapshot; A is quiet, and is cloned to B
-//! Moved        B <- B'          shallow copy of A' to B' and pivot: the point of no return is behind
+//! Moved        B <- B'          shallow copy of A' to B' and pivot: the point of no return is passed
 //! Destination  B                active commit of B' into B and pivot
 //! ```
 //!

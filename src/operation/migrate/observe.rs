@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What is seen of a migration: libvirt shows one chain and one block job, and the parts are told what of it is theirs.
+//! What is seen of a migration: libvirt shows one chain and one block job, and each part is given what of it is its own.
 
 use super::engine::{Engine, at_start};
 use super::seen::{Chain, Observed, SeenCopy, SeenDestination, Source};
@@ -56,7 +56,7 @@ impl Engine {
         Ok(chain)
     }
 
-    /// Where nobody saw what became of the snapshot, the guest may be on the overlay.
+    /// Where it was not observed what became of the snapshot, the guest may be on the overlay.
     fn look_above(&mut self, chain: Chain, alive: bool, off: bool) -> Result<Chain> {
         if chain == Chain::Overlay {
             self.overlay.snapshot_was_seen(true);

@@ -126,7 +126,7 @@ impl Observed {
         matches!(self.chain, Chain::Moved | Chain::Destination)
     }
 
-    /// What the caller is told where the step does not say.
+    /// The phase that the caller sees where the step does not say.
     pub(super) fn phase(&self) -> Phase {
         if self.passed_no_return() || self.mark >= Mark::Fixing {
             Phase::Finishing

@@ -79,7 +79,7 @@ impl Step {
                 |engine, _| engine.take_snapshot(),
             )
             .in_phase(Phase::Preparing),
-            // It goes back into A behind libvirt's back, which knows nothing of it.
+            // It goes back into A without libvirt, which knows nothing of it.
             Step::MergeOverlay => What::new(
                 |plan| {
                     format!(

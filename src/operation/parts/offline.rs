@@ -14,7 +14,7 @@ use crate::operation::ownership::record::RecordedDisk;
 const LATER: Duration = Duration::from_secs(1);
 
 /// What the guest wrote to the overlay goes into `base` (path, format), which becomes the disk again, with the element that
-/// it had at `home`, or as much of it as the definition tells.
+/// it had at `home`, or as much of it as the definition has.
 pub(in crate::operation) fn commit(
     guest: &Guest,
     disk: &RecordedDisk,
@@ -43,7 +43,7 @@ pub(in crate::operation) fn merge(overlay: &str, base: &str) -> Result<()> {
     image::commit(&file, base, &shown)
 }
 
-/// A definition that names the overlay names its base from now on: a libvirtd that dies behind a pivot may have changed the
+/// A definition that names the overlay names its base from now on: a libvirtd that dies after a pivot may have changed the
 /// running domain alone.
 pub(in crate::operation) fn name_base(
     guest: &Guest,
@@ -92,7 +92,7 @@ pub(in crate::operation) fn holds_last_writes(overlay: &str, base: &str, off: bo
     ))
 }
 
-/// QEMU ended about to pivot a copy that had caught up, from `before` to `behind` (path, format), and nobody saw whether it
+/// QEMU ended about to pivot a copy that had caught up, from `before` to `behind` (path, format), and it was not observed whether it
 /// did: whether the guest's last writes are behind. Where both show the same it does not matter.
 pub(in crate::operation) fn has_pivoted(before: (&str, &str), behind: (&str, &str), what: &str) -> Result<bool> {
     let shown = before.0.escape_debug().to_string();
@@ -106,7 +106,7 @@ pub(in crate::operation) fn has_pivoted(before: (&str, &str), behind: (&str, &st
     Err(Error::new(
         ErrorCode::Verify,
         format!(
-            "{what}: QEMU died in the pivot, and nobody knows whether '{shown}' or '{}' has the guest's last writes; start \
+            "{what}: QEMU died in the pivot, and it is unknown whether '{shown}' or '{}' has the guest's last writes; start \
              the domain, which goes on with the former, and recover again",
             behind.0.escape_debug()
         ),

@@ -18,7 +18,7 @@ use crate::operation::course::shared::Shared;
 use crate::operation::types::Consistency;
 
 /// Bytes per second of a backup's jobs while the window is open: QEMU starts up to 64 requests at once and goes on at
-/// full speed, and the thaw and the guest's first writes wait behind them.
+/// full speed, and the thaw and the guest's first writes wait for them.
 const HELD: u64 = 16 << 20;
 
 pub(in crate::operation) const FROZEN: Stopped = Stopped {
@@ -78,7 +78,7 @@ impl Window<'_> {
         // leave the next one without any.
         let thawing = undo.thaw.get().is_some_and(|thaw| thaw.count.is_none());
         if self.freeze && !thawing {
-            // libvirt's default; there is no call that tells what it was before.
+            // libvirt's default; there is no call that returns what it was before.
             if let Err(error) = self.guest.set_agent_timeout(None) {
                 log::warn!("{error}");
             }
@@ -86,7 +86,7 @@ impl Window<'_> {
         result
     }
 
-    /// None where there is nothing to guard, or nobody to do it.
+    /// None where there is nothing to guard, or no guard.
     fn guards(&self) -> Result<Guards> {
         let arm = |stopped: Stopped| guard::arm(self.guest, stopped, self.limit);
         let (frozen, paused) = (self.freeze.then_some(FROZEN), self.pause_unfrozen.then_some(PAUSED));
@@ -123,7 +123,7 @@ impl Window<'_> {
             paused_at = Some(Instant::now());
             self.guest.pause()?;
         }
-        // What the guest has been told is written by now is in the image; with a freeze nothing is written until the thaw.
+        // Every write that was acknowledged to the guest by now is in the image; with a freeze nothing is written until the thaw.
         let at = SystemTime::now();
         faults::point("frozen in", &format_args!("FixPoint"));
         fix(deadline)?;
@@ -197,7 +197,7 @@ fn limit_passed(guest: &Guest, limit: Duration) -> Error {
 #[derive(Debug, Clone, Copy)]
 struct Thaw {
     answered: Instant,
-    /// `None` where nobody answered and the thaw is being repeated until it is certain.
+    /// `None` where the agent did not answer and the thaw is being repeated until it is certain.
     count: Option<u32>,
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What the model knows beside steps that do all they should: effects that come later, steps that fail, and what happens
-//! to the world behind livedisk's back.
+//! to the world without livedisk's doing.
 
 use super::model::apply;
 use super::plan::Plan;

@@ -17,13 +17,13 @@ fn image(disk: &PlannedDisk) -> String {
     )
 }
 
-/// One step, as a dry run tells it.
+/// One step, as a dry run reports it.
 pub(in crate::operation) fn step(step: Step, plan: &Plan) -> String {
     let name = plan.guest.name();
     let disk = |index: usize| &plan.disks[index];
     match step {
-        Step::WriteRecord(Mark::Begun) => format!("note the operation in the metadata of domain '{name}'"),
-        Step::WriteRecord(_) => "note how far it is".into(),
+        Step::WriteRecord(Mark::Begun) => format!("record the operation in the metadata of domain '{name}'"),
+        Step::WriteRecord(_) => "record progress in the domain's metadata".into(),
         Step::MakeImage(index) => match (&disk(index).place, disk(index).reuse) {
             (Place::Free, _) => format!("make the {}", image(disk(index))),
             (_, true) => format!("take the existing {}", image(disk(index))),
@@ -41,7 +41,7 @@ pub(in crate::operation) fn step(step: Step, plan: &Plan) -> String {
         Step::AwaitFinish => "be READY until finish is called".into(),
         Step::FixPoint => fix(plan),
         Step::Verify => "check that the images are in place, whole and of the right size, and sync them".into(),
-        Step::RemoveRecord => "remove the note from the domain's metadata".into(),
+        Step::RemoveRecord => "remove the record from the domain's metadata".into(),
         Step::LiftLimit => "lift the bandwidth limit for the last writes".into(),
         Step::RestartWriteBlocking(index) => {
             format!("mirror disk '{}' again, write-blocking", disk(index).target)

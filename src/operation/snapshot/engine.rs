@@ -55,7 +55,7 @@ struct Left {
     paused: bool,
 }
 
-/// What the record keeps for whoever takes the operation up.
+/// What the record keeps for the process that resumes the operation.
 #[derive(Serialize, Deserialize)]
 struct Details {
     request: Request,
@@ -129,7 +129,7 @@ impl Engine {
         staging(&disk.destination, &self.ties.journal.read().id, &disk.target)
     }
 
-    /// Our mirrors are those onto our destinations. Behind the point in time the record says that they ended well.
+    /// Our mirrors are those onto our destinations. After the point in time the record says that they ended well.
     fn find_mirrors(&mut self, mark: Mark) -> Result<()> {
         let config = self.plan.guest.get_config(false)?;
         for (disk, job) in self.plan.disks.iter().zip(&mut self.jobs) {
@@ -271,12 +271,12 @@ impl Engine {
         let gone = self.ties.journal.libvirtd_may_have_died() && self.plan.guest.get_backup_jobs()?.is_empty();
         if self.jobs[0].is_dead(gone) {
             self.plan.guest.abort_backup()?;
-            self.jobs[0].fail("libvirtd died meanwhile, and nobody knows how it ended");
+            self.jobs[0].fail("libvirtd died meanwhile, and how it ended is unknown");
         }
         Ok(())
     }
 
-    /// Without QEMU's event the reason is not told; a destination without any room left is one.
+    /// Without QEMU's event the reason is not known; a destination without any room left is one.
     fn blame_full_file_system(&mut self, index: usize) {
         let full = self.is_file_system_full(index);
         let job = &mut self.jobs[if self.plan.method == Method::Backup { 0 } else { index }];
@@ -422,7 +422,7 @@ impl Engine {
     }
 
     fn fix_point(&mut self) -> Result<()> {
-        // Before the window: a write behind it would pass for one that the image has.
+        // Before the window: a write after it would pass for one that the image has.
         self.writes = (0..self.plan.disks.len())
             .map(|index| self.device(index).get_write_requests())
             .collect::<Result<_>>()
@@ -543,7 +543,7 @@ impl Engine {
             output.must_be_in_place()?;
             output.sync()?;
             output.must_have_size(disk.size)?;
-            // Without events nobody saw how the last step ended, so the image itself has to say.
+            // Without events it was not observed how the last step ended, so the image itself has to say.
             let unseen =
                 self.plan.method == Method::Mirror && (self.ties.subscription.is_none() || self.writes.is_empty());
             if let Some(file) = output.file()
@@ -594,7 +594,7 @@ impl Engine {
         }
     }
 
-    // Telling.
+    // Reporting.
 
     fn destinations(&self) -> String {
         let shown: Vec<_> = self
@@ -818,7 +818,9 @@ impl Procedure for Engine {
             }
             Failure::OutcomeUnknown => Error::new(
                 ErrorCode::JobFailed,
-                format!("nobody saw how the copy of domain '{name}' ended, so it cannot be relied on; copy again"),
+                format!(
+                    "how the copy of domain '{name}' ended was not observed, so it cannot be relied on; copy again"
+                ),
             ),
         }
     }

@@ -73,7 +73,7 @@ pub(crate) enum Failure {
     Job(usize),
     NotConverging(usize),
     GuestStopped,
-    /// The agent died in the window: nobody knows what the images hold.
+    /// The agent died in the window: it is unknown what the images hold.
     OutcomeUnknown,
 }
 
@@ -109,7 +109,7 @@ fn forward(seen: &Observed) -> Step {
         return Step::Fail(Failure::GuestStopped);
     }
     match seen.mark {
-        // The record goes last, so its absence behind the point in time is the end.
+        // The record goes last, so its absence after the point in time is the end.
         Mark::Absent if seen.fixed => Step::Done,
         Mark::Absent => Step::WriteRecord(Mark::Begun),
         Mark::Begun => match position(&seen.images, |image| image.is_wanting()) {
@@ -118,7 +118,7 @@ fn forward(seen: &Observed) -> Step {
             None => Step::WriteRecord(Mark::Copying),
         },
         Mark::Fixing if seen.fixed => match position(&seen.jobs, |job| *job == Job::Failed) {
-            // Behind this mark a job that is gone has ended well.
+            // After this mark a job that is gone has ended well.
             Some(index) => Step::Fail(Failure::Job(index)),
             None => Step::WriteRecord(Mark::Fixed),
         },
@@ -147,7 +147,7 @@ fn mirror(seen: &Observed) -> Step {
             _ => Step::Fail(Failure::OutcomeUnknown),
         };
     }
-    // A mirror that ended before the window, or in one that nobody saw the end of, is no result.
+    // A mirror that ended before the window, or in one whose end was not observed, is no result.
     if seen.jobs.contains(&Job::Completed) {
         return Step::Fail(Failure::OutcomeUnknown);
     }
@@ -213,7 +213,7 @@ fn back(seen: &Observed) -> Step {
     Step::Done
 }
 
-/// What the caller is told while `step` is taken.
+/// What the caller sees while `step` is taken.
 #[must_use]
 pub(crate) fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
     if goal == Goal::Back {

@@ -107,7 +107,7 @@ mod tests {
         }
         with(&|world| (world.finish, world.verified) = (false, false));
         for index in 0..seen.jobs.len() {
-            // It died in the window: the jobs ended and nobody knows how.
+            // It died in the window: the jobs ended, and how is unknown.
             if seen.mark == Mark::Fixing && matches!(seen.jobs[index], Job::Ready) {
                 with(&|world| world.jobs[index] = Job::Completed);
             }

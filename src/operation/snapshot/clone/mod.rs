@@ -76,7 +76,7 @@ fn forward(seen: &Observed) -> Step {
         return Step::Fail(Failure::DomainGone);
     }
     match seen.mark {
-        // The record goes last, so its absence behind the point in time is the end.
+        // The record goes last, so its absence after the point in time is the end.
         Mark::Absent if seen.fixed => Step::Done,
         Mark::Absent => Step::WriteRecord(Mark::Begun),
         Mark::Begun => prepare(seen),

@@ -55,7 +55,7 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// What the caller is told where the step does not say.
+    /// The phase that the caller sees where the step does not say.
     pub(super) fn phase(&self) -> Phase {
         if self.mark < Mark::Copying || (self.mark == Mark::Fixing && !self.fixed) {
             Phase::Preparing

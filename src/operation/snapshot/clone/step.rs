@@ -69,7 +69,7 @@ impl Step {
                 |seen| seen.thawed = true,
                 |engine, _| engine.left.thaw(&engine.plan.guest),
             ),
-            // It goes back into A behind libvirt's back, which knows nothing of it.
+            // It goes back into A without libvirt, which knows nothing of it.
             Step::MergeOverlay(index) => What::new(
                 move |plan| {
                     format!(

@@ -3,12 +3,13 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
-use livedisk::{Checkpoint, ErrorCode, EventLoop};
+use livedisk::{Checkpoint, ErrorCode, EventLoop, Method, SnapshotOptions};
 use serde_json::Value;
 use support::bed::{Bed, Turn};
-use support::{must_tell, until};
+use support::{await_copying, disk, must_tell, snapshot, until};
 
 const CLUSTER: u64 = 64 << 10;
 
@@ -88,6 +89,19 @@ fn start_again(bed: &Bed) {
     bed.virsh(&["start", "a"]);
 }
 
+fn kill_qemu(bed: &Bed) {
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-9", &bed.qemu_pid("a").to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    until("libvirt has noticed", || {
+        bed.virsh(&["domstate", "a"]).contains("shut off")
+    });
+}
+
 #[test]
 fn listed_with_what_has_changed_and_deleted_in_the_middle() {
     let bed = bed();
@@ -134,6 +148,37 @@ fn listed_with_what_has_changed_and_deleted_in_the_middle() {
     assert!(found[0].changed_bytes().unwrap() >= changed[2]);
     let names: Vec<_> = bitmaps(&bed).into_iter().map(|(_, name)| name).collect();
     assert_eq!(names, ["three", "three"]);
+}
+
+#[test]
+fn what_a_killed_qemu_leaves_is_no_use_and_can_be_deleted() {
+    let bed = bed();
+    create(&bed, "one");
+    create(&bed, "two");
+    // Only now they are written into the images.
+    bed.virsh(&["destroy", "a"]);
+    start_again(&bed);
+    create(&bed, "zero");
+    kill_qemu(&bed);
+    let found = list(&bed);
+    must_be(&found, &[("one", None), ("two", Some("one")), ("zero", Some("two"))]);
+    must_not_be_usable(&found[0], "vda", "inconsistent");
+    must_not_be_usable(&found[1], "vda", "inconsistent");
+    must_not_be_usable(&found[2], "vda", "missing");
+    // Off.
+    bed.connection.delete_checkpoint("a", "one").unwrap();
+    bed.connection.delete_checkpoint("a", "zero").unwrap();
+    start_again(&bed);
+    let found = list(&bed);
+    must_be(&found, &[("two", None)]);
+    must_not_be_usable(&found[0], "vdc", "inconsistent");
+    create(&bed, "three");
+    must_be_usable(&list(&bed)[1]);
+    bed.connection.delete_checkpoint("a", "two").unwrap();
+    let found = list(&bed);
+    must_be(&found, &[("three", None)]);
+    must_be_usable(&found[0]);
+    assert_eq!(bitmaps(&bed).len(), 2);
 }
 
 #[test]
@@ -192,4 +237,50 @@ fn an_overlay_without_the_bitmap_makes_it_useless() {
     assert!(changed > 0);
     bed.virsh(&["blockcommit", "a", "vda", "--active", "--pivot", "--wait"]);
     std::fs::remove_file(overlay).unwrap();
+}
+
+#[test]
+fn nothing_is_deleted_under_an_operation() {
+    let bed = bed();
+    create(&bed, "one");
+    let options = SnapshotOptions {
+        method: Method::Mirror,
+        bandwidth: 1 << 20,
+        ..snapshot(vec![disk("vdb", bed.path("copy"), "raw")])
+    };
+    let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
+    await_copying(&operation);
+    let error = bed.connection.delete_checkpoint("a", "one").unwrap_err();
+    must_tell(&error, ErrorCode::Busy, &["'a'", "wait for it"]);
+    let found = list(&bed);
+    must_be_usable(&found[0]);
+    assert!(found[0].changed_bytes().is_some());
+    operation.cancel().unwrap();
+
+    // Somebody else's backup. libvirt would wait for it.
+    let directory = bed.path("backup");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let backup = directory.join("backup.xml");
+    let text = format!(
+        "<domainbackup mode='pull'><server transport='unix' socket='{0}/socket'/><disks>\
+         <disk name='vda' backup='yes' type='file'><scratch file='{0}/scratch'/></disk><disk name='vdb' backup='no'/>\
+         <disk name='vdc' backup='no'/></disks></domainbackup>",
+        directory.display()
+    );
+    std::fs::write(&backup, text).unwrap();
+    bed.virsh(&["backup-begin", "a", backup.to_str().unwrap()]);
+    let error = bed.connection.delete_checkpoint("a", "one").unwrap_err();
+    must_tell(&error, ErrorCode::Busy, &["'a'", "virsh domjobabort"]);
+    let found = list(&bed);
+    must_be_usable(&found[0]);
+    assert_eq!(found[0].changed_bytes(), None);
+    bed.virsh(&["domjobabort", "a"]);
+    until("the backup has ended", || {
+        bed.virsh(&["domjobinfo", "a"]).contains("None")
+    });
+    std::fs::remove_dir_all(directory).unwrap();
+
+    bed.connection.delete_checkpoint("a", "one").unwrap();
+    assert_eq!(list(&bed), []);
 }

@@ -5,8 +5,9 @@
 mod support;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use livedisk::{ErrorCode, EventLoop, Method, MigrateOptions, Operation};
+use livedisk::{CloneMethod, ErrorCode, EventLoop, Method, MigrateOptions, Operation};
 use support::bed::{Bed, Turn, run};
 use support::image::{create, info};
 use support::{PATIENCE, disk, must_tell, snapshot, until};
@@ -145,6 +146,23 @@ fn increments_go_on_after_snapshots_and_moves() {
         finish(&bed.connection.migrate_disk("a", &options).unwrap(), method);
         full.must_be_followed(&format!("a move by {method:?}"));
     }
+    // A function that converts loses the bitmaps.
+    let convert = |source: &str, destination: &str| {
+        let arguments = ["convert", "-U", "-f", "qcow2", "-O", "qcow2", source, destination];
+        run("qemu-img", &arguments);
+        0
+    };
+    let converts = MigrateOptions {
+        clone: CloneMethod::Callback,
+        clone_callback: Some(Arc::new(convert)),
+        auto_finish: true,
+        ..to(&bed, "converted", Method::Clone)
+    };
+    let operation = bed.connection.migrate_disk("a", &converts).unwrap();
+    let error = operation.finish(Some(PATIENCE)).unwrap_err();
+    must_tell(&error, ErrorCode::Verify, &["'since'", "converted"]);
+    assert!(!bed.path("converted").exists());
+    full.must_be_followed("a move that lost the bitmaps and was rolled back");
     let cancelled = bed
         .connection
         .migrate_disk("a", &to(&bed, "never", Method::Clone))

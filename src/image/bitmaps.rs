@@ -42,3 +42,22 @@ pub(crate) fn drop_bitmaps(file: &File, shown: &str) -> Result<()> {
         .iter()
         .try_for_each(|bitmap| qemu_img::drop_bitmap(file, &bitmap.name, shown))
 }
+
+/// libvirt makes up a bitmap that is missing when it commits into the clone, and that one knows too little.
+pub(crate) fn must_have_bitmaps_of(source: &str, clone: &File, shown: &str) -> Result<()> {
+    let found = qemu_img::info(clone, "qcow2", shown)?.bitmaps;
+    let wanted = qemu_img::info_live(source)?.bitmaps;
+    let mut wanted = wanted.iter().filter(|bitmap| bitmap.records && !bitmap.in_use);
+    match wanted.find(|bitmap| !found.contains(bitmap)) {
+        None => Ok(()),
+        Some(lost) => Err(Error::new(
+            ErrorCode::Verify,
+            format!(
+                "the clone '{shown}' has not the bitmap of checkpoint '{}' as '{}' has it; clone the file as it is, or delete \
+                 the checkpoint first",
+                lost.name,
+                source.escape_debug()
+            ),
+        )),
+    }
+}

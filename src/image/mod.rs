@@ -17,7 +17,7 @@ mod qemu_img;
 mod write_out;
 
 pub(crate) use access::is_closed_to;
-pub(crate) use bitmaps::{bitmaps_of_chain, drop_bitmaps};
+pub(crate) use bitmaps::{bitmaps_of_chain, drop_bitmaps, must_have_bitmaps_of};
 pub(crate) use clone::{Cloned, can_share_blocks, copy, reflink};
 pub(crate) use destination::{Destination, Place};
 pub(crate) use header::{name_backing, rests_on};

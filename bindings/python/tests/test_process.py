@@ -267,3 +267,28 @@ def test_the_first_release(tmp_path: Path) -> None:
         LIVEDISK_LIBRARY=library(tmp_path, "0.1.0"),
     )
     assert ended.returncode == 0 and len(ended.stdout.splitlines()) == 11, ended.stdout
+
+
+def test_lines_on_the_callers_thread() -> None:
+    """What a program of greenlets needs; in a process of its own, because it is for good."""
+    path = bed.path("none.qcow2")
+    done = python(
+        f"""
+        import livedisk, logging, threading
+        names = []
+        class Names(logging.Handler):
+            def emit(self, record):
+                names.append(threading.current_thread().name)
+        logger = logging.getLogger("livedisk")
+        logger.addHandler(Names())
+        logger.setLevel(logging.INFO)
+        livedisk.write_log()
+        with livedisk.open({bed.uri()!r}) as connection:
+            with connection.start_live_snapshot({bed.WITHOUT_AGENT.domain!r}, {{"vda": {str(path)!r}}}, dry_run=True) as operation:
+                operation.finish()
+            assert not names, names
+            livedisk.write_log()
+        print(len(names) > 3, set(names))
+        """
+    )
+    assert done.stdout == "True {'MainThread'}\n", done.stdout

@@ -76,6 +76,7 @@ impl Clone {
         };
         if plan.format == "qcow2" {
             image::name_backing(&file, backing(plan), path)?;
+            image::must_have_bitmaps_of(source, &file, &plan.destination.shown())?;
         }
         Ok(file)
     }

@@ -114,7 +114,7 @@ impl Plan {
             (None, Place::Device | Place::LinkedDevice { .. } | Place::Export) => "raw".to_owned(),
         };
         let format = must_be_known_format(format, &what)?;
-        must_keep_checkpoints(&guest, target, &format, &what)?;
+        must_keep_checkpoints(&guest, target, &format, volumes, &what)?;
         let unnamed = if volumes {
             guest.why_not_written_down(disk, 0)?
         } else {
@@ -264,11 +264,13 @@ fn must_have_no_snapshots(guest: &Guest, what: &str) -> Result<()> {
     }
 }
 
-/// Bitmaps move with the disk, but only qcow2 holds any.
-fn must_keep_checkpoints(guest: &Guest, target: &str, format: &str, what: &str) -> Result<()> {
-    if format == "qcow2" {
-        return Ok(());
-    }
+/// Bitmaps move with the disk, where the destination can hold any.
+fn must_keep_checkpoints(guest: &Guest, target: &str, format: &str, volumes: bool, what: &str) -> Result<()> {
+    let (loses, instead) = match (format, volumes) {
+        ("qcow2", false) => return Ok(()),
+        ("qcow2", true) => ("the daemon's copy of a storage volume does not get", "use MIRROR"),
+        _ => ("a raw image cannot hold", "move it to qcow2"),
+    };
     let checkpoints = guest.checkpoints()?;
     let would_break = checkpoints.iter().find(|checkpoint| {
         let mut disks = checkpoint.disks.iter();
@@ -279,8 +281,8 @@ fn must_keep_checkpoints(guest: &Guest, target: &str, format: &str, what: &str) 
         Some(checkpoint) => Err(error(
             ErrorCode::Busy,
             format!(
-                "{what}: checkpoint '{}' has a bitmap of it, which a {format} image cannot hold; move it to qcow2, or delete \
-                 its checkpoints first (livedisk checkpoints {} --delete NAME)",
+                "{what}: checkpoint '{}' has a bitmap of it, which {loses}; {instead}, or delete its checkpoints first \
+                 (livedisk checkpoints {} --delete NAME)",
                 checkpoint.name,
                 guest.name()
             ),

@@ -47,7 +47,7 @@ from ._errors import (
     VerifyError,
 )
 from ._library import version
-from ._log import TRACE, update_log_level
+from ._log import TRACE, update_log_level, write_log
 from ._operation import Operation
 from ._types import Checkpoint, OperationInfo, Progress, Recovery, Report, SnapshotDisk
 from ._values import Clone, Consistency, ErrorCode, Method, Phase, Quiesce
@@ -98,4 +98,5 @@ __all__ = [
     "open_from",
     "update_log_level",
     "version",
+    "write_log",
 ]

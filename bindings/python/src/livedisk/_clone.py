@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from typing import Any, Callable, Optional
 
 from ._errors import InvalidArgumentError
 from ._ffi import ffi
+from ._native import threading
 
 #: Clones the quiet image ``source`` to ``destination``; an exception makes the operation fail.
 CloneCallback = Callable[[str, str], object]

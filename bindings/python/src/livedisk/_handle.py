@@ -6,13 +6,13 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
 import warnings
 import weakref
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Optional
 
 from ._errors import InvalidArgumentError
+from ._native import threading
 
 _lock = threading.RLock()
 _alive: list[weakref.ref[Handle]] = []

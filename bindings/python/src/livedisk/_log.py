@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
-import threading
 from typing import Any, Optional
 
 from ._errors import check
 from ._ffi import ffi
 from ._handle import after_fork, before_exit
 from ._library import lib
+from ._native import queue, threading
 from ._values import LogLevel
 
 #: What the library's TRACE is to ``logging``.
@@ -33,6 +32,8 @@ _Line = Optional[tuple[int, bytes]]
 _lines: queue.SimpleQueue[_Line] = queue.SimpleQueue()
 _lock = threading.RLock()
 _thread: Optional[threading.Thread] = None
+# Else whoever calls write_log writes the lines.
+_has_thread = True
 _level: Optional[LogLevel] = None
 _process = os.getpid()
 
@@ -45,13 +46,43 @@ def _log_line(level: int, message: Any, data: Any) -> None:
 _callback: Any = ffi.callback("livedisk_log_callback", _log_line)
 
 
-def _write(lines: queue.SimpleQueue[_Line]) -> None:
+def _write(line: tuple[int, bytes]) -> None:
+    level = LEVELS.get(LogLevel(line[0]), TRACE)
+    logger.log(level, "%s", line[1].decode("utf-8", "replace"))
+
+
+def _write_all(lines: queue.SimpleQueue[_Line]) -> None:
     while True:
         line = lines.get()
         if line is None:
             return
-        level = LEVELS.get(LogLevel(line[0]), TRACE)
-        logger.log(level, "%s", line[1].decode("utf-8", "replace"))
+        _write(line)
+
+
+def write_log() -> None:
+    """Writes the lines that have come so far to the logger, on this thread. From the first call on nobody else does: it is
+    for programs whose loggers must not be called from another thread, such as those of greenlets. Such a program calls it
+    before it opens a connection, and again whenever an operation has news.
+    """
+    global _has_thread
+    with _lock:
+        _has_thread = False
+        _stop_thread()
+    while True:
+        try:
+            line = _lines.get_nowait()
+        except queue.Empty:
+            return
+        if line is not None:
+            _write(line)
+
+
+def _stop_thread() -> None:
+    global _thread
+    if _thread is not None:
+        _lines.put(None)
+        _thread.join(5)
+        _thread = None
 
 
 def update_log_level() -> None:
@@ -69,8 +100,8 @@ def update_log_level() -> None:
         wanted = next((level for level in reversed(LEVELS) if logger.isEnabledFor(LEVELS[level])), None)
         if wanted == _level:
             return
-        if wanted is not None and _thread is None:
-            _thread = threading.Thread(target=_write, args=(_lines,), name="livedisk-log", daemon=True)
+        if wanted is not None and _thread is None and _has_thread:
+            _thread = threading.Thread(target=_write_all, args=(_lines,), name="livedisk-log", daemon=True)
             _thread.start()
         if wanted is None:
             check(lambda failure: lib.livedisk_set_log(ffi.NULL, 0, ffi.NULL, failure))
@@ -80,13 +111,10 @@ def update_log_level() -> None:
 
 
 def _end() -> None:
-    global _thread
-    if _process != os.getpid() or _thread is None:
+    if _process != os.getpid() or _level is None:
         return
     check(lambda failure: lib.livedisk_set_log(ffi.NULL, 0, ffi.NULL, failure))
-    _lines.put(None)
-    _thread.join(5)
-    _thread = None
+    _stop_thread()
 
 
 def _forked() -> None:

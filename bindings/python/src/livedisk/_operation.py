@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import threading
 from types import TracebackType
 from typing import Any, AsyncIterator, Callable, Generator, Iterator, Optional, TypeVar
 
@@ -16,6 +15,7 @@ from ._ffi import ffi
 from ._handle import Handle
 from ._library import has, lib
 from ._log import logger
+from ._native import threading
 from ._options import Deadline
 from ._types import Progress, Report
 from ._values import Phase

@@ -4,12 +4,12 @@
 mod support;
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use livedisk::{ErrorCode, EventLoop, Phase, SnapshotOptions};
+use livedisk::{ErrorCode, EventLoop, Method, Phase, SnapshotOptions};
 use support::bed::{Bare, Turn};
 use support::scenario::{self, METHODS};
-use support::{PATIENCE, await_copying, await_phase, disk, must_tell, snapshot};
+use support::{PATIENCE, await_copying, await_phase, disk, must_tell, snapshot, until};
 
 fn bed() -> Turn {
     support::bed::turn(EventLoop::Own, &["name=a,disks=qcow2-backed:64M+raw:64M,data=8M"])
@@ -26,7 +26,7 @@ fn while_finish_waits() {
 #[test]
 fn in_each_phase() {
     let bed = bed();
-    let slow = bed.bare("slow", &[Bare::SLOW, Bare::SLOW]);
+    let slow = bed.bare("slow", &[Bare::BIG, Bare::BIG]);
     let (before, slow_before) = (bed.watch("a"), bed.watch("slow"));
     for method in METHODS {
         for (domain, before, phase) in [
@@ -106,7 +106,7 @@ fn racing_finish() {
 #[test]
 fn a_dropped_operation_goes_on_and_can_be_recovered() {
     let bed = bed();
-    let bare = bed.bare("left", &[Bare::SLOW]);
+    let bare = bed.bare("left", &[Bare::BIG]);
     for method in METHODS {
         println!("{method:?}");
         let before = bed.watch("left");
@@ -137,4 +137,72 @@ fn a_dropped_operation_goes_on_and_can_be_recovered() {
         before.must_be_as_before(&[]);
     }
     drop(bare);
+}
+
+#[test]
+fn a_cancel_that_is_asked_for_is_not_waited_for() {
+    let bed = bed();
+    let bare = bed.bare("slow", &[Bare::BIG]);
+    let before = bed.watch("slow");
+    let options = SnapshotOptions {
+        bandwidth: 1 << 20,
+        ..snapshot(vec![disk("vda", bed.path("out"), "raw")])
+    };
+    let operation = bed.connection.start_live_snapshot("slow", &options).unwrap();
+    await_copying(&operation);
+    let asked = Instant::now();
+    operation.request_cancel().unwrap();
+    assert!(asked.elapsed() < Duration::from_millis(100));
+    operation.request_cancel().unwrap();
+    until("it is cancelled", || {
+        let phase = operation.poll(Some(Duration::from_millis(100))).phase;
+        assert!(!matches!(phase, Phase::Done | Phase::Failed), "{phase:?}");
+        phase == Phase::Cancelled
+    });
+    must_tell(
+        &operation.finish(Some(PATIENCE)).unwrap_err(),
+        ErrorCode::Cancelled,
+        &["'slow'"],
+    );
+    operation.request_cancel().unwrap();
+    before.must_be_as_before(&[]);
+
+    let options = SnapshotOptions {
+        bandwidth: 0,
+        ..options
+    };
+    let operation = bed.connection.start_live_snapshot("slow", &options).unwrap();
+    operation.finish(Some(PATIENCE)).unwrap();
+    must_tell(
+        &operation.request_cancel().unwrap_err(),
+        ErrorCode::NoOperation,
+        &["'slow'", "complete"],
+    );
+    before.must_be_as_before(&["out"]);
+    drop(bare);
+}
+
+#[test]
+fn progress_goes_on_after_an_attach() {
+    let bed = bed();
+    let _bare = bed.bare("slow", &[Bare::BIG]);
+    let before = bed.watch("slow");
+    for method in [Method::Mirror, Method::Backup] {
+        let options = SnapshotOptions {
+            method,
+            bandwidth: 1 << 20,
+            ..snapshot(vec![disk("vda", bed.path("out"), "raw")])
+        };
+        let operation = bed.connection.start_live_snapshot("slow", &options).unwrap();
+        await_copying(&operation);
+        let seen = operation.poll(Some(Duration::ZERO));
+        assert!(seen.step > 0 && seen.step_count > seen.step, "{seen:?}");
+        drop(operation);
+        let attached = bed.connection.attach("slow", "vda").unwrap();
+        let now = attached.poll(Some(Duration::ZERO));
+        assert_eq!(now.step_count, seen.step_count, "{method:?}");
+        assert!(now.step >= seen.step, "{method:?}: {seen:?}, then {now:?}");
+        attached.cancel().unwrap();
+        before.must_be_as_before(&[]);
+    }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use livedisk::{Error, ErrorCode, EventLoop, Method, MigrateOptions, Operation, Quiesce, SnapshotOptions};
 use support::bed::{Bed, Turn, fill, run};
-use support::image::{create, info, must_equal};
+use support::image::{create, create_overlay, info, must_equal};
 use support::{PATIENCE, disk, must_tell, snapshot};
 
 const MIB: u64 = 1 << 20;
@@ -389,20 +389,7 @@ fn another_backing_file_under_the_name_is_not_taken_for_it() {
     let content = bed.path("content");
     fill(&content, SIZE);
     fs::copy(&content, bed.path("base")).unwrap();
-    run(
-        "qemu-img",
-        &[
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "-F",
-            "raw",
-            "-b",
-            shown(&bed.path("base")),
-            shown(&bed.path("top")),
-        ],
-    );
+    create_overlay(&bed.path("top"), &bed.path("base"), "raw");
     let disk = "<driver name='qemu' type='qcow2'/><source file='DIR/top'/>";
     let _domain = odd(&bed, disk, &["content", "base", "top", "moved"]);
     replace(&bed, "base");
@@ -429,20 +416,7 @@ fn a_name_that_is_gone_is_told_before_anything_is_done() {
     let content = bed.path("content");
     fill(&content, SIZE);
     fs::copy(&content, bed.path("base")).unwrap();
-    run(
-        "qemu-img",
-        &[
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "-F",
-            "raw",
-            "-b",
-            shown(&bed.path("base")),
-            shown(&bed.path("top")),
-        ],
-    );
+    create_overlay(&bed.path("top"), &bed.path("base"), "raw");
     let disk = "<driver name='qemu' type='qcow2'/><source file='DIR/top'/>";
     let _domain = odd(&bed, disk, &["content", "base", "top", "away", "moved"]);
     for name in ["base", "top"] {
@@ -464,20 +438,7 @@ fn on_stale_header(bed: &Bed) {
     fill(&content, SIZE);
     fs::copy(&content, &base).unwrap();
     fill(&stale, SIZE);
-    run(
-        "qemu-img",
-        &[
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "-F",
-            "raw",
-            "-b",
-            shown(&stale),
-            shown(&bed.path("top")),
-        ],
-    );
+    create_overlay(&bed.path("top"), &stale, "raw");
 }
 
 #[test]
@@ -527,20 +488,7 @@ fn a_chain_that_the_definition_ends_ends_in_the_copy() {
 fn a_header_below_that_is_left_behind_cannot_be_kept() {
     let bed = bed();
     on_stale_header(&bed);
-    run(
-        "qemu-img",
-        &[
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "-F",
-            "qcow2",
-            "-b",
-            shown(&bed.path("top")),
-            shown(&bed.path("upper")),
-        ],
-    );
+    create_overlay(&bed.path("upper"), &bed.path("top"), "qcow2");
     let disk = "<driver name='qemu' type='qcow2'/><source file='DIR/upper'/><backingStore type='file'>\
                 <format type='qcow2'/><source file='DIR/top'/><backingStore type='file'><format type='raw'/>\
                 <source file='DIR/base'/><backingStore/></backingStore></backingStore>";

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use livedisk::{CloneMethod, Consistency, ErrorCode, EventLoop, Method, Phase, Quiesce, SnapshotDisk, SnapshotOptions};
 use support::bed::{Bare, Bed, Server, Turn, is_root, run};
-use support::image::{create, edge, info};
+use support::image::{LoopDevice, create, edge, info};
 use support::scenario;
 use support::{PATIENCE, await_copying, await_phase, disk, must_tell, snapshot, until};
 
@@ -126,24 +126,6 @@ fn shallow_keeps_the_backing_file_and_holes_stay_holes() {
     fails(&bed, &raw, ErrorCode::Unsupported, &["'vda'", "raw"]);
     let flattened = cloning(CloneMethod::Reflink, vec![disk("vda", &images[0], "qcow2")]);
     fails(&bed, &flattened, ErrorCode::Unsupported, &["'vda'", "flattened"]);
-}
-
-/// A loop device on a file of that size; detached at the end.
-struct LoopDevice(String);
-
-impl LoopDevice {
-    fn on(file: &Path, size: &str) -> Self {
-        create(file, "raw", size);
-        Self(run("losetup", &["--find", "--show", shown(file)]).trim().to_owned())
-    }
-}
-
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("losetup")
-            .args(["--detach", &self.0])
-            .status();
-    }
 }
 
 #[test]
@@ -323,6 +305,25 @@ fn cancel_while_committing() {
     cancelled.unwrap();
     assert_eq!(operation.poll(None).phase, Phase::Cancelled);
     before.must_be_as_before(&[]);
+}
+
+#[test]
+fn overlays_are_there_until_libvirt_has_done_with_them() {
+    let bed = bed();
+    let log = || fs::read_to_string(bed.value("DAEMON_LOG")).unwrap();
+    let before = log().len();
+    for _ in 0..5 {
+        let options = cloning(CloneMethod::Auto, vec![disk("vda", bed.path("out"), "qcow2")]);
+        let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
+        operation.finish(Some(PATIENCE)).unwrap();
+        fs::remove_file(bed.path("out")).unwrap();
+    }
+    let log = log();
+    let said: Vec<_> = log[before..]
+        .lines()
+        .filter(|line| line.contains("security label"))
+        .collect();
+    assert!(said.is_empty(), "{said:?}");
 }
 
 #[test]

@@ -12,29 +12,11 @@ use std::time::{Duration, Instant};
 use livedisk::{Consistency, ErrorCode, EventLoop, Method, MigrateOptions, Phase, Quiesce, SnapshotOptions};
 use moving::{home, shown, to};
 use support::bed::{Bare, Bed, Turn, fill, is_root, run};
-use support::image::create;
+use support::image::LoopDevice;
 use support::{PATIENCE, await_phase, disk, must_tell, snapshot};
 
 fn bed() -> Turn {
     support::bed::turn(EventLoop::Own, &["name=a,disks=qcow2-backed:64M+raw:32M,data=8M"])
-}
-
-/// A loop device on a file of that size; detached at the end.
-struct LoopDevice(String);
-
-impl LoopDevice {
-    fn on(file: &Path, size: &str) -> Self {
-        create(file, "raw", size);
-        Self(run("losetup", &["--find", "--show", shown(file)]).trim().to_owned())
-    }
-}
-
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("losetup")
-            .args(["--detach", &self.0])
-            .status();
-    }
 }
 
 /// Migrates and expects success.

@@ -48,9 +48,9 @@ func TestErrors(t *testing.T) {
 		"not UTF-8":      {guest + "\xff", livedisk.SnapshotOptions{Disks: disk("vda", new)}, livedisk.ErrInvalidArgument, 0, "UTF-8"},
 		"freeze limit":   {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), FreezeLimit: -time.Second}, livedisk.ErrInvalidArgument, 0, "freeze_limit"},
 		"no clone":       {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), Method: livedisk.MethodClone, Clone: livedisk.CloneCallback}, livedisk.ErrInvalidArgument, 0, "callback"},
-		"compress":       {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), Compress: true}, livedisk.ErrUnsupported, 0, "COMPRESS"},
+		"compress":       {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), Method: livedisk.MethodMirror, Compress: true}, livedisk.ErrUnsupported, 0, "COMPRESS"},
 		"full if needed": {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), FullIfNeeded: true}, livedisk.ErrUnsupported, 0, "FULL_IF_NEEDED"},
-		"scratch":        {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), Scratch: "/tmp"}, livedisk.ErrUnsupported, 0, "scratch"},
+		"scratch":        {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), Scratch: "/tmp"}, livedisk.ErrInvalidArgument, 0, "scratch"},
 		"backing":        {guest, livedisk.SnapshotOptions{Disks: resting}, livedisk.ErrUnsupported, 0, "backing of disk 'vda'"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -53,7 +53,7 @@ type SnapshotOptions struct {
 	Verify bool
 	// The guest's writes may wait for the mirror, so that it always converges.
 	WriteBlocking bool
-	// Compress the image (qcow2, zstd). Not supported yet.
+	// Compress the images (qcow2, zstd). By [MethodBackup], which [MethodAuto] takes then.
 	Compress bool
 	// Copy a disk whole where Since cannot be used; the report says how many disks that were. Not supported yet.
 	FullIfNeeded bool
@@ -65,7 +65,7 @@ type SnapshotOptions struct {
 	Checkpoint string
 	// [MethodBackup]: only what changed since this checkpoint. Not supported yet.
 	Since string
-	// [MethodBackup]: directory of the scratch files. Empty: beside each disk's image. Not supported yet.
+	// [MethodBackup]: directory of the scratch files. Empty: beside each disk's image.
 	Scratch string
 	// [MethodClone]: how to clone.
 	Clone CloneMethod

@@ -13,8 +13,7 @@ type Method int32
 const (
 	// Let livedisk choose the cheapest method that cannot hurt the guest; the report says which one it was.
 	MethodAuto Method = C.LIVEDISK_METHOD_AUTO
-	// virDomainBackupBegin: content as of the start. A destination that fails gives the guest I/O errors; one that
-	// hangs stalls it.
+	// virDomainBackupBegin: content as of the start. A destination that fails or hangs never reaches the guest.
 	MethodBackup Method = C.LIVEDISK_METHOD_BACKUP
 	// virDomainBlockCopy: content as of the finish. A destination that fails or hangs never reaches the guest.
 	MethodMirror Method = C.LIVEDISK_METHOD_MIRROR

@@ -170,6 +170,12 @@ pub struct Snapshot {
     /// Check the images when they are complete
     #[arg(long)]
     pub verify: bool,
+    /// Compress the images (qcow2, zstd); by backup
+    #[arg(long)]
+    pub compress: bool,
+    /// With backup: where the scratch files go, which grow by what the guest overwrites [default: beside each disk's image]
+    #[arg(long, value_name = "DIRECTORY", value_parser = absolute_path)]
+    pub scratch: Option<String>,
     #[command(flatten)]
     pub run: Run,
 }

@@ -91,6 +91,8 @@ fn options(snapshot: &Snapshot, disks: &[Disk]) -> Result<SnapshotOptions, Failu
         dry_run: snapshot.run.dry_run,
         verify: snapshot.verify,
         write_blocking: snapshot.run.write_blocking,
+        compress: snapshot.compress,
+        scratch: snapshot.scratch.clone(),
         freeze_limit: snapshot.freeze_limit.unwrap_or_default(),
         bandwidth: snapshot.run.bandwidth.unwrap_or_default(),
         ..SnapshotOptions::default()

@@ -2,7 +2,7 @@
 //! The library speaks of its constants; here they become the command's options.
 
 /// A constant as the library's messages name it, and the option.
-const OPTIONS: [(&str, &str); 14] = [
+const OPTIONS: [(&str, &str); 15] = [
     ("BACKUP", "--method backup"),
     ("MIRROR", "--method mirror"),
     ("REBASE", "--method rebase"),
@@ -12,6 +12,7 @@ const OPTIONS: [(&str, &str); 14] = [
     ("VOLUME", "--clone volume"),
     ("SHALLOW", "--shallow"),
     ("VERIFY", "--verify"),
+    ("COMPRESS", "--compress"),
     ("WRITE_BLOCKING", "--write-blocking"),
     ("REUSE_EXISTING", "--reuse-existing"),
     ("ALLOW_PLAINTEXT", "--allow-plaintext"),

@@ -57,7 +57,7 @@ pub const LIVEDISK_ERR_NO_CHECKPOINT: i32 = -22;
 
 /// Let livedisk choose the cheapest method that cannot hurt the guest; the report says which one it was.
 pub const LIVEDISK_METHOD_AUTO: i32 = 0;
-/// virDomainBackupBegin: content as of the start. A destination that fails gives the guest I/O errors; one that hangs stalls it.
+/// virDomainBackupBegin: content as of the start. A destination that fails or hangs never reaches the guest.
 pub const LIVEDISK_METHOD_BACKUP: i32 = 1;
 /// virDomainBlockCopy: content as of the finish. A destination that fails or hangs never reaches the guest.
 pub const LIVEDISK_METHOD_MIRROR: i32 = 2;
@@ -133,7 +133,7 @@ pub const LIVEDISK_SNAPSHOT_DRY_RUN: u32 = 4;
 pub const LIVEDISK_SNAPSHOT_VERIFY: u32 = 8;
 /// The guest's writes may wait for the mirror, so that it always converges.
 pub const LIVEDISK_SNAPSHOT_WRITE_BLOCKING: u32 = 16;
-/// Compress the image (qcow2, zstd). Not supported yet.
+/// Compress the images (qcow2, zstd). By BACKUP, which AUTO takes then.
 pub const LIVEDISK_SNAPSHOT_COMPRESS: u32 = 32;
 /// Copy a disk whole where `since` cannot be used; the report says how many disks that were. Not supported yet.
 pub const LIVEDISK_SNAPSHOT_FULL_IF_NEEDED: u32 = 64;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::failure::one_line;
 use super::host::Host;
 use crate::error::{Error, ErrorCode, Result};
-use crate::libvirt::xml::{DomainXml, disk_on, qemu_user, with_disk, without_metadata, without_overlay};
+use crate::libvirt::xml::{DomainXml, disk_on, qemu_user, without_overlay};
 use crate::libvirt::{self, Domain, Event, JobStats, Quiet, State, Subscription};
 
 /// How long the agent is given for a plain question, in seconds.
@@ -329,31 +329,23 @@ impl Guest {
         })
     }
 
-    /// libvirt keeps an empty `<metadata/>` where the last element was removed; a definition that had none before gets its old
-    /// form back, in one step. The domain stays defined throughout. False where it holds somebody else's.
-    fn drop_metadata(&self, uri: &str) -> Result<bool> {
-        self.redefine(|definition| without_metadata(definition, uri))
-    }
-
-    /// Changes the inactive definition, unless there is nothing to change; whether there was.
-    fn redefine(&self, change: impl FnOnce(&str) -> std::result::Result<Option<String>, String>) -> Result<bool> {
-        let what = self.what("cannot change the definition of");
-        let definition = self.call(&what, Domain::whole_definition)?;
-        let changed =
-            change(&definition).map_err(|reason| Error::new(ErrorCode::Internal, format!("{what}: {reason}")))?;
-        if let Some(changed) = &changed {
-            let connection = self.host.connection();
-            connection
-                .define(changed)
-                .map_err(|error| self.host.failed(&error, &what))?;
-        }
-        Ok(changed.is_some())
+    /// In the inactive definition this element replaces the disk's. libvirt changes nothing else in it, whoever changed the
+    /// rest since it was read.
+    pub(crate) fn define_disk(&self, disk: &str) -> Result<()> {
+        self.call(&self.what("cannot change the definition of"), |domain| {
+            domain.define_device(disk)
+        })
     }
 
     /// In the inactive definition `base` (path, format) becomes the disk's image, where `overlay` was.
     pub(crate) fn drop_overlay(&self, target: &str, overlay: &str, base: (&str, &str)) -> Result<()> {
-        self.redefine(|definition| without_overlay(definition, target, overlay, base))
-            .map(drop)
+        let Some(disk) = self.get_disk_definition(target, Some(overlay))? else {
+            return Ok(());
+        };
+        let what = self.what("cannot change the definition of");
+        let disk = without_overlay(&disk, base)
+            .map_err(|reason| Error::new(ErrorCode::Internal, format!("{what}: {reason}")))?;
+        self.define_disk(&disk)
     }
 
     /// The disk's element in the inactive definition, where its active layer has this path. `None` of a transient domain.
@@ -365,12 +357,6 @@ impl Guest {
         let definition = self.call(&what, Domain::whole_definition)?;
         disk_on(&definition, target, active)
             .map_err(|reason| Error::new(ErrorCode::Internal, format!("{what}: {reason}")))
-    }
-
-    /// The inactive definition gets this element for the disk, and the domain starts with it.
-    pub(crate) fn define_disk(&self, target: &str, disk: &str) -> Result<()> {
-        self.redefine(|definition| with_disk(definition, target, disk))
-            .map(drop)
     }
 
     /// An external snapshot onto overlays that exist, without metadata (virDomainSnapshotCreateXML).
@@ -385,9 +371,13 @@ impl Guest {
         self.call(&self.what("cannot list the snapshots of"), Domain::snapshot_count)
     }
 
-    /// Removes the metadata element of this namespace, and the `<metadata>` if there was none before.
-    pub(crate) fn remove_metadata(&self, uri: &str, had_metadata: bool) -> Result<()> {
-        let removed = self.remove_from_config(uri, had_metadata).and_then(|()| {
+    /// Removes the metadata element of this namespace, in the inactive definition first. libvirt keeps an empty `<metadata/>`
+    /// where it was the last one.
+    pub(crate) fn remove_metadata(&self, uri: &str) -> Result<()> {
+        let removed = self.has_persistent_configuration().and_then(|persistent| {
+            if persistent {
+                self.set_metadata(uri, None, false, true)?;
+            }
             if self.is_active()? {
                 self.set_metadata(uri, None, true, false)?;
             }
@@ -398,19 +388,5 @@ impl Guest {
             Err(error) if error.code() == ErrorCode::NoDomain => Ok(()),
             other => other,
         }
-    }
-
-    fn remove_from_config(&self, uri: &str, had_metadata: bool) -> Result<()> {
-        if !self.has_persistent_configuration()? {
-            return Ok(());
-        }
-        if !had_metadata {
-            match self.drop_metadata(uri) {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(error) => log::warn!("{error}; an empty <metadata/> stays in it"),
-            }
-        }
-        self.set_metadata(uri, None, false, true)
     }
 }

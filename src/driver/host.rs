@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::failure::{explain, one_line};
+use super::turns::{Turn, Turns};
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::xml::{Machine, supports};
 use crate::libvirt::{Connection, EventLoop, Quiet};
@@ -13,6 +14,7 @@ pub struct Host {
     connection: Mutex<Connection>,
     uri: String,
     event_loop: EventLoop,
+    stopping: Turns,
 }
 
 impl Host {
@@ -41,6 +43,7 @@ impl Host {
             connection: Mutex::new(connection),
             uri,
             event_loop,
+            stopping: Turns::default(),
         }
     }
 
@@ -56,6 +59,11 @@ impl Host {
     /// The URI as libvirt completed it.
     pub fn uri(&self) -> &str {
         &self.uri
+    }
+
+    /// Waits until another guest may be stopped; it is while this lives.
+    pub(crate) fn stop_one(&self) -> Turn<'_> {
+        self.stopping.take()
     }
 
     /// Whether the guests' files are this machine's files.

@@ -35,6 +35,7 @@ mod open_files;
 mod overlay;
 mod pivot;
 mod stopped;
+mod turns;
 mod volume;
 
 pub(crate) use backup::is_backup_job;

@@ -5,6 +5,7 @@
 mod access;
 mod bitmaps;
 mod clone;
+mod convert;
 mod destination;
 mod failure;
 mod header;
@@ -19,12 +20,13 @@ mod write_out;
 pub(crate) use access::is_closed_to;
 pub(crate) use bitmaps::{bitmaps_of_chain, drop_bitmaps, must_have_bitmaps_of};
 pub(crate) use clone::{Cloned, can_share_blocks, copy, reflink};
+pub(crate) use convert::{Exported, Manner, Source};
 pub(crate) use destination::{Destination, Place};
 pub(crate) use header::{name_backing, rests_on};
 pub(crate) use identity::Identity;
 pub(crate) use made::Made;
 pub(crate) use nbd::Server;
-pub(crate) use output::{Backing, Output};
+pub(crate) use output::{Backing, Form, Output};
 pub(crate) use owner::give_as;
 pub(crate) use qemu_img::{Bitmap, are_equal, check, commit, compare_with_live, has_content, remove_bitmap};
 pub(crate) use write_out::Watch;
@@ -44,7 +46,22 @@ pub(crate) fn make_overlay(
     let (overlay, file) = Made::create(path)?;
     *made = Some(overlay);
     give_as(backing.0, &file);
-    qemu_img::create_qcow2(&file, size, Some(backing), &path.escape_debug().to_string())
+    qemu_img::create_qcow2(&file, size, Some(backing), false, &path.escape_debug().to_string())
+}
+
+/// Makes an empty qcow2 image where nothing is, whose `owner`'s (a path) owner it is. It is in `made` also when only half made.
+pub(crate) fn make_scratch(
+    path: &str,
+    size: u64,
+    owner: Option<&str>,
+    made: &mut Option<Made>,
+) -> crate::error::Result<()> {
+    let (scratch, file) = Made::create(path)?;
+    *made = Some(scratch);
+    if let Some(owner) = owner {
+        give_as(owner, &file);
+    }
+    qemu_img::create_qcow2(&file, size, None, false, &path.escape_debug().to_string())
 }
 
 /// Removes a disk's old image, and where the disk named it by a symbolic link that link too, which leads nowhere then.

@@ -9,13 +9,14 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat};
 use serde::{Deserialize, Serialize};
 
 use super::clone::Cloned;
+use super::convert::{Manner, Source, Written};
 use super::destination::{Destination, Place};
 use super::failure::{cannot, refused};
 use super::identity::Identity;
 use super::made::Made;
 use super::qemu_img::Target;
 use super::write_out::Watch;
-use super::{owner, qemu_img, write_out};
+use super::{convert, owner, qemu_img};
 use crate::error::{Error, ErrorCode, Result};
 
 /// The least that QEMU gives a disk more or less of.
@@ -38,6 +39,18 @@ pub(crate) struct Output {
     made: Option<Made>,
     /// It reads as zeroes still.
     blank: bool,
+    /// It can be written past the page cache.
+    direct: bool,
+}
+
+/// What an image is to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Form<'a> {
+    pub(crate) size: u64,
+    pub(crate) backing: Option<&'a Backing>,
+    /// What is there is an image already.
+    pub(crate) reuse: bool,
+    pub(crate) compress: bool,
 }
 
 impl Output {
@@ -52,12 +65,26 @@ impl Output {
         reuse: bool,
         staging: &str,
     ) -> Result<Self> {
+        let form = Form {
+            size,
+            backing,
+            reuse,
+            compress: false,
+        };
+        Self::prepare_as(destination, place, format, form, staging)
+    }
+
+    /// As [`Self::prepare`].
+    pub(crate) fn prepare_as(
+        destination: &Destination,
+        place: &Place,
+        format: &str,
+        form: Form<'_>,
+        staging: &str,
+    ) -> Result<Self> {
         let mut output = Self::open(destination, place, format, staging)?;
-        match output.fill(place, size, backing, reuse) {
-            Ok(blank) => {
-                output.blank = blank;
-                Ok(output)
-            }
+        match output.fill(place, form) {
+            Ok(()) => Ok(output),
             Err(error) => {
                 output.remove()?;
                 Err(error)
@@ -94,6 +121,7 @@ impl Output {
             file: None,
             made: None,
             blank: false,
+            direct: false,
         }
     }
 
@@ -125,6 +153,19 @@ impl Output {
         Some(output)
     }
 
+    /// The same image, for another thread.
+    pub(crate) fn duplicate(&self) -> Result<Self> {
+        let file = self.file.as_ref().map(File::try_clone).transpose();
+        Ok(Self {
+            destination: self.destination.clone(),
+            format: self.format.clone(),
+            file: file.map_err(|error| cannot(&self.destination.shown(), "open", error))?,
+            made: self.made.clone(),
+            blank: self.blank,
+            direct: self.direct,
+        })
+    }
+
     /// Takes out what is in the file.
     pub(crate) fn empty(&self) -> Result<()> {
         let emptied = self.file.as_ref().map_or(Ok(()), |file| file.set_len(0));
@@ -136,22 +177,34 @@ impl Output {
         self.made.as_mut().map_or(Ok(()), Made::publish)
     }
 
+    /// Makes what is there the image, empty.
+    pub(crate) fn fill(&mut self, place: &Place, form: Form<'_>) -> Result<()> {
+        self.blank = self.make(place, form)?;
+        let file = self.file.as_ref();
+        self.direct = file.is_some_and(|file| convert::is_direct(file, &self.format));
+        Ok(())
+    }
+
     /// True where it reads as zeroes now.
-    fn fill(&self, place: &Place, size: u64, backing: Option<&Backing>, reuse: bool) -> Result<bool> {
+    fn make(&self, place: &Place, form: Form<'_>) -> Result<bool> {
+        let Form { size, backing, .. } = form;
         let shown = self.destination.shown();
         let file = match &self.file {
-            Some(file) if !reuse => file,
+            Some(file) if !form.reuse => file,
             _ => return self.must_hold(size, backing).map(|()| false),
         };
         if self.format == "qcow2" {
             let named = backing.map(|backing| (backing.path.as_str(), backing.format.as_str()));
-            qemu_img::create_qcow2(file, size, named, &shown)?;
+            qemu_img::create_qcow2(file, size, named, form.compress, &shown)?;
             return Ok(backing.is_none());
         }
         if place.is_device() {
             return must_fit(&shown, file_size(file, &shown)?, size).map(|()| false);
         }
-        file.set_len(size).map_err(|error| cannot(&shown, "size", error))?;
+        // What is in it goes.
+        file.set_len(0)
+            .and_then(|()| file.set_len(size))
+            .map_err(|error| cannot(&shown, "size", error))?;
         Ok(true)
     }
 
@@ -212,27 +265,42 @@ impl Output {
         }
     }
 
-    /// Writes what a backing chain (path and format of each layer, the active one first) shows into the image, which
-    /// must be one of the right size already.
+    /// Writes what the source shows into the image, which must be one of the right size already.
+    pub(crate) fn write(&mut self, source: Source<'_>, manner: Manner, watch: Watch<'_>) -> Result<Cloned> {
+        let blank = std::mem::take(&mut self.blank);
+        let shown = self.destination.shown();
+        let written = Written {
+            target: self.target(),
+            format: &self.format,
+            blank,
+            direct: self.direct,
+            shown: &shown,
+        };
+        convert::convert(source, written, manner, watch)
+    }
+
+    /// Writes what a backing chain (path and format of each layer, the active one first) shows.
     pub(crate) fn write_chain(
         &mut self,
         layers: &[(String, String)],
         bandwidth: u64,
         watch: Watch<'_>,
     ) -> Result<Cloned> {
-        let blank = std::mem::take(&mut self.blank);
-        let shown = self.destination.shown();
-        let convert =
-            |watch: Watch<'_>| qemu_img::convert(layers, self.target(), &self.format, blank, bandwidth, &shown, watch);
-        match &self.file {
-            Some(file) => write_out::beside(file, watch, convert).map_err(|error| cannot(&shown, "write", error))?,
-            None => convert(watch),
-        }
+        let manner = Manner {
+            bandwidth,
+            compress: false,
+        };
+        self.write(Source::Chain(layers), manner, watch)
     }
 
     /// Whether it shows what a backing chain shows.
     pub(crate) fn equals_chain(&self, layers: &[(String, String)]) -> Result<bool> {
-        qemu_img::compare_with_chain(layers, self.target(), &self.format, &self.destination.shown())
+        self.equals(Source::Chain(layers))
+    }
+
+    /// Whether it shows what the source shows.
+    pub(crate) fn equals(&self, source: Source<'_>) -> Result<bool> {
+        convert::equals(source, self.target(), &self.format, &self.destination.shown())
     }
 
     /// The file that this operation made, if it did.

@@ -3,25 +3,20 @@
 //! The format is always stated, because a guest can write any header into its raw disk.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::process::CommandExt;
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-use super::clone::Cloned;
-use super::write_out::Watch;
 use crate::error::{Error, ErrorCode, Result};
 
-const QEMU_IMG: &str = "qemu-img";
+pub(super) const QEMU_IMG: &str = "qemu-img";
 /// Ends qemu-img with us.
-const SETPRIV: &str = "setpriv";
+pub(super) const SETPRIV: &str = "setpriv";
 
 /// The image that is standard input.
-const STDIN: &str = "/proc/self/fd/0";
+pub(super) const STDIN: &str = "/proc/self/fd/0";
 
 /// What an image says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,13 +39,7 @@ pub(crate) struct Bitmap {
     pub(crate) records: bool,
 }
 
-/// How long a conversion is left alone before it is looked at again.
-const LOOK_AGAIN: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 100_000_000,
-};
-
-fn failed(what: &str, why: &str) -> Error {
+pub(super) fn failed(what: &str, why: &str) -> Error {
     let code = if why.contains("No space left on device") {
         ErrorCode::NoSpace
     } else {
@@ -59,7 +48,7 @@ fn failed(what: &str, why: &str) -> Error {
     Error::new(code, format!("qemu-img cannot {what}: {why}"))
 }
 
-fn not_started(what: &str, program: &str, error: &io::Error) -> Error {
+pub(super) fn not_started(what: &str, program: &str, error: &io::Error) -> Error {
     let package = match program {
         SETPRIV => "util-linux",
         _ => "with QEMU's tools (qemu-utils, qemu-img)",
@@ -120,7 +109,7 @@ fn must_succeed(what: &str, result: (i32, String, String)) -> Result<String> {
     }
 }
 
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.trim_start_matches("qemu-img: ").replace('\n', "; ")
 }
 
@@ -130,11 +119,21 @@ fn clone_of(file: &File, what: &str) -> Result<OwnedFd> {
         .map_err(|error| failed(what, &error.to_string()))
 }
 
-/// Writes an empty qcow2 image into `file`, on `backing` (absolute path, format) if there is one.
-pub(super) fn create_qcow2(file: &File, size: u64, backing: Option<(&str, &str)>, shown: &str) -> Result<()> {
+/// Writes an empty qcow2 image into `file`, on `backing` (absolute path, format) if there is one. What is written to it
+/// compressed will be by zstd.
+pub(super) fn create_qcow2(
+    file: &File,
+    size: u64,
+    backing: Option<(&str, &str)>,
+    compress: bool,
+    shown: &str,
+) -> Result<()> {
     let what = format!("create the image '{shown}'");
     let size = size.to_string();
     let mut arguments = vec!["create", "-q", "-f", "qcow2"];
+    if compress {
+        arguments.extend(["-o", "compression_type=zstd"]);
+    }
     if let Some((path, format)) = backing {
         // -u: the backing file is the guest's, in use, and its size is known.
         arguments.extend(["-u", "-F", format, "-b", path]);
@@ -235,7 +234,7 @@ pub(super) enum Target<'a> {
 }
 
 impl Target<'_> {
-    fn hand_over(&self, what: &str) -> Result<(&str, Option<OwnedFd>)> {
+    pub(super) fn hand_over(&self, what: &str) -> Result<(&str, Option<OwnedFd>)> {
         match self {
             Self::File(file) => Ok((STDIN, Some(clone_of(file, what)?))),
             Self::Uri(uri) => Ok((uri, None)),
@@ -244,7 +243,7 @@ impl Target<'_> {
 }
 
 /// What a backing chain shows, with the format and the file of each layer stated, so that no header is believed.
-fn chain(layers: &[(String, String)]) -> String {
+pub(super) fn chain(layers: &[(String, String)]) -> String {
     let below = layers
         .iter()
         .rev()
@@ -259,130 +258,6 @@ fn chain(layers: &[(String, String)]) -> String {
             layer
         });
     format!("json:{below}")
-}
-
-/// Whether the image equals what the chain shows; neither is written to.
-pub(super) fn compare_with_chain(
-    layers: &[(String, String)],
-    target: Target<'_>,
-    format: &str,
-    shown: &str,
-) -> Result<bool> {
-    let what = format!("compare '{shown}' with the disk");
-    let (name, stdin) = target.hand_over(&what)?;
-    compared(&what, &["compare", "-F", format, &chain(layers), name], stdin)
-}
-
-/// How many bytes a standalone image of the chain takes, more or less.
-fn measure(layers: &[(String, String)], what: &str) -> Result<u64> {
-    let arguments = ["measure", "--output=json", "-O", "qcow2", &chain(layers)];
-    let text = must_succeed(what, run(what, &arguments, None, None)?)?;
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(what, &error.to_string()))?;
-    value["required"]
-        .as_u64()
-        .ok_or_else(|| failed(what, "its answer to measure has no size"))
-}
-
-/// Writes what the chain shows into an image that exists, in one pass, at `bandwidth` bytes per second at most (0: no
-/// limit), and syncs it. A `blank` image reads as zeroes already, and so keeps its holes.
-pub(super) fn convert(
-    layers: &[(String, String)],
-    target: Target<'_>,
-    format: &str,
-    blank: bool,
-    bandwidth: u64,
-    shown: &str,
-    watch: Watch<'_>,
-) -> Result<Cloned> {
-    let what = format!("write the disk to '{shown}'");
-    let total = measure(layers, &what)?;
-    let (name, stdin) = target.hand_over(&what)?;
-    let (limit, source) = (bandwidth.to_string(), chain(layers));
-    let mut arguments = vec!["convert", "-p", "-n", "-t", "writeback", "-O", format];
-    if blank {
-        arguments.push("--target-is-zero");
-    }
-    if bandwidth > 0 {
-        arguments.extend(["-r", &limit]);
-    }
-    arguments.extend([source.as_str(), name]);
-    // It may run for hours, and holds the source's lock: it ends when we do.
-    let mut child = Command::new(SETPRIV)
-        .args(["--pdeathsig", "KILL", QEMU_IMG])
-        .args(&arguments)
-        .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // A terminal's Ctrl-C is for the caller, who rolls back what is to be rolled back.
-        .process_group(0)
-        .spawn()
-        .map_err(|error| not_started(&what, SETPRIV, &error))?;
-    let mut progress = child.stdout.take().map(Percent::new);
-    let mut wanted = true;
-    while let Some(reader) = &mut progress {
-        wanted = watch(total / 10_000 * reader.hundredths, total);
-        if !wanted {
-            // It may have ended meanwhile; either way it is reaped below.
-            let _ = child.kill();
-        }
-        if !wanted || !reader.goes_on().map_err(|error| failed(&what, &error.to_string()))? {
-            break;
-        }
-    }
-    let output = child
-        .wait_with_output()
-        .map_err(|error| failed(&what, &error.to_string()))?;
-    if !wanted {
-        return Ok(Cloned::Cancelled);
-    }
-    if !output.status.success() {
-        let errors = String::from_utf8_lossy(&output.stderr);
-        return Err(failed(&what, &one_line(errors.trim())));
-    }
-    watch(total, total);
-    Ok(Cloned::Whole)
-}
-
-/// Reads the `(12.34/100%)` that qemu-img writes now and then.
-struct Percent {
-    stdout: ChildStdout,
-    text: String,
-    hundredths: u64,
-}
-
-impl Percent {
-    fn new(stdout: ChildStdout) -> Self {
-        Self {
-            stdout,
-            text: String::new(),
-            hundredths: 0,
-        }
-    }
-
-    /// Waits for news, not for long; false at the end.
-    fn goes_on(&mut self) -> io::Result<bool> {
-        match poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&LOOK_AGAIN)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(true),
-            Ok(_) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut piece = [0; 1024];
-        let length = self.stdout.read(&mut piece)?;
-        self.text.push_str(&String::from_utf8_lossy(&piece[..length]));
-        self.hundredths = last_percent(&self.text).unwrap_or(self.hundredths);
-        if let Some(end) = self.text.rfind('\r') {
-            self.text.drain(..end);
-        }
-        Ok(length > 0)
-    }
-}
-
-/// In hundredths of a percent.
-fn last_percent(text: &str) -> Option<u64> {
-    let (before, _) = text.rsplit_once("/100%")?;
-    let (_, number) = before.rsplit_once('(')?;
-    let percent: f64 = number.parse().ok()?;
-    Some((percent * 100.0).clamp(0.0, 10_000.0) as u64)
 }
 
 /// The header of a qcow2 image that QEMU has open.
@@ -470,13 +345,6 @@ mod tests {
             );
             assert!(!message.contains(&format!("{other} is not installed")), "{message}");
         }
-    }
-
-    #[test]
-    fn the_last_percentage_counts() {
-        assert_eq!(last_percent("    (1.50/100%)\r    (62.50/100%)\r    (7"), Some(6250));
-        assert_eq!(last_percent("    (100.00/100%)\r"), Some(10_000));
-        assert_eq!(last_percent("    (1"), None);
     }
 
     #[test]

@@ -83,11 +83,6 @@ impl Connection {
         self.connect.lookup_domain_by_uuid_string(uuid).map(Domain::new)
     }
 
-    /// virDomainDefineXML: replaces the inactive definition; a domain that runs goes on.
-    pub(crate) fn define(&self, definition: &str) -> Result<(), Error> {
-        self.connect.define_domain_xml(definition).map(drop)
-    }
-
     /// virConnectGetDomainCapabilities, as XML.
     pub(crate) fn domain_capabilities(&self, machine: &Machine) -> Result<String, Error> {
         self.connect.domain_capabilities(

@@ -142,6 +142,11 @@ impl Domain {
             .xml_desc(sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE)
     }
 
+    /// virDomainUpdateDeviceFlags of the inactive definition.
+    pub(crate) fn define_device(&self, device: &str) -> Result<(), Error> {
+        self.inner.update_device_flags(device, sys::VIR_DOMAIN_AFFECT_CONFIG)
+    }
+
     /// virDomainBlockCopy with TRANSIENT_JOB.
     pub(crate) fn block_copy(&self, target: &str, copy: &BlockCopy<'_>) -> Result<(), Error> {
         let target = CString::new(target)?;
@@ -295,7 +300,7 @@ impl Domain {
         .map(drop)
     }
 
-    /// virDomainBackupBegin onto images that exist.
+    /// virDomainBackupBegin with scratch files that exist.
     pub(crate) fn backup_begin(&self, backup_xml: &CStr) -> Result<(), Error> {
         // SAFETY: the string lives until the call returns.
         check(unsafe {
@@ -307,6 +312,13 @@ impl Domain {
             )
         })
         .map(drop)
+    }
+
+    /// virDomainSetBlockThreshold: an event when an image (`vda[4]`) has been written to beyond so many bytes.
+    pub(crate) fn set_block_threshold(&self, image: &str, bytes: u64) -> Result<(), Error> {
+        let image = CString::new(image)?;
+        // SAFETY: the string lives until the call returns.
+        check(unsafe { sys::virDomainSetBlockThreshold(self.ptr(), image.as_ptr(), bytes, 0) }).map(drop)
     }
 
     /// virDomainBackupGetXMLDesc of the backup that runs now; `None` where none does.
@@ -335,7 +347,7 @@ impl Domain {
     pub(crate) fn last_backup(&self) -> Result<Option<BackupEnd>, Error> {
         let flags = sys::VIR_DOMAIN_JOB_STATS_COMPLETED | sys::VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED;
         let (kind, map) = self.read_job_stats(flags)?;
-        Ok(stats::ended(Some(kind), &map))
+        Ok(stats::ended(kind, &map))
     }
 
     fn read_job_stats(&self, flags: u32) -> Result<(i32, std::collections::HashMap<String, params::Value>), Error> {

@@ -2,7 +2,7 @@
 //! libvirt's events of one domain, and QEMU's own block job events, which alone carry the reason of a failure.
 
 use std::ffi::CStr;
-use std::os::raw::{c_char, c_int, c_longlong, c_uint, c_void};
+use std::os::raw::{c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use virt_sys as sys;
 use super::connection::Connection;
 use super::domain::Domain;
 use super::params;
-use super::stats::{self, BackupEnd};
+use super::stats;
 
 /// What a block job event says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +33,10 @@ pub(crate) enum Event {
     QemuJobEnded { job: String, error: Option<String> },
     /// QEMU's JOB_STATUS_CHANGE to running. The jobs of a backup start together, in one transaction.
     QemuJobRunning { job: String },
-    /// VIR_DOMAIN_EVENT_ID_JOB_COMPLETED of a backup.
-    BackupEnded(BackupEnd),
+    /// VIR_DOMAIN_EVENT_ID_JOB_COMPLETED of a backup: look at it again.
+    BackupEnded,
+    /// VIR_DOMAIN_EVENT_ID_BLOCK_THRESHOLD: an image (`vda[4]`) has grown beyond what was set for it.
+    BlockThreshold { image: String },
     /// VIR_DOMAIN_EVENT_ID_LIFECYCLE: look at the domain's state again. `ended`: its QEMU is gone.
     Lifecycle { ended: bool },
 }
@@ -58,7 +60,7 @@ impl Subscription {
         };
         // SAFETY: libvirt casts the generic callback back to the type that belongs to the event's number, which is the
         // type each function below is written with.
-        let wanted: [(sys::virDomainEventID, sys::virConnectDomainEventGenericCallback); 3] = unsafe {
+        let wanted: [(sys::virDomainEventID, sys::virConnectDomainEventGenericCallback); 4] = unsafe {
             [
                 (
                     sys::VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
@@ -69,6 +71,10 @@ impl Subscription {
                     generic(job_completed as *const c_void),
                 ),
                 (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, generic(lifecycle as *const c_void)),
+                (
+                    sys::VIR_DOMAIN_EVENT_ID_BLOCK_THRESHOLD,
+                    generic(block_threshold as *const c_void),
+                ),
             ]
         };
         for (id, callback) in wanted {
@@ -206,9 +212,25 @@ unsafe extern "C" fn job_completed(
 ) {
     // SAFETY: libvirt's own parameters, and our data.
     unsafe {
-        if let Some(end) = stats::ended(None, &params::read(list, count)) {
-            deliver(data, Event::BackupEnded(end));
+        if stats::is_backup(&params::read(list, count)) {
+            deliver(data, Event::BackupEnded);
         }
+    }
+}
+
+unsafe extern "C" fn block_threshold(
+    _connect: sys::virConnectPtr,
+    _domain: sys::virDomainPtr,
+    image: *const c_char,
+    _path: *const c_char,
+    _threshold: c_ulonglong,
+    _excess: c_ulonglong,
+    data: *mut c_void,
+) {
+    // SAFETY: libvirt's own string, and our data.
+    unsafe {
+        let image = owned(image);
+        deliver(data, Event::BlockThreshold { image });
     }
 }
 

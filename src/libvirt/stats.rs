@@ -32,7 +32,7 @@ pub(crate) enum JobStats {
     Foreign,
 }
 
-fn is_backup(map: &HashMap<String, Value>) -> bool {
+pub(super) fn is_backup(map: &HashMap<String, Value>) -> bool {
     number(map, sys::VIR_DOMAIN_JOB_OPERATION) == u64::from(sys::VIR_DOMAIN_JOB_OPERATION_BACKUP)
 }
 
@@ -50,12 +50,12 @@ pub(super) fn current(kind: i32, map: &HashMap<String, Value>) -> JobStats {
 }
 
 /// `success` alone is not to be trusted: an aborted backup may say success=1 and carry a message.
-pub(super) fn ended(kind: Option<i32>, map: &HashMap<String, Value>) -> Option<BackupEnd> {
+pub(super) fn ended(kind: i32, map: &HashMap<String, Value>) -> Option<BackupEnd> {
     if !is_backup(map) {
         return None;
     }
     let message = text(map, sys::VIR_DOMAIN_JOB_ERRMSG).unwrap_or_default();
-    let completed = kind.is_none_or(|kind| kind == sys::VIR_DOMAIN_JOB_COMPLETED as i32);
+    let completed = kind == sys::VIR_DOMAIN_JOB_COMPLETED as i32;
     let success = completed && number(map, sys::VIR_DOMAIN_JOB_SUCCESS) == 1 && message.is_empty();
     let total = number(map, sys::VIR_DOMAIN_JOB_DISK_TOTAL);
     Some(BackupEnd {

@@ -5,18 +5,16 @@ mod chain;
 mod checkpoint;
 mod disk;
 mod label;
-mod metadata;
 mod understood;
 mod volume;
 mod write;
 
-pub(crate) use chain::{disk_on, on_destination, with_disk, without_overlay};
+pub(crate) use chain::{disk_on, on_destination, without_overlay};
 pub(crate) use checkpoint::{CheckpointXml, checkpoint_without};
 pub(crate) use disk::{
-    Device, Disk, DomainXml, Encryption, Filter, Layer, Machine, Mirror, NbdServer, Source, backup_targets,
+    Device, Disk, DomainXml, Encryption, Filter, Layer, Machine, Mirror, NbdServer, RunningBackup, Source, backup_disks,
 };
 pub(crate) use label::qemu_user;
-pub(crate) use metadata::without_metadata;
 pub(crate) use volume::{NewVolume, volume, volume_format};
 pub(crate) use write::{BackupDisk, Target, backup, copy_destination, external_snapshot, overlay_destination};
 

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::ownership::claim::Claim;
-use super::ownership::journal::{self, has_own_metadata};
+use super::ownership::journal;
 use super::ownership::record::{Kind, Record};
 use super::parts::window::{FROZEN, freeze_failed, keep_thawing, spawn};
 use super::plan::preflight::must_be_free;
@@ -57,14 +57,13 @@ fn note(guest: &Guest, limit: Duration) -> Result<Record> {
     let _claim = Claim::take(guest)?;
     must_be_free(guest, None)?;
     for left in freezes(guest)? {
-        guest.remove_metadata(&left.namespace(), left.had_metadata)?;
+        guest.remove_metadata(&left.namespace())?;
     }
     let mut record = Record::new(Kind::Freeze, Method::Auto, Vec::new(), &())?;
     record.mark = Mark::Fixing;
     record.live = true;
     record.until = record.started.checked_add(limit);
     record.owner.renew_for(limit);
-    record.had_metadata = has_own_metadata(&guest.get_config(true)?);
     journal::write(guest, &record)?;
     Ok(record)
 }
@@ -146,7 +145,7 @@ fn thaw_if_unused(guest: &Guest) -> Result<()> {
 fn note_let_go(guest: &Guest, id: &str) -> Result<()> {
     let _claim = Claim::take(guest)?;
     match find(guest, id)? {
-        Some(record) if record.mark == Mark::Fixed => guest.remove_metadata(&record.namespace(), record.had_metadata),
+        Some(record) if record.mark == Mark::Fixed => guest.remove_metadata(&record.namespace()),
         Some(mut record) => {
             record.back = Some("the limit had passed".into());
             journal::write(guest, &record)
@@ -172,7 +171,7 @@ pub(crate) fn thaw(guest: &Guest) -> Result<u32> {
     // After the limit others may have begun something of their own.
     let in_use = record.has_lapsed() && Record::all(guest)?.len() > 1;
     if !same || why.is_some() || in_use {
-        guest.remove_metadata(&record.namespace(), record.had_metadata)?;
+        guest.remove_metadata(&record.namespace())?;
         let why = why.as_deref().unwrap_or("it was shut off, or the limit had passed");
         return Err(let_go(guest, why));
     }
@@ -182,7 +181,7 @@ pub(crate) fn thaw(guest: &Guest) -> Result<u32> {
     })?;
     if record.owner.is_dead() || record.has_lapsed() {
         thread::sleep(GUARD_CERTAIN);
-        guest.remove_metadata(&record.namespace(), record.had_metadata)?;
+        guest.remove_metadata(&record.namespace())?;
     } else {
         record.mark = Mark::Fixed;
         journal::write(guest, &record)?;
@@ -223,13 +222,13 @@ pub(super) fn recover(guest: &Guest, record: &Record, dry_run: bool) -> Result<(
         return Ok((Vec::new(), false));
     }
     let thawed = is_frozen() && guest.thaw_left()? > 0;
-    guest.remove_metadata(&record.namespace(), record.had_metadata)?;
+    guest.remove_metadata(&record.namespace())?;
     Ok((if thawed { vec![thaw, note] } else { vec![note] }, thawed))
 }
 
 fn remove(guest: &Guest, record: &Record) -> Result<()> {
     let _claim = Claim::take(guest)?;
-    guest.remove_metadata(&record.namespace(), record.had_metadata)
+    guest.remove_metadata(&record.namespace())
 }
 
 /// Those that hold first.

@@ -177,10 +177,11 @@ impl Operation {
         let guest = Arc::new(guest);
         let config = guest.get_config(false)?;
         let plan = snapshot::plan::Plan::new(&guest, options)?;
-        if plan.method == Method::Clone {
-            return Self::begin::<snapshot::clone::Engine>(plan, &config, None, options.dry_run);
+        match plan.method {
+            Method::Backup => Self::begin::<snapshot::backup::engine::Engine>(plan, &config, None, options.dry_run),
+            Method::Clone => Self::begin::<snapshot::clone::Engine>(plan, &config, None, options.dry_run),
+            _ => Self::begin::<snapshot::engine::Engine>(plan, &config, None, options.dry_run),
         }
-        Self::begin::<snapshot::engine::Engine>(plan, &config, None, options.dry_run)
     }
 
     /// Checks everything, then starts.

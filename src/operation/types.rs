@@ -16,9 +16,9 @@ pub enum Method {
     /// hundreds of GiB of the disk are holes, which a mirror would fill; else [`Method::Mirror`].
     #[default]
     Auto = 0,
-    /// virDomainBackupBegin, push mode: content as of the start. While it copies, a write of the guest to a block that
-    /// was not copied yet waits for that block's copy: a destination that fails gives the guest I/O errors, one that
-    /// hangs stalls it, and where the source cannot be read the guest's write fails too. Ask for it where the content as of now is wanted and the destination is trusted.
+    /// virDomainBackupBegin, pull mode: content as of the start. QEMU saves what the guest overwrites in scratch files, and
+    /// livedisk copies from QEMU's export at its own pace: a destination that fails or hangs never reaches the guest. A
+    /// scratch file that has used up its room ends the backup with [`ErrorCode::NoSpace`](crate::ErrorCode::NoSpace).
     Backup = 1,
     /// virDomainBlockCopy: content as of the finish. In its background mode a destination that fails or hangs never
     /// reaches the guest.
@@ -155,7 +155,7 @@ pub struct SnapshotOptions {
     pub verify: bool,
     /// The guest's writes may wait for the mirror, so that it always converges.
     pub write_blocking: bool,
-    /// Compress the image (qcow2, zstd). Not supported yet.
+    /// Compress the images (qcow2, zstd). With `Backup`, which `Auto` takes then.
     pub compress: bool,
     /// Copy a disk whole where `since` cannot be used; [`Report::full_disks`] counts them. Not supported yet.
     pub full_if_needed: bool,
@@ -167,7 +167,8 @@ pub struct SnapshotOptions {
     pub checkpoint: Option<String>,
     /// Not supported yet.
     pub since: Option<String>,
-    /// With `Backup`: directory of the scratch files; `None`: beside each disk's image. Not supported yet.
+    /// With `Backup`: directory of the scratch files, which grow by what the guest overwrites; `None`: beside each disk's
+    /// image.
     pub scratch: Option<String>,
     /// With `Clone`: how.
     pub clone: CloneMethod,

@@ -7,7 +7,7 @@ use std::path::Path;
 use livedisk::{ErrorCode, Method, SnapshotDisk};
 
 use crate::support::bed::{Bare, is_root, run};
-use crate::support::image::create;
+use crate::support::image::{create, create_overlay};
 use crate::support::scenario::{self, METHODS};
 use crate::support::{PATIENCE, disk, snapshot};
 use crate::{bed, fails, one, refused, with};
@@ -142,11 +142,7 @@ fn image_of_another_size_or_kind() {
         }
         create(&image, "raw", "64M");
         fails(&bed, "a", &reused(method, "qcow2"), ErrorCode::Destination, &["/mine'"]);
-        let (name, backing) = (image.to_str().unwrap(), base.to_str().unwrap());
-        run(
-            "qemu-img",
-            &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", backing, name],
-        );
+        create_overlay(&image, &base, "qcow2");
         fails(
             &bed,
             "a",

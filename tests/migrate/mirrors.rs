@@ -8,27 +8,9 @@ use livedisk::{ErrorCode, Method, MigrateOptions};
 
 use crate::moving::{home, shown, to};
 use crate::support::bed::{Server, is_root, run};
-use crate::support::image::create;
+use crate::support::image::{LoopDevice, create};
 use crate::support::{PATIENCE, await_copying, must_tell, until};
 use crate::{MIB, bed, fails, mirroring, moves};
-
-/// A loop device on a file of that size; detached at the end.
-struct LoopDevice(String);
-
-impl LoopDevice {
-    fn on(file: &Path, size: &str) -> Self {
-        create(file, "raw", size);
-        Self(run("losetup", &["--find", "--show", shown(file)]).trim().to_owned())
-    }
-}
-
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("losetup")
-            .args(["--detach", &self.0])
-            .status();
-    }
-}
 
 #[test]
 fn mirror_to_a_block_device_and_back() {

@@ -9,7 +9,7 @@ use std::path::Path;
 use livedisk::MigrateOptions;
 
 use crate::support::bed::{Bed, run};
-use crate::support::definition::unnumbered;
+use crate::support::definition::{plain, unnumbered};
 use crate::support::image::log_of;
 
 pub fn to(target: &str, destination: impl AsRef<Path>) -> MigrateOptions {
@@ -52,7 +52,7 @@ pub fn home<'a>(bed: &'a Bed, domain: &str, target: &str) -> Home<'a> {
         chain: sources(&disk),
         format: attribute(&disk, "type='", 1),
         live,
-        inactive: bed.virsh(&["dumpxml", "--inactive", "--security-info", domain]),
+        inactive: plain(&bed.virsh(&["dumpxml", "--inactive", "--security-info", domain])),
         files: files(bed),
         bed,
         domain: domain.into(),

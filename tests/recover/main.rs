@@ -6,6 +6,7 @@ mod each_phase;
 #[path = "../moving/mod.rs"]
 mod moving;
 mod owners;
+mod records;
 #[path = "../support/mod.rs"]
 mod support;
 mod unseen;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,6 +34,7 @@ pub struct Bed {
     kept: bool,
     /// A test failed and may have left the guests in any state.
     spoiled: AtomicBool,
+    crashes_known: AtomicUsize,
 }
 
 /// Waits for this test's turn. `guests` are the SPECs of `tests/bed`, the same for all tests of a binary.
@@ -165,6 +166,7 @@ impl Bed {
             small,
             kept: kept.is_ok(),
             spoiled: AtomicBool::new(false),
+            crashes_known: AtomicUsize::new(0),
         }
     }
 
@@ -217,8 +219,29 @@ impl Bed {
         self.restart_daemon(true);
     }
 
-    /// virsh on the bed's daemon: its standard output, or its error.
+    /// How often libvirtd crashed by itself and was started again, as systemd does (tests/bed.d/daemon.sh).
+    pub fn crashes(&self) -> usize {
+        let lines = fs::read_to_string(self.value("DAEMON_CRASHES")).unwrap_or_default();
+        lines.lines().count()
+    }
+
+    /// virsh on the bed's daemon: its standard output, or its error. Once more where libvirtd crashed.
     pub fn try_virsh(&self, arguments: &[&str]) -> Result<String, String> {
+        let result = self.virsh_once(arguments);
+        let is_cut_off = matches!(&result, Err(error) if error.contains("connect") || error.contains("End of file"));
+        if is_cut_off {
+            // It takes a moment to be noticed.
+            thread::sleep(Duration::from_millis(500));
+        }
+        let crashes = self.crashes();
+        if self.crashes_known.swap(crashes, Ordering::SeqCst) == crashes || !is_cut_off {
+            return result;
+        }
+        super::until("libvirtd answers again", || self.virsh_once(&["uri"]).is_ok());
+        self.virsh_once(arguments)
+    }
+
+    fn virsh_once(&self, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new("virsh")
             .args(["-q", "-c", &self.uri])
             .args(arguments)
@@ -248,32 +271,16 @@ impl Bed {
     /// A domain without an operating system, which boots in no time: for what needs no file system.
     pub fn bare(&self, name: &str, disks: &[Bare]) -> BareDomain<'_> {
         let mut files = Vec::new();
-        let mut servers = Vec::new();
         let mut xml = String::new();
         for (index, disk) in disks.iter().enumerate() {
             let target = format!("vd{}", char::from(b'a' + index as u8));
             let path = self.path(&format!("{name}-{target}.img"));
             (disk.make)(&path);
             let (format, extra, path_shown) = (disk.format, disk.extra, path.display());
-            let (kind, source) = if disk.slow {
-                let socket = path.with_extension("sock");
-                // With several threads it may abort when QEMU is killed (raw_send_socket: Assertion `sock >= 0').
-                let slowly = [
-                    "--threads=1",
-                    "--filter=rate",
-                    "file",
-                    path.to_str().unwrap(),
-                    "rate=256M",
-                    "burstiness=0.5",
-                ];
-                servers.push(Server::nbdkit(&socket, &slowly));
-                let host = format!("<host transport='unix' socket='{}'/>", socket.display());
-                ("network", format!("protocol='nbd'>{host}"))
-            } else {
-                ("file", format!("file='{path_shown}'>{}", disk.in_source))
-            };
+            let in_source = disk.in_source;
             xml += &format!(
-                "<disk type='{kind}' device='disk'><driver name='qemu' type='{format}'/><source {source}</source>\
+                "<disk type='file' device='disk'><driver name='qemu' type='{format}'/>\
+                 <source file='{path_shown}'>{in_source}</source>\
                  <backingStore/><target dev='{target}' bus='virtio'/>{extra}</disk>",
             );
             files.push(path);
@@ -293,7 +300,6 @@ impl Bed {
             bed: self,
             name: name.to_owned(),
             files,
-            _servers: servers,
         };
         self.virsh(&["define", definition.to_str().unwrap()]);
         fs::remove_file(definition).unwrap();
@@ -329,6 +335,13 @@ impl SmallFileSystem {
         run("mount", &["-t", "tmpfs", "-o", "size=6M,mode=755", "tmpfs", shown]);
         small
     }
+
+    /// From now on of so many MiB; refused where more is in use.
+    pub fn resize(&self, mib: u64) -> bool {
+        let size = format!("remount,size={mib}M");
+        let output = Command::new("mount").args(["-o", &size]).arg(&self.0).output();
+        output.unwrap().status.success()
+    }
 }
 
 impl Drop for SmallFileSystem {
@@ -345,8 +358,6 @@ pub struct Bare {
     pub extra: &'static str,
     pub in_source: &'static str,
     pub make: fn(&Path),
-    /// Served by a program that takes 8 s to read it all.
-    pub slow: bool,
 }
 
 impl Bare {
@@ -355,17 +366,11 @@ impl Bare {
         extra: "",
         in_source: "",
         make: |path| fill(path, 4 << 20),
-        slow: false,
     };
     /// With enough in it for a limited copy to be caught in the middle.
     pub const BIG: Self = Self {
         make: |path| fill(path, 256 << 20),
         ..Self::RAW
-    };
-    /// For a backup to be caught in the middle too, which has no limit before it runs.
-    pub const SLOW: Self = Self {
-        slow: true,
-        ..Self::BIG
     };
 }
 
@@ -380,7 +385,6 @@ pub struct BareDomain<'a> {
     bed: &'a Bed,
     pub name: String,
     pub files: Vec<PathBuf>,
-    _servers: Vec<Server>,
 }
 
 impl Drop for BareDomain<'_> {

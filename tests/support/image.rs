@@ -138,3 +138,31 @@ pub fn must_equal(image: &Path, format: &str, raw: &Path) {
         &["compare", "-q", "-U", "-f", format, "-F", "raw", image, raw],
     );
 }
+
+/// An overlay of qcow2.
+pub fn create_overlay(image: &Path, backing: &Path, format: &str) {
+    let (image, backing) = (image.to_str().unwrap(), backing.to_str().unwrap());
+    run(
+        "qemu-img",
+        &["create", "-q", "-f", "qcow2", "-F", format, "-b", backing, image],
+    );
+}
+
+/// A loop device on a file of that size; detached at the end.
+pub struct LoopDevice(pub String);
+
+impl LoopDevice {
+    pub fn on(file: &Path, size: &str) -> Self {
+        create(file, "raw", size);
+        let file = file.to_str().unwrap();
+        Self(run("losetup", &["--find", "--show", file]).trim().to_owned())
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup")
+            .args(["--detach", &self.0])
+            .status();
+    }
+}

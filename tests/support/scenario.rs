@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use livedisk::{Consistency, ErrorCode, Method, Phase, Quiesce, SnapshotOptions};
 
-use super::bed::{Bare, Bed, SmallFileSystem, run};
+use super::bed::{Bare, Bed, run};
+use super::definition::plain;
 use super::image::{edge, must_be_one_point, must_equal};
 use super::{PATIENCE, await_copying, await_phase, disk, must_tell, snapshot};
 
@@ -86,18 +87,10 @@ pub fn one_point_unfrozen(bed: &Bed, domain: &str, quiesce: Quiesce, method: Met
     before.must_be_as_before(&images);
 }
 
-/// The clone of a quiet base needs a file, and is limited from its start, as a mirror is.
-fn to_be_caught(method: Method) -> Bare {
-    match method {
-        Method::Backup => Bare::SLOW,
-        _ => Bare::BIG,
-    }
-}
-
 /// The daemon goes away in mid-copy; livedisk finds it again and goes on.
 pub fn daemon_restarts(bed: &Bed, method: Method, kill: bool) {
     println!("{method:?}, SIGKILL: {kill}");
-    let bare = bed.bare("victim", &[to_be_caught(method)]);
+    let bare = bed.bare("victim", &[Bare::BIG]);
     let before = bed.watch("victim");
     let options = SnapshotOptions {
         method,
@@ -115,8 +108,9 @@ pub fn daemon_restarts(bed: &Bed, method: Method, kill: bool) {
 /// The domain goes away in mid-copy.
 pub fn domain_goes(bed: &Bed, method: Method, kill: bool) {
     println!("{method:?}, SIGKILL: {kill}");
-    let bare = bed.bare("victim", &[to_be_caught(method)]);
-    let inactive = bed.virsh(&["dumpxml", "--inactive", "victim"]);
+    let bare = bed.bare("victim", &[Bare::BIG]);
+    let inactive = || plain(&bed.virsh(&["dumpxml", "--inactive", "victim"]));
+    let before = inactive();
     let options = SnapshotOptions {
         method,
         bandwidth: 2 * MIB,
@@ -135,29 +129,54 @@ pub fn domain_goes(bed: &Bed, method: Method, kill: bool) {
     assert_eq!(operation.poll(None).phase, Phase::Failed);
     assert!(!bed.path("out").exists());
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
-    assert_eq!(bed.virsh(&["dumpxml", "--inactive", "victim"]), inactive);
+    assert_eq!(inactive(), before);
     bed.virsh(&["start", "victim"]);
     drop(bare);
 }
 
-/// The file system gets full in mid-copy; the guest writes on.
+/// Too small a file system is refused before the guest is frozen, and one that gets full in mid-copy fails the copy.
 pub fn file_system_full(bed: &Bed, method: Method) {
-    let Some(SmallFileSystem(small)) = &bed.small else {
+    let Some(small) = &bed.small else {
         println!("skipped: to mount a small file system takes root and a bed of one's own");
         return;
     };
+    let _big = bed.bare("big", &[Bare::BIG]);
     for format in ["qcow2", "raw"] {
         println!("{method:?} to {format}");
         let before = bed.watch("a");
         let options = SnapshotOptions {
             method,
-            ..snapshot(vec![disk("vdb", small.join("out"), format)])
+            ..snapshot(vec![disk("vdb", small.0.join("out"), format)])
         };
-        let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
+        let error = bed.connection.start_live_snapshot("a", &options).unwrap_err();
+        println!("{error}");
+        must_tell(
+            &error,
+            ErrorCode::NoSpace,
+            &["'a'", "'vdb'", "MiB free", "/out", "make room"],
+        );
+        before.must_be_as_before(&[]);
+
+        let before = bed.watch("big");
+        assert!(small.resize(512));
+        let options = SnapshotOptions {
+            method,
+            bandwidth: 16 * MIB,
+            ..snapshot(vec![disk("vda", small.0.join("out"), format)])
+        };
+        let operation = bed.connection.start_live_snapshot("big", &options).unwrap();
+        await_copying(&operation);
+        let full = (6..512).find(|size| small.resize(*size));
+        println!("full at {full:?} MiB");
         let error = operation.finish(Some(PATIENCE)).unwrap_err();
         println!("{error}");
-        must_tell(&error, ErrorCode::NoSpace, &["'a'", "No space left on device", "/out"]);
-        assert_eq!(std::fs::read_dir(small).unwrap().count(), 0);
+        must_tell(
+            &error,
+            ErrorCode::NoSpace,
+            &["'big'", "No space left on device", "/out"],
+        );
+        assert_eq!(std::fs::read_dir(&small.0).unwrap().count(), 0);
+        assert!(small.resize(6));
         before.must_be_as_before(&[]);
     }
 }
@@ -188,7 +207,7 @@ pub fn agent_hangs_in_the_window(bed: &Bed, quiesce: Quiesce) {
 
 /// From another thread, while `finish` waits.
 pub fn cancel_while_finish_waits(bed: &Bed, method: Method) {
-    let _bare = bed.bare("left", &[to_be_caught(method), to_be_caught(method)]);
+    let _bare = bed.bare("left", &[Bare::BIG, Bare::BIG]);
     let before = bed.watch("left");
     let options = SnapshotOptions {
         method,

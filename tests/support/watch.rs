@@ -102,7 +102,7 @@ impl Watch<'_> {
         let inactive = bed.virsh(&["dumpxml", "--inactive", "--security-info", domain]);
         assert_eq!(is_persistent(bed, domain), self.persistent);
         if self.persistent {
-            assert_eq!(inactive, self.inactive, "the inactive definition");
+            assert_eq!(plain(&inactive), plain(&self.inactive), "the inactive definition");
         }
         let known = bed.connection.operations(Some(domain)).unwrap();
         assert!(known.is_empty(), "{known:?}");

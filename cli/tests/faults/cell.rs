@@ -120,6 +120,7 @@ struct Run<'a> {
     stand: &'a Stand,
     operation: Operation,
     destinations: Vec<String>,
+    scratch: Option<String>,
     before: Picture,
     /// The definition that the guest goes back to, where this is another.
     home: Option<String>,
@@ -212,6 +213,7 @@ impl<'a> Run<'a> {
             stand,
             operation,
             destinations,
+            scratch: stand.scratch(place),
             before,
             home,
             acknowledged: DISKS.map(|disk| (disk, log.last(disk))).into(),
@@ -232,7 +234,7 @@ impl<'a> Run<'a> {
 
     /// The operation's process, on its course.
     fn bring(&self, course: Course, stops: &[&str]) -> Result<Agent> {
-        let words = self.operation.words(&self.destinations);
+        let words = self.operation.words(&self.destinations, self.scratch.as_deref());
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let turn = self.operation.turning_point(course);
         let first = match course {

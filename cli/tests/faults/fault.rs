@@ -28,6 +28,7 @@ pub enum Fault {
     DestinationFails,
     DestinationHangs,
     DestinationDeleted,
+    ScratchFull,
     SourceFails,
     ConnectionCut,
     SnapshotUnseen,
@@ -37,7 +38,7 @@ pub enum Fault {
     CommitUnseen,
 }
 
-pub const FAULTS: [Fault; 20] = [
+pub const FAULTS: [Fault; 21] = [
     Fault::AgentKilled,
     Fault::AgentTerminated,
     Fault::QemuKilled,
@@ -51,6 +52,7 @@ pub const FAULTS: [Fault; 20] = [
     Fault::DestinationFails,
     Fault::DestinationHangs,
     Fault::DestinationDeleted,
+    Fault::ScratchFull,
     Fault::SourceFails,
     Fault::ConnectionCut,
     Fault::SnapshotUnseen,
@@ -77,6 +79,8 @@ impl Fault {
     pub fn place(self, operation: Operation) -> Place {
         match self {
             Self::DestinationFull => Place::Small,
+            Self::ScratchFull => Place::Scratch,
+            // Who reads a backup hangs in the kernel there.
             Self::DestinationFails | Self::DestinationHangs if operation.method == "backup" => Place::Device,
             Self::DestinationFails | Self::DestinationHangs => Place::Export,
             Self::SourceFails => Place::FromExport,
@@ -90,6 +94,7 @@ impl Fault {
             Self::DestinationFails | Self::DestinationHangs if operation.method == "clone" => {
                 Some("a clone's destination is a file on the source's own storage; what fails there is the source")
             }
+            Self::ScratchFull if operation.method != "backup" => Some("only a backup has scratch files"),
             _ if operation.method != "clone" && (self.is_in_snapshot() || self == Self::CommitUnseen) => {
                 Some("only a clone puts the guest on an overlay")
             }
@@ -185,7 +190,7 @@ impl Fault {
             Self::GuestPaused => drop(stand.virsh(&["suspend", DOMAIN])?),
             Self::GuestAgentHangs => stand.control(&["agent", "stop"])?,
             Self::GuestAgentGone => stand.control(&["agent", "kill"])?,
-            Self::DestinationFull => stand.fill()?,
+            Self::DestinationFull | Self::ScratchFull => stand.fill()?,
             Self::DestinationFails => stand.fail_writes(true)?,
             Self::SourceFails => stand.fail_reads(true)?,
             Self::DestinationHangs => signal(stand.server(), Signal::STOP),
@@ -222,7 +227,7 @@ impl Fault {
             Self::GuestPaused if stand.domain_state()? == "paused" => drop(stand.virsh(&["resume", DOMAIN])),
             Self::GuestAgentHangs => stand.control(&["agent", "cont"])?,
             Self::GuestAgentGone => stand.control(&["agent", "start"])?,
-            Self::DestinationFull => stand.make_room()?,
+            Self::DestinationFull | Self::ScratchFull => stand.make_room()?,
             Self::DestinationFails => stand.fail_writes(false)?,
             Self::SourceFails => stand.fail_reads(false)?,
             Self::DestinationHangs => signal(stand.server(), Signal::CONT),
@@ -257,6 +262,7 @@ impl fmt::Display for Fault {
             Self::DestinationFails => "destination EIO",
             Self::DestinationHangs => "destination hangs",
             Self::DestinationDeleted => "destination deleted",
+            Self::ScratchFull => "scratch full",
             Self::SourceFails => "source EIO",
             Self::ConnectionCut => "connection cut",
             Self::SnapshotUnseen => "libvirtd SIGKILL in the snapshot",

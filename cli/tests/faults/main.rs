@@ -75,11 +75,15 @@ fn a_step_that_does_nothing_is_caught() {
         let number = stand.number();
         let names = operation.destinations(stand::Place::Bed, number);
         let destinations: Vec<_> = names.iter().map(|name| stand.bed.path(name)).collect();
-        let words = operation.words(&destinations);
+        let words = operation.words(&destinations, None);
         let mut command = stand
             .bed
             .livedisk(&words.iter().map(String::as_str).collect::<Vec<_>>());
-        let output = command.env("LIVEDISK_SKIP", step).output().unwrap();
+        let output = command
+            .env("LIVEDISK_SKIP", step)
+            .env_remove("LIVEDISK_UNEXPLAINED")
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{operation}: {said}");
         let caught = check::explained(said.lines()).unwrap_err();

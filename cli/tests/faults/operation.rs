@@ -74,13 +74,15 @@ impl Operation {
     pub fn destinations(self, place: Place, number: u32) -> Vec<String> {
         match (self.kind, place) {
             // One disk is all that a small place takes.
-            (Kind::Snapshot, Place::Bed) => vec![format!("cell{number}-vda"), format!("cell{number}-vdb")],
+            (Kind::Snapshot, Place::Bed | Place::Scratch) => {
+                vec![format!("cell{number}-vda"), format!("cell{number}-vdb")]
+            }
             _ => vec![format!("cell{number}-vda")],
         }
     }
 
     /// The command's words. Slow enough for its waiting to be met.
-    pub fn words(self, destinations: &[String]) -> Vec<String> {
+    pub fn words(self, destinations: &[String], scratch: Option<&str>) -> Vec<String> {
         let mut words: Vec<String> = match self.kind {
             Kind::Snapshot => vec!["snapshot".into(), "a".into(), "--freeze-limit".into(), "2s".into()],
             Kind::Migrate => vec!["migrate".into(), "a".into(), "vda".into(), destinations[0].clone()],
@@ -89,6 +91,9 @@ impl Operation {
             for (target, destination) in ["vda", "vdb"].iter().zip(destinations) {
                 words.extend(["--disk".into(), format!("{target}={destination}")]);
             }
+        }
+        if let Some(scratch) = scratch {
+            words.extend(["--scratch".into(), scratch.to_owned()]);
         }
         words.extend(["--method", self.method, "--bandwidth", "24M", "--quiet", "--verbose"].map(str::to_owned));
         words

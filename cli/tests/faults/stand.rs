@@ -36,6 +36,8 @@ pub enum Place {
     Export,
     /// The same export as a block device: FUSE makes it a file, and a loop device lies on that.
     Device,
+    /// The bed's directory, and scratch files on the file system that has just enough room.
+    Scratch,
     /// The bed's directory, and vda lies on the export, as FUSE's file.
     FromExport,
 }
@@ -72,11 +74,16 @@ impl Stand {
     /// What a destination of this name is to the command.
     pub fn destination(&self, place: Place, name: &str) -> String {
         match place {
-            Place::Bed | Place::FromExport => self.bed.path(name),
+            Place::Bed | Place::Scratch | Place::FromExport => self.bed.path(name),
             Place::Small => shown(&self.storage.small().join(name)),
             Place::Export => format!("nbd+unix:///?socket={}", shown(&self.storage.socket())),
             Place::Device => self.storage.device.clone(),
         }
+    }
+
+    /// The directory of a backup's scratch files, where it is not that of the images.
+    pub fn scratch(&self, place: Place) -> Option<String> {
+        (place == Place::Scratch).then(|| shown(&self.storage.small()))
     }
 
     /// The directories in which nothing may be left.

@@ -181,7 +181,7 @@ impl Table {
              back, or not where its disk is, or kept a job that does not exist (docs/operations.md); there the guest's QEMU was \
              ended as well, before recover: {}.\n\n\
              Cells in which the guest gave up its file systems, because its own disk failed (a source that cannot be read \
-             fails writes behind an overlay or a backup; README, Limits), and was started anew: {}.\n\n\
+             fails writes above an overlay or during a backup; docs/limits.md), and was started anew: {}.\n\n\
              Cells in which libvirt lost the agent of a guest that was well, during a backup, until it was started anew \
              (docs/operations.md): {}.",
             self.lost, self.restarted, self.deaf
@@ -287,7 +287,8 @@ runs `livedisk recover`; where the guest is gone it is started. After that the g
 acknowledged record is lost, torn or out of order, and its file systems are whole; `virsh dumpxml`, live and inactive, is as
 before or as after an undisturbed run, the same of both; there is no block job, no snapshot, no checkpoint, no record of an
 operation; QEMU has the images open that libvirt names and no others; and of files only what the table below allows. An
-image that is there is whole; an agent that said that it succeeded left what it said.
+image that is there is whole; an agent that reported success left what it reported. Every turn of an operation's loop follows from the
+model that the property tests check (`src/operation/course/held.rs`).
 
 ";
 

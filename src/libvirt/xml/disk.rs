@@ -292,16 +292,33 @@ impl Source {
     }
 }
 
-/// Each disk that a `<domainbackup>` copies, and where to.
-pub(crate) fn backup_targets(text: &str) -> Result<Vec<(String, Source)>, String> {
+/// One disk of a backup that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RunningBackup {
+    pub(crate) target: String,
+    /// Its scratch file, or its destination where it is pushed.
+    pub(crate) writes_to: Source,
+    /// libvirt's number of that image.
+    pub(crate) index: Option<u32>,
+}
+
+/// Each disk of a `<domainbackup>`.
+pub(crate) fn backup_disks(text: &str) -> Result<Vec<RunningBackup>, String> {
     let root = parse(text).map_err(|error| error.to_string())?;
     let disks = root
         .get_child("disks")
         .into_iter()
         .flat_map(|disks| children(disks, "disk"));
     let copied = disks.filter(|disk| attribute(disk, "backup") != Some("no"));
-    let target = |disk| Some((attribute(disk, "name")?.to_owned(), Source::parse(disk, "target")));
-    Ok(copied.filter_map(target).collect())
+    let found = |disk: &Element| {
+        let pushed = disk.get_child("target").is_some();
+        Some(RunningBackup {
+            target: attribute(disk, "name")?.to_owned(),
+            writes_to: Source::parse(disk, if pushed { "target" } else { "scratch" }),
+            index: index(disk),
+        })
+    };
+    Ok(copied.filter_map(found).collect())
 }
 
 /// The `<backingStore>`s under an image, down to the last that there is.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The XML that block copy and backup are given.
+//! The XML that block copy, snapshot and backup are given.
 
 use xmltree::{Element, XMLNode};
 
@@ -18,8 +18,8 @@ pub(crate) enum Target {
 #[derive(Debug)]
 pub(crate) struct BackupDisk<'a> {
     pub(crate) target: &'a str,
-    /// Destination and its format; `None` leaves the disk out.
-    pub(crate) destination: Option<(&'a Target, &'a str)>,
+    /// Path of its scratch file; `None` leaves the disk out.
+    pub(crate) scratch: Option<&'a str>,
 }
 
 pub(super) fn element(name: &str, attributes: &[(&str, &str)], children: Vec<Element>) -> Element {
@@ -116,23 +116,33 @@ pub(crate) fn external_snapshot(overlays: &[(&str, &str)], others: &[String]) ->
     to_text(&element("domainsnapshot", &[], vec![element("disks", &[], disks)]))
 }
 
-/// The `<domainbackup>` of a push backup.
-pub(crate) fn backup(disks: &[BackupDisk<'_>]) -> Result<String, String> {
+/// The `<domainbackup>` of a pull backup: each disk is exported by its target's name over a unix socket, and what the guest
+/// overwrites is saved in its scratch file.
+pub(crate) fn backup(socket: &str, disks: &[BackupDisk<'_>]) -> Result<String, String> {
+    let server = element("server", &[("transport", "unix"), ("socket", socket)], vec![]);
     let disks = disks
         .iter()
-        .map(|disk| match disk.destination {
-            Some((target, format)) => element(
+        .map(|disk| match disk.scratch {
+            Some(scratch) => element(
                 "disk",
-                &[("name", disk.target), ("backup", "yes"), ("type", target.kind())],
-                vec![element("driver", &[("type", format)], vec![]), target.source("target")],
+                &[
+                    ("name", disk.target),
+                    ("backup", "yes"),
+                    ("type", "file"),
+                    ("exportname", disk.target),
+                ],
+                vec![
+                    element("driver", &[("type", "qcow2")], vec![]),
+                    element("scratch", &[("file", scratch)], vec![]),
+                ],
             ),
             None => element("disk", &[("name", disk.target), ("backup", "no")], vec![]),
         })
         .collect();
     to_text(&element(
         "domainbackup",
-        &[("mode", "push")],
-        vec![element("disks", &[], disks)],
+        &[("mode", "pull")],
+        vec![server, element("disks", &[], disks)],
     ))
 }
 
@@ -182,19 +192,19 @@ mod tests {
 
     #[test]
     fn a_backup_names_the_disks_left_out() {
-        let target = Target::Block("/dev/loop7".into());
         let disks = [
             BackupDisk {
                 target: "vda",
-                destination: Some((&target, "raw")),
+                scratch: Some("/a<b"),
             },
             BackupDisk {
                 target: "vdb",
-                destination: None,
+                scratch: None,
             },
         ];
-        let text = backup(&disks).unwrap();
-        assert!(text.contains("<target dev=\"/dev/loop7\""), "{text}");
+        let text = backup("/run/s", &disks).unwrap();
+        assert!(text.contains("<scratch file=\"/a&lt;b\""), "{text}");
         assert!(text.contains("backup=\"no\" name=\"vdb\""), "{text}");
+        assert!(text.contains("socket=\"/run/s\""), "{text}");
     }
 }

@@ -189,17 +189,14 @@ mod present {
         use crate::operation::snapshot::plan::Plan;
         use crate::operation::snapshot::{Observed, Step};
         use crate::operation::state::{Image, Job, Mark};
-        use crate::operation::types::Method;
 
         /// Mirrors that run, of so many disks.
         fn copying(disks: usize) -> Observed {
             Observed {
-                method: Method::Mirror,
                 alive: true,
                 mark: Mark::Copying,
                 thawed: true,
                 resumed: true,
-                stopped: false,
                 fixed: false,
                 finish: false,
                 limited: false,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What the caller's threads, the worker and the event loop share: requests in, facts from events, progress out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,7 +10,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::driver::{Guest, is_backup_job};
 use crate::error::{Error, ErrorCode, Result};
-use crate::libvirt::{BackupEnd, BlockJobStatus, Event, Subscription};
+use crate::libvirt::{BlockJobStatus, Event, Subscription};
 use crate::operation::types::{Phase, Progress, Report};
 
 /// What events have reported, kept until the worker asks.
@@ -20,9 +20,10 @@ pub(in crate::operation) struct Facts {
     qemu_ended: HashMap<String, Option<String>>,
     /// The last word of libvirt on each disk's job.
     block_jobs: HashMap<String, BlockJobStatus>,
-    pub(in crate::operation) backup_end: Option<BackupEnd>,
     /// The jobs that QEMU runs for a backup: once there are any, its point in time is fixed.
     pub(in crate::operation) backup_jobs: Vec<String>,
+    /// Images (`vda[4]`) that have grown beyond what was set for them.
+    pub(in crate::operation) thresholds: HashSet<String>,
     /// The guest's QEMU ended.
     pub(in crate::operation) gone: bool,
 }
@@ -35,10 +36,6 @@ impl Facts {
             .iter()
             .find(|(job, _)| job.starts_with(&prefix))
             .map(|(_, end)| end)
-    }
-
-    pub(in crate::operation) fn backup_failed(&self) -> bool {
-        self.backup_end.as_ref().is_some_and(|end| !end.success)
     }
 
     pub(in crate::operation) fn block_job(&self, target: &str) -> Option<BlockJobStatus> {
@@ -184,7 +181,8 @@ impl Shared {
                     jobs.push(job);
                 }
             }
-            Event::BackupEnded(end) => state.facts.backup_end = Some(end),
+            Event::BackupEnded => {}
+            Event::BlockThreshold { image } => drop(state.facts.thresholds.insert(image)),
             Event::Lifecycle { ended } => state.facts.gone |= ended,
         }
         state.news += 1;
@@ -248,6 +246,12 @@ impl Shared {
         let state = self.lock();
         let state = self.wait(state, Some(deadline), |state| !done(&state.facts));
         done(&state.facts)
+    }
+
+    /// Something that the worker has to look at.
+    pub(in crate::operation) fn wake(&self) {
+        self.lock().news += 1;
+        self.changed.notify_all();
     }
 
     /// What somebody waits for has changed elsewhere.

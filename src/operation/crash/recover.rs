@@ -3,12 +3,15 @@
 //! of every operation, entered with what the records say.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use super::resume::resume;
 use crate::driver::{AgentStatus, Guest, Host};
 use crate::error::{Error, ErrorCode, Result};
+use crate::libvirt::Quiet;
 use crate::operation::course::shared::{Outcome, Shared};
 use crate::operation::course::worker::Worker;
 use crate::operation::freeze;
@@ -18,6 +21,9 @@ use crate::operation::ownership::record::{Kind, Record};
 use crate::operation::plan::preflight::apart_if_in_use;
 use crate::operation::state::{Goal, Mark};
 use crate::operation::types::Method;
+
+/// Guests that are looked at side by side. libvirtd takes five requests at a time from a client.
+const AT_ONCE: usize = 8;
 
 /// What a recovery found and did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -103,21 +109,50 @@ pub(crate) fn recover(host: &Arc<Host>, domain: Option<&str>, dry_run: bool) -> 
         Some(domain) => vec![host.get_guest(domain)?],
         None => host.list_guests()?,
     };
+    let guests: Vec<_> = guests.into_iter().map(Arc::new).collect();
     let mut recovery = Recovery::default();
-    for guest in guests {
-        let guest = Arc::new(guest);
-        match of_guest(&guest, dry_run) {
+    for (guest, found) in guests.iter().zip(side_by_side(&guests, dry_run)) {
+        match found {
             Ok(operations) => recovery.operations.extend(operations),
             // It was removed since the list was made.
             Err(error) if error.code() == ErrorCode::NoDomain && domain.is_none() => {}
             Err(error) if domain.is_none() => {
                 log::error!("{error}");
-                recovery.operations.push(unreadable(&guest, error));
+                recovery.operations.push(unreadable(guest, error));
             }
             Err(error) => return Err(error),
         }
     }
     Ok(recovery)
+}
+
+/// What was found of each guest, in their order. Most of it is waiting: for libvirtd, jobs and files.
+fn side_by_side(guests: &[Arc<Guest>], dry_run: bool) -> Vec<Result<Vec<Recovered>>> {
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(guests.len())));
+    let work = || {
+        let _quiet = Quiet::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(guest) = guests.get(index) else { break };
+            let operations = of_guest(guest, dry_run);
+            found
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((index, operations));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..guests.len().min(AT_ONCE) {
+            // Without another thread this one does it all.
+            if let Err(error) = thread::Builder::new().spawn_scoped(scope, work) {
+                log::debug!("cannot start a thread: {error}");
+            }
+        }
+        work();
+    });
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_by_key(|(index, _)| *index);
+    found.into_iter().map(|(_, operations)| operations).collect()
 }
 
 fn of_guest(guest: &Arc<Guest>, dry_run: bool) -> Result<Vec<Recovered>> {

@@ -11,7 +11,7 @@ use crate::operation::course::shared::Shared;
 use crate::operation::migrate;
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::record::Kind;
-use crate::operation::snapshot::{self, clone};
+use crate::operation::snapshot::{self, backup, clone};
 use crate::operation::types::Method;
 
 /// An operation as its record and the world show it.
@@ -26,6 +26,7 @@ pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared:
     }
     let record = journal.read();
     match record.kind {
+        Kind::Snapshot if record.method == Method::Backup => course::<backup::engine::Engine>(guest, journal, shared),
         Kind::Snapshot if record.method == Method::Clone => course::<clone::Engine>(guest, journal, shared),
         Kind::Snapshot => course::<snapshot::engine::Engine>(guest, journal, shared),
         Kind::Migration => course::<migrate::Engine>(guest, journal, shared),

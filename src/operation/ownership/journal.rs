@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
-use crate::libvirt::xml::DomainXml;
 use crate::libvirt::{Quiet, State};
 use crate::operation::ownership::claim::Claim;
 use crate::operation::ownership::owner::Owner;
@@ -54,7 +53,6 @@ pub(in crate::operation) struct Held<'a>(#[allow(dead_code)] MutexGuard<'a, Reco
 impl Journal {
     /// Writes the first record. The holder of the claim has seen that the domain is free.
     pub(in crate::operation) fn begin(guest: &Arc<Guest>, mut record: Record, _claim: &Claim<'_>) -> Result<Self> {
-        record.had_metadata = has_own_metadata(&guest.get_config(true)?);
         record.live = true;
         write(guest, &record)?;
         Self::keep(guest, record, false)
@@ -190,12 +188,10 @@ impl Journal {
         {
             log::warn!("{error}; QEMU has it open until the domain is off");
         }
-        // No operation begins while the definition is read and written; on a domain that is off none does anyway.
-        let _claim = guest.is_active()?.then(|| Claim::take(guest)).transpose()?;
         if guest.is_active()? {
             request::remove(guest, &record.id)?;
         }
-        guest.remove_metadata(&record.namespace(), record.had_metadata)?;
+        guest.remove_metadata(&record.namespace())?;
         record.mark = Mark::Absent;
         Ok(())
     }
@@ -314,16 +310,4 @@ pub(in crate::operation) fn write(guest: &Guest, record: &Record) -> Result<()> 
         guest.set_metadata(&uri, Some(&record.to_xml(same)?), true, false)?;
     }
     Ok(())
-}
-
-/// Whether a definition has a `<metadata>` that is not only there for operations that run.
-pub(in crate::operation) fn has_own_metadata(config: &DomainXml) -> bool {
-    let is_own = |element: &xmltree::Element| {
-        let uri = element.namespace.as_deref();
-        !uri.is_some_and(|uri| uri.starts_with("urn:livedisk:"))
-    };
-    config
-        .metadata
-        .as_ref()
-        .is_some_and(|all| all.is_empty() || all.iter().any(is_own))
 }

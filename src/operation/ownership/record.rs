@@ -88,7 +88,7 @@ pub(crate) struct Record {
     pub(crate) back: Option<String>,
     pub(crate) started: SystemTime,
     pub(crate) owner: Owner,
-    /// The inactive definition had a `<metadata>` before.
+    /// For livedisk 0.1, which writes the definition anew where it is false.
     pub(crate) had_metadata: bool,
     pub(crate) disks: Vec<RecordedDisk>,
     /// What the procedure alone understands: the request, and what cannot be observed again.

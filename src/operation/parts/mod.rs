@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What procedures are made of.
 
+pub(in crate::operation) mod backup;
 pub(in crate::operation) mod clone;
 pub(in crate::operation) mod convergence;
 pub(in crate::operation) mod image;

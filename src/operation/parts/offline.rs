@@ -2,7 +2,8 @@
 //! Overlays that a domain that is off was left with. QEMU's locks on the images see to it that either what is done here
 //! fails, or a start that comes in between.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
@@ -12,6 +13,8 @@ use crate::operation::ownership::record::RecordedDisk;
 /// How much later one of two images must have been written to for the order to be certain: more than a mirror that has
 /// caught up lags behind.
 const LATER: Duration = Duration::from_secs(1);
+/// How long libvirt may take to tidy up behind a job.
+const LIBVIRT: Duration = Duration::from_secs(2);
 
 /// What the guest wrote to the overlay goes into `base` (path, format), which becomes the disk again, with the element that
 /// it had at `home`, or as much of it as the definition has.
@@ -52,10 +55,26 @@ pub(in crate::operation) fn name_base(
     base: (&str, &str),
     home: Option<&str>,
 ) -> Result<()> {
+    await_libvirt(guest, &disk.target);
     match (guest.get_disk_definition(&disk.target, Some(overlay))?, home) {
         (None, _) => Ok(()),
-        (Some(_), Some(home)) => guest.define_disk(&disk.target, home),
+        (Some(_), Some(home)) => guest.define_disk(home),
         (Some(_), None) => guest.drop_overlay(&disk.target, overlay, base),
+    }
+}
+
+/// Behind QEMU's word that a job has ended, libvirt takes its labels off the overlay, which is to be there still. It shows the
+/// job until that is done, and answers nobody who asks for it meanwhile.
+fn await_libvirt(guest: &Guest, target: &str) {
+    let until = Instant::now() + LIBVIRT;
+    let runs = || {
+        guest
+            .get_block_device(target)
+            .get_job_info()
+            .is_ok_and(|job| job.is_some())
+    };
+    while runs() && Instant::now() < until {
+        thread::sleep(LIBVIRT / 200);
     }
 }
 

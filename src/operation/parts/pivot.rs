@@ -196,7 +196,7 @@ impl Pivot {
     /// Both sides have all that the guest wrote.
     pub(in crate::operation) fn complete_return(&self) -> Result<()> {
         if let Some(home) = &self.note.home {
-            self.site.guest.define_disk(&self.site.target, home)?;
+            self.site.guest.define_disk(home)?;
         }
         self.site.guest.complete_return(self.nodes()?)
     }
@@ -227,7 +227,7 @@ impl Pivot {
     ) -> Result<()> {
         let Some(element) = element else { return Ok(()) };
         let moved = on_destination(element, destination_xml).map_err(internal)?;
-        self.site.guest.define_disk(&self.site.target, &moved)
+        self.site.guest.define_disk(&moved)
     }
 
     fn nodes(&self) -> Result<&Nodes> {

@@ -13,14 +13,14 @@ use crate::operation::state::{Job, Remedy};
 /// Since when libvirt has shown a job that there is not: one that died as the job ended has never heard of the end when it is
 /// back.
 #[derive(Debug, Default)]
-struct Gone(Option<Instant>);
+pub(in crate::operation) struct Gone(Option<Instant>);
 
 impl Gone {
     /// libvirt may be tidying up after it.
     const PATIENCE: Duration = Duration::from_secs(5);
 
     /// Whether it has been so for long enough.
-    fn look(&mut self, is_gone: bool) -> bool {
+    pub(in crate::operation) fn look(&mut self, is_gone: bool) -> bool {
         if !is_gone {
             self.0 = None;
         }

@@ -17,10 +17,6 @@ use crate::operation::course::faults;
 use crate::operation::course::shared::Shared;
 use crate::operation::types::Consistency;
 
-/// Bytes per second of a backup's jobs while the window is open: QEMU starts up to 64 requests at once and goes on at
-/// full speed, and the thaw and the guest's first writes wait for them.
-const HELD: u64 = 16 << 20;
-
 pub(in crate::operation) const FROZEN: Stopped = Stopped {
     frozen: true,
     paused: false,
@@ -64,6 +60,7 @@ pub(in crate::operation) struct Fixed {
 impl Window<'_> {
     /// Opens the window, runs `fix` in it with the deadline, closes it.
     pub(in crate::operation) fn run(&self, fix: impl FnOnce(Instant) -> Result<()>) -> Result<Fixed> {
+        let _turn = self.guest.host().stop_one();
         let guards = self.guards()?;
         if self.freeze {
             let seconds = self.limit.as_millis().div_ceil(1000);
@@ -250,7 +247,7 @@ impl Undo {
 struct Watch {
     undo: Arc<Undo>,
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
     /// Given up last.
     _pause_guard: Option<guard::Armed>,
 }
@@ -269,14 +266,11 @@ impl Watch {
         let shared = Arc::clone(window.shared);
         shared.facts(|facts| facts.backup_jobs.clear());
         let deadline = Instant::now() + window.limit;
-        let mut threads = vec![watch(&undo, &shared, deadline, window.backup)?];
-        if window.backup {
-            threads.push(tend_backup(&undo, &shared, deadline)?);
-        }
+        let thread = watch(&undo, &shared, deadline, window.backup)?;
         Ok(Self {
             undo,
             shared,
-            threads,
+            thread: Some(thread),
             _pause_guard: guards.pause,
         })
     }
@@ -287,7 +281,7 @@ impl Drop for Watch {
         self.undo.all();
         self.undo.closed.store(true, Ordering::SeqCst);
         self.shared.look_again();
-        for thread in self.threads.drain(..) {
+        if let Some(thread) = self.thread.take() {
             // A thread that panicked has nothing left to do.
             let _ = thread.join();
         }
@@ -307,35 +301,6 @@ fn watch(undo: &Arc<Undo>, shared: &Arc<Shared>, deadline: Instant, backup: bool
     })
 }
 
-/// Looks after a backup while the window is open, beside the thaw: neither waits for the other. QEMU's jobs are held back
-/// as they start; the engine gives them their speed once the window is closed.
-fn tend_backup(undo: &Arc<Undo>, shared: &Arc<Shared>, deadline: Instant) -> Result<JoinHandle<()>> {
-    let (undo, shared) = (Arc::clone(undo), Arc::clone(shared));
-    spawn("livedisk-backup", move || {
-        let closed = || undo.closed.load(Ordering::SeqCst);
-        let mut held = 0;
-        loop {
-            shared.await_window(deadline, |facts| {
-                closed() || facts.backup_jobs.len() > held || facts.backup_failed()
-            });
-            if closed() || Instant::now() >= deadline {
-                return;
-            }
-            if shared.facts(|facts| facts.backup_failed()) {
-                // A guest that the failed backup stopped cannot be thawed.
-                if undo.frozen.load(Ordering::SeqCst) && undo.guest.is_stopped_by_io_error().unwrap_or(false) {
-                    log_failure(undo.guest.resume());
-                }
-                return;
-            }
-            if let Some(job) = shared.facts(|facts| facts.backup_jobs.get(held).cloned()) {
-                log_failure(undo.guest.set_backup_job_speed(&job, HELD));
-                held += 1;
-            }
-        }
-    })
-}
-
 pub(in crate::operation) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let quietly = move || {
         let _quiet = Quiet::new();
@@ -345,12 +310,6 @@ pub(in crate::operation) fn spawn(name: &str, work: impl FnOnce() + Send + 'stat
         .name(name.into())
         .spawn(quietly)
         .map_err(|error| Error::new(ErrorCode::Io, format!("cannot start a thread: {error}")))
-}
-
-fn log_failure(result: Result<()>) {
-    if let Err(error) = result {
-        log::error!("{error}");
-    }
 }
 
 /// Over a connection of its own, because others would wait for each attempt.

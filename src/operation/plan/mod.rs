@@ -3,3 +3,4 @@
 
 pub(in crate::operation) mod planned;
 pub(in crate::operation) mod preflight;
+pub(in crate::operation) mod room;

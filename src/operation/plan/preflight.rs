@@ -4,12 +4,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::driver::Guest;
+use crate::driver::{AgentStatus, Guest};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Identity, Server};
 use crate::libvirt::JobStats;
 use crate::libvirt::xml::{Device, Disk, DomainXml, NbdServer, Source, Target};
 use crate::operation::ownership::record::{Kind, Record};
+use crate::operation::state::Mark;
 use crate::operation::types::Method;
 
 fn error(code: ErrorCode, message: impl Into<String>) -> Error {
@@ -66,6 +67,17 @@ pub(in crate::operation) fn apart_if_in_use(guest: &Arc<Guest>) -> Result<Arc<Gu
 /// Who is in the way, and what to do about it.
 pub(in crate::operation) fn in_use(guest: &Guest, record: &Record) -> Error {
     let (name, kind, owner) = (guest.name(), record.kind.name(), &record.owner);
+    if is_left_frozen(guest, record) {
+        return error(
+            ErrorCode::Busy,
+            format!(
+                "the guest of domain '{name}' is left frozen, and its writes wait: run 'livedisk recover {name}' now, which \
+                 thaws it and cleans up; a {kind} of livedisk (operation {}) was left behind by {owner}, and its guard \
+                 ended too",
+                record.id
+            ),
+        );
+    }
     let (state, advice) = if record.kind == Kind::Freeze && !owner.is_dead() {
         (
             "is held by",
@@ -88,6 +100,14 @@ pub(in crate::operation) fn in_use(guest: &Guest, record: &Record) -> Error {
             record.id
         ),
     )
+}
+
+/// Its process died within the freeze window, and so did its guard.
+fn is_left_frozen(guest: &Guest, record: &Record) -> bool {
+    record.owner.is_dead()
+        && record.live
+        && record.mark == Mark::Fixing
+        && guest.get_agent_status() == AgentStatus::Frozen
 }
 
 /// The images that the guest itself uses, whole chains included: no destination may be one of them.

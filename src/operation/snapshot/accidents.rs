@@ -7,7 +7,6 @@ use super::plan::Plan;
 use super::{Observed, Step};
 use crate::operation::course::held::Modelled;
 use crate::operation::state::{Image, Job};
-use crate::operation::types::Method;
 
 /// The worlds that `step` leaves; where it `failed`, also those in which it did nothing, or half of it.
 pub(super) fn outcomes(seen: &Observed, step: Step, failed: bool, taken: &[bool]) -> Vec<Observed> {
@@ -44,7 +43,7 @@ pub(super) fn accidents(seen: &Observed) -> Vec<Observed> {
         worlds.push(world);
     };
     with(&|world| {
-        (world.alive, world.stopped) = (false, false);
+        world.alive = false;
         for job in &mut world.jobs {
             if job.runs() {
                 *job = Job::Failed;
@@ -52,10 +51,6 @@ pub(super) fn accidents(seen: &Observed) -> Vec<Observed> {
         }
     });
     with(&|world| world.finish = true);
-    // QEMU stops it for a write that failed, and an administrator lets it go on.
-    if seen.alive && seen.method == Method::Backup && seen.jobs[0] != Job::NotStarted {
-        with(&|world| world.stopped = !world.stopped);
-    }
     for (index, job) in seen.jobs.iter().enumerate().filter(|(_, job)| job.runs()) {
         for moved in job.moves(seen.limited) {
             with(&|world| world.jobs[index] = moved);

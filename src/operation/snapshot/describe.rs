@@ -6,15 +6,22 @@ use super::disk::PlannedDisk;
 use super::plan::Plan;
 use crate::image::Place;
 use crate::operation::state::Mark;
-use crate::operation::types::Method;
 
-fn image(disk: &PlannedDisk) -> String {
+pub(super) fn image(disk: &PlannedDisk) -> String {
     format!(
         "{} image '{}' of {} bytes",
         disk.format,
         disk.destination.shown(),
         disk.size
     )
+}
+
+pub(super) fn make(disk: &PlannedDisk) -> String {
+    match (&disk.place, disk.reuse) {
+        (Place::Free, _) => format!("make the {}", image(disk)),
+        (_, true) => format!("take the existing {}", image(disk)),
+        (_, false) => format!("prepare the {}", image(disk)),
+    }
 }
 
 /// One step, as a dry run reports it.
@@ -24,11 +31,7 @@ pub(in crate::operation) fn step(step: Step, plan: &Plan) -> String {
     match step {
         Step::WriteRecord(Mark::Begun) => format!("record the operation in the metadata of domain '{name}'"),
         Step::WriteRecord(_) => "record progress in the domain's metadata".into(),
-        Step::MakeImage(index) => match (&disk(index).place, disk(index).reuse) {
-            (Place::Free, _) => format!("make the {}", image(disk(index))),
-            (_, true) => format!("take the existing {}", image(disk(index))),
-            (_, false) => format!("prepare the {}", image(disk(index))),
-        },
+        Step::MakeImage(index) => make(disk(index)),
         Step::StartCopy(index) => {
             let what = if plan.shallow {
                 "the active layer of disk"
@@ -56,16 +59,13 @@ pub(in crate::operation) fn step(step: Step, plan: &Plan) -> String {
 }
 
 fn fix(plan: &Plan) -> String {
-    let call = match plan.method {
-        Method::Backup => "begin the backup (virDomainBackupBegin)",
-        _ => "end the mirrors (virDomainBlockJobAbort)",
-    };
+    let call = "end the mirrors (virDomainBlockJobAbort)";
     if plan.freeze {
         format!(
             "freeze the guest's file systems, {call}, thaw them; at most {:?}",
             plan.freeze_limit
         )
-    } else if plan.method == Method::Mirror && plan.disks.len() > 1 && !plan.paused {
+    } else if plan.disks.len() > 1 && !plan.paused {
         format!("pause the guest's vCPUs, {call}, resume them")
     } else {
         format!("{call}, without a freeze")

@@ -7,6 +7,7 @@ use crate::image::{Backing, Destination, Place};
 use crate::libvirt::xml::Target;
 use crate::operation::parts::image::Wanted;
 use crate::operation::plan::preflight::{libvirt_target, staging};
+use crate::operation::plan::room::{Load, allocated};
 
 /// One disk, with everything decided.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub(crate) struct PlannedDisk {
     pub(crate) reuse: bool,
     /// Path and format of the guest's own image, where it has a path.
     pub(crate) source: Option<(String, String)>,
+    /// With a backup: the directory of its scratch file.
+    #[serde(default)]
+    pub(crate) scratch: Option<String>,
     /// Path and format of each image of its chain, the guest's own first; none where one of them has not both.
     pub(crate) layers: Vec<(String, String)>,
 }
@@ -28,6 +32,27 @@ impl PlannedDisk {
     /// The destination as it is passed to libvirt.
     pub(crate) fn libvirt_target(&self) -> Target {
         libvirt_target(&self.destination, self.place.is_device())
+    }
+
+    /// What is to be copied to a file, if it is to one.
+    pub(crate) fn load(&self) -> Option<Load<'_>> {
+        let Destination::Path(destination) = &self.destination else {
+            return None;
+        };
+        let copied = if self.backing.is_some() { 1 } else { self.layers.len() };
+        (!self.place.is_device()).then(|| Load {
+            target: &self.target,
+            destination,
+            images: self.layers.iter().take(copied).map(|(path, _)| path.as_str()).collect(),
+        })
+    }
+
+    /// Of what a job counts as copied: a mirror and a backup count what reads as zeroes and takes no room, too.
+    pub(crate) fn copied(&self, counted: u64) -> u64 {
+        match &self.destination {
+            Destination::Path(path) if !self.place.is_device() => counted.min(allocated(path)),
+            _ => counted,
+        }
     }
 
     /// The destination is the caller's own, and so never removed.

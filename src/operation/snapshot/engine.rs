@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The hands of the procedure: it observes what is, and carries out one step. What comes when is `snapshot::next`'s.
 
-use std::ffi::CString;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,8 +12,8 @@ use super::{Failure, Observed, Step, describe, model, next, phase, turn};
 use crate::driver::{BlockDevice, Guest, code_of_reason};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Made, Output, Place};
-use crate::libvirt::xml::{BackupDisk, DomainXml, backup, copy_destination};
-use crate::libvirt::{BlockCopy, BlockJobStatus, JobStats, State};
+use crate::libvirt::xml::{DomainXml, copy_destination};
+use crate::libvirt::{BlockCopy, BlockJobStatus, State};
 use crate::operation::course::procedure::{Procedure, Ties, Turn};
 use crate::operation::course::shared::{Facts, Shared};
 use crate::operation::ownership::claim::Claim;
@@ -72,26 +71,16 @@ fn internal(reason: String) -> Error {
 fn at_start(plan: &Plan) -> Observed {
     let disks = plan.disks.len();
     Observed {
-        method: plan.method,
         alive: true,
         mark: Mark::Absent,
         thawed: true,
         resumed: true,
-        stopped: false,
         fixed: false,
         finish: plan.auto_finish,
-        limited: plan.bandwidth > 0 && plan.method == Method::Mirror,
+        limited: plan.bandwidth > 0,
         verified: false,
         images: vec![Image::Missing; disks],
-        jobs: vec![Job::NotStarted; job_count(plan)],
-    }
-}
-
-fn job_count(plan: &Plan) -> usize {
-    if plan.method == Method::Backup {
-        1
-    } else {
-        plan.disks.len()
+        jobs: vec![Job::NotStarted; disks],
     }
 }
 
@@ -99,7 +88,7 @@ impl Engine {
     fn at_rest(plan: Plan, ties: Ties) -> Self {
         Self {
             outputs: plan.disks.iter().map(|_| None).collect(),
-            jobs: (0..job_count(&plan)).map(|_| Tracked::default()).collect(),
+            jobs: plan.disks.iter().map(|_| Tracked::default()).collect(),
             limited: at_start(&plan).limited,
             plan,
             ties,
@@ -147,26 +136,6 @@ impl Engine {
         Ok(())
     }
 
-    fn find_backup(&mut self, record: &Record) -> Result<()> {
-        let runs = record.live && self.plan.guest.get_power_state()? != State::Off && self.our_backup_runs()?;
-        let job = &mut self.jobs[0];
-        job.begin(runs || record.mark == Mark::Fixed);
-        if record.mark == Mark::Fixed && !record.live {
-            job.lost_domain();
-        }
-        Ok(())
-    }
-
-    fn our_backup_runs(&self) -> Result<bool> {
-        let Some(backup) = self.plan.guest.get_backup()? else {
-            return Ok(false);
-        };
-        Ok(self.plan.disks.iter().all(|disk| {
-            let target = backup.iter().find(|(target, _)| *target == disk.target);
-            target.is_some_and(|(_, source)| is_at(&disk.destination, source))
-        }))
-    }
-
     /// Copied and to be copied, over all disks.
     fn bytes_of_jobs(&self) -> (u64, u64) {
         self.jobs
@@ -180,17 +149,9 @@ impl Engine {
 
     // Observing.
 
-    fn is_stopped(&self) -> Result<bool> {
-        let backup = self.plan.method == Method::Backup && self.jobs[0].is_started() && !self.plan.paused;
-        Ok(backup && self.plan.guest.is_stopped_by_io_error()?)
-    }
-
     fn observe_jobs(&mut self) -> Result<()> {
         if !self.jobs.iter().any(Tracked::is_started) {
             return Ok(());
-        }
-        if self.plan.method == Method::Backup {
-            return self.observe_backup();
         }
         let config = self.plan.guest.get_config(false)?;
         (0..self.jobs.len()).try_for_each(|index| self.observe_mirror(index, &config))
@@ -234,52 +195,10 @@ impl Engine {
         Ok(())
     }
 
-    fn observe_backup(&mut self) -> Result<()> {
-        if self.jobs[0].is_over() {
-            return Ok(());
-        }
-        if let JobStats::Backup(running) = self.plan.guest.get_job_stats()? {
-            (self.jobs[0].done, self.jobs[0].total) = (running.done, running.total);
-            return self.end_dead_backup();
-        }
-        let end = match self.ties.shared.facts(|facts| facts.backup_end.clone()) {
-            Some(end) => Some(end),
-            None => self.plan.guest.get_last_backup()?,
-        };
-        let job = &mut self.jobs[0];
-        match end {
-            Some(end) if end.success => {
-                // A quick one ends before it was ever seen to run.
-                job.total = job.total.max(end.total);
-                job.done = job.total;
-                job.complete();
-            }
-            Some(end) if !end.message.is_empty() => job.fail(end.message),
-            Some(_) => job.fail(FAILED),
-            None => job.fail("it vanished, and libvirt no longer knows how it ended"),
-        }
-        if self.jobs[0].failure().is_some() {
-            for index in 0..self.plan.disks.len() {
-                self.blame_full_file_system(index);
-            }
-        }
-        Ok(())
-    }
-
-    /// A libvirtd that dies as one of the backup's jobs ends has never heard of its end when it is back, and waits for ever.
-    fn end_dead_backup(&mut self) -> Result<()> {
-        let gone = self.ties.journal.libvirtd_may_have_died() && self.plan.guest.get_backup_jobs()?.is_empty();
-        if self.jobs[0].is_dead(gone) {
-            self.plan.guest.abort_backup()?;
-            self.jobs[0].fail("libvirtd died meanwhile, and how it ended is unknown");
-        }
-        Ok(())
-    }
-
     /// Without QEMU's event the reason is not known; a destination without any room left is one.
     fn blame_full_file_system(&mut self, index: usize) {
         let full = self.is_file_system_full(index);
-        let job = &mut self.jobs[if self.plan.method == Method::Backup { 0 } else { index }];
+        let job = &mut self.jobs[index];
         let untold = job
             .failure()
             .is_some_and(|reason| code_of_reason(reason) == ErrorCode::JobFailed);
@@ -410,11 +329,7 @@ impl Engine {
     }
 
     fn abort_job(&mut self, index: usize) -> Result<()> {
-        let aborted = if self.plan.method == Method::Backup {
-            self.plan.guest.abort_backup()
-        } else {
-            self.device(index).abort_job()
-        };
+        let aborted = self.device(index).abort_job();
         if aborted.is_ok() {
             self.jobs[index].ask(End::Abort);
         }
@@ -431,7 +346,7 @@ impl Engine {
         let window = Window {
             guest: &plan.guest,
             shared: &self.ties.shared,
-            backup: plan.method == Method::Backup,
+            backup: false,
             freeze: plan.freeze && !plan.paused,
             freeze_required: plan.freeze_required,
             pause_unfrozen: self.pauses_unfrozen(),
@@ -442,47 +357,18 @@ impl Engine {
             output.write_out();
         }
         let held = self.ties.journal.hold();
-        let fixed = if plan.method == Method::Backup {
-            let xml = self.backup_xml()?;
-            window.run(|_deadline| plan.guest.begin_backup(&xml))?
-        } else {
-            window.run(|deadline| self.end_mirrors(deadline))?
-        };
+        let fixed = window.run(|deadline| self.end_mirrors(deadline))?;
         drop(held);
         for job in &mut self.jobs {
-            if self.plan.method == Method::Mirror {
-                job.ask(End::Abort);
-            } else {
-                job.begin(true);
-            }
+            job.ask(End::Abort);
         }
         self.fixed = Some(fixed);
-        if self.plan.method == Method::Backup {
-            // Whatever holds it back during the window ends here.
-            for job in self.plan.guest.get_backup_jobs()? {
-                self.plan.guest.set_backup_job_speed(&job, self.plan.bandwidth)?;
-            }
-        }
         Ok(())
     }
 
     /// Several mirrors end one by one.
     fn pauses_unfrozen(&self) -> bool {
-        self.plan.method == Method::Mirror && self.plan.disks.len() > 1 && !self.plan.paused
-    }
-
-    fn backup_xml(&self) -> Result<CString> {
-        let targets: Vec<_> = self.plan.disks.iter().map(PlannedDisk::libvirt_target).collect();
-        let chosen = self.plan.disks.iter().zip(&targets).map(|(disk, target)| BackupDisk {
-            target: &disk.target,
-            destination: Some((target, &disk.format)),
-        });
-        let others = self.plan.other_disks.iter().map(|target| BackupDisk {
-            target,
-            destination: None,
-        });
-        let xml = backup(&chosen.chain(others).collect::<Vec<_>>()).map_err(internal)?;
-        CString::new(xml).map_err(|error| internal(error.to_string()))
+        self.plan.disks.len() > 1 && !self.plan.paused
     }
 
     /// All are asked to end before any is waited for. The end is QEMU's own event where there is one: libvirt's comes
@@ -544,8 +430,7 @@ impl Engine {
             output.sync()?;
             output.must_have_size(disk.size)?;
             // Without events it was not observed how the last step ended, so the image itself has to say.
-            let unseen =
-                self.plan.method == Method::Mirror && (self.ties.subscription.is_none() || self.writes.is_empty());
+            let unseen = self.ties.subscription.is_none() || self.writes.is_empty();
             if let Some(file) = output.file()
                 && (self.plan.verify || unseen)
             {
@@ -592,18 +477,6 @@ impl Engine {
             )),
             Err(error) => Err(error),
         }
-    }
-
-    // Reporting.
-
-    fn destinations(&self) -> String {
-        let shown: Vec<_> = self
-            .plan
-            .disks
-            .iter()
-            .map(|disk| format!("'{}'", disk.destination.shown()))
-            .collect();
-        shown.join(", ")
     }
 }
 
@@ -689,11 +562,7 @@ impl Procedure for Engine {
         for (job, (done, total)) in engine.jobs.iter_mut().zip(details.bytes) {
             (job.done, job.total) = (done, total);
         }
-        if engine.plan.method == Method::Backup {
-            engine.find_backup(&record)?;
-        } else {
-            engine.find_mirrors(record.mark)?;
-        }
+        engine.find_mirrors(record.mark)?;
         let seen = at_start(&engine.plan);
         Ok((engine, seen))
     }
@@ -734,14 +603,12 @@ impl Procedure for Engine {
             // certain.
             thawed: !self.left.frozen,
             resumed: !self.left.paused,
-            stopped: alive && self.is_stopped()?,
             fixed: self.fixed.is_some(),
             finish,
             limited: self.limited,
             verified: self.verified,
             images: self.outputs.iter().map(|output| Image::of(output.as_ref())).collect(),
             jobs: (0..self.jobs.len()).map(|index| self.job(index, finish)).collect(),
-            ..at_start(&self.plan)
         })
     }
 
@@ -780,15 +647,14 @@ impl Procedure for Engine {
                     ErrorCode::Permission => "let QEMU's user write there",
                     _ => "see QEMU's log of the domain",
                 };
-                let what = match self.plan.method {
-                    Method::Backup => format!("the backup of domain '{name}' to {}", self.destinations()),
-                    _ => format!(
-                        "the copy of disk '{}' of domain '{name}' to '{}'",
+                Error::new(
+                    code,
+                    format!(
+                        "the copy of disk '{}' of domain '{name}' to '{}' failed: {reason}; {advice}",
                         self.plan.disks[index].target,
                         self.plan.disks[index].destination.shown()
                     ),
-                };
-                Error::new(code, format!("{what} failed: {reason}; {advice}"))
+                )
             }
             Failure::NotConverging(index) => {
                 let rates = self.jobs[index].rates().unwrap_or_default();
@@ -800,19 +666,6 @@ impl Procedure for Engine {
                         self.plan.disks[index].target,
                         rates.dirtied >> 10,
                         rates.copied >> 10
-                    ),
-                )
-            }
-            Failure::GuestStopped => {
-                let full = (0..self.plan.disks.len()).any(|index| self.is_file_system_full(index));
-                let seen = if full { NO_ROOM } else { "no reason is known" };
-                let reason = self.jobs[0].failure().unwrap_or(seen);
-                Error::new(
-                    code_of_reason(reason),
-                    format!(
-                        "a write of domain '{name}' failed while the backup to {} ran, and QEMU stopped the domain: {reason}; \
-                         the domain goes on without the backup; see to its own storage and to the destination's",
-                        self.destinations()
                     ),
                 )
             }
@@ -839,7 +692,13 @@ impl Procedure for Engine {
             point_in_time: fixed.at,
             freeze: fixed.freeze,
             pause: fixed.pause,
-            bytes_copied: self.bytes_of_jobs().0,
+            bytes_copied: self
+                .plan
+                .disks
+                .iter()
+                .zip(&self.jobs)
+                .map(|(disk, job)| disk.copied(job.done))
+                .sum(),
             elapsed: self.ties.shared.began().elapsed(),
             full_disks: 0,
         })

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The live snapshot: all that is known of the procedure, as one pure function.
+//! The live snapshot by mirrors: all that is known of the procedure, as one pure function.
 //!
 //! Starting, going on, cancelling and recovering are the same loop of observe, [`next`] and step, entered with another
 //! state or goal; nothing has clean-up code of its own.
 
 #[cfg(any(test, debug_assertions, feature = "faults"))]
 mod accidents;
+pub(super) mod backup;
 pub(super) mod clone;
 pub(super) mod describe;
 pub(super) mod disk;
@@ -15,12 +16,11 @@ pub(super) mod plan;
 
 use crate::operation::course::procedure::Turn;
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy, position};
-use crate::operation::types::{Method, Phase};
+use crate::operation::types::Phase;
 
 /// What libvirt, the file system and the record say now.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Observed {
-    pub(crate) method: Method,
     /// The guest instance that the operation was started on still exists.
     pub(crate) alive: bool,
     pub(crate) mark: Mark,
@@ -28,8 +28,6 @@ pub(crate) struct Observed {
     pub(crate) thawed: bool,
     /// Not paused by us.
     pub(crate) resumed: bool,
-    /// QEMU stopped it for a write that failed. While a backup runs that may be the destination's failure.
-    pub(crate) stopped: bool,
     /// The window has been passed, though the record may not say so yet.
     pub(crate) fixed: bool,
     /// The caller wants the operation finished.
@@ -37,7 +35,7 @@ pub(crate) struct Observed {
     pub(crate) limited: bool,
     pub(crate) verified: bool,
     pub(crate) images: Vec<Image>,
-    /// One a disk; for a backup one in all.
+    /// One a disk.
     pub(crate) jobs: Vec<Job>,
 }
 
@@ -72,7 +70,6 @@ pub(crate) enum Failure {
     DomainGone,
     Job(usize),
     NotConverging(usize),
-    GuestStopped,
     /// The agent died in the window: it is unknown what the images hold.
     OutcomeUnknown,
 }
@@ -105,27 +102,18 @@ fn forward(seen: &Observed) -> Step {
     if !seen.thawed {
         return Step::Thaw;
     }
-    if seen.stopped {
-        return Step::Fail(Failure::GuestStopped);
-    }
     match seen.mark {
         // The record goes last, so its absence after the point in time is the end.
         Mark::Absent if seen.fixed => Step::Done,
         Mark::Absent => Step::WriteRecord(Mark::Begun),
         Mark::Begun => match position(&seen.images, |image| image.is_wanting()) {
             Some(index) => Step::MakeImage(index),
-            None if seen.method == Method::Backup => Step::WriteRecord(Mark::Fixing),
             None => Step::WriteRecord(Mark::Copying),
         },
         Mark::Fixing if seen.fixed => match position(&seen.jobs, |job| *job == Job::Failed) {
             // After this mark a job that is gone has ended well.
             Some(index) => Step::Fail(Failure::Job(index)),
             None => Step::WriteRecord(Mark::Fixed),
-        },
-        Mark::Fixing if seen.method == Method::Backup => match seen.jobs[0] {
-            // libvirt removes the images of a backup that failed.
-            Job::NotStarted if !seen.images.contains(&Image::Missing) => Step::FixPoint,
-            _ => Step::Fail(Failure::OutcomeUnknown),
         },
         Mark::Copying | Mark::Fixing => mirror(seen),
         Mark::Fixed => match position(&seen.jobs, |job| *job != Job::Completed) {
@@ -199,10 +187,6 @@ fn back(seen: &Observed) -> Step {
         if seen.jobs.contains(&Job::Ending) {
             return Step::AwaitJobs;
         }
-        // Without the backup the write goes through.
-        if seen.stopped {
-            return Step::Resume;
-        }
     }
     if let Some(index) = position(&seen.images, |image| image.is_ours()) {
         return Step::RemoveImage(index);
@@ -219,15 +203,11 @@ pub(crate) fn phase(seen: &Observed, goal: Goal, step: Step) -> Phase {
     if goal == Goal::Back {
         return Phase::Finishing;
     }
-    match (step, seen.method) {
-        (Step::AwaitFinish, _) => Phase::Ready,
-        (Step::WriteRecord(Mark::Begun | Mark::Copying) | Step::MakeImage(_), _) => Phase::Preparing,
-        (Step::StartCopy(_) | Step::LiftLimit | Step::RestartWriteBlocking(_), _) => Phase::Copying,
-        // A backup's window opens before it copies.
-        (Step::WriteRecord(Mark::Fixing) | Step::FixPoint, Method::Backup) => Phase::Preparing,
-        (Step::WriteRecord(Mark::Fixed), Method::Backup) => Phase::Copying,
-        (Step::AwaitJobs, Method::Backup) => Phase::Copying,
-        (Step::AwaitJobs, _) if seen.mark == Mark::Copying => Phase::Copying,
+    match step {
+        Step::AwaitFinish => Phase::Ready,
+        Step::WriteRecord(Mark::Begun | Mark::Copying) | Step::MakeImage(_) => Phase::Preparing,
+        Step::StartCopy(_) | Step::LiftLimit | Step::RestartWriteBlocking(_) => Phase::Copying,
+        Step::AwaitJobs if seen.mark == Mark::Copying => Phase::Copying,
         _ => Phase::Finishing,
     }
 }

@@ -4,7 +4,6 @@
 
 use super::{Observed, Step, next};
 use crate::operation::state::{Goal, Image, Job, Mark, steps};
-use crate::operation::types::Method;
 
 /// The world after `step`.
 pub(crate) fn apply(seen: &mut Observed, step: Step, taken: &[bool]) {
@@ -37,16 +36,11 @@ pub(crate) fn apply(seen: &mut Observed, step: Step, taken: &[bool]) {
         Step::RestartWriteBlocking(index) => seen.jobs[index] = Job::NotStarted,
         Step::FixPoint => {
             seen.fixed = true;
-            let job = if seen.method == Method::Backup {
-                Job::Running
-            } else {
-                Job::Ending
-            };
-            seen.jobs.fill(job);
+            seen.jobs.fill(Job::Ending);
         }
         Step::Verify => seen.verified = true,
         Step::Thaw => seen.thawed = true,
-        Step::Resume => (seen.resumed, seen.stopped) = (true, false),
+        Step::Resume => seen.resumed = true,
         Step::AbortJob(index) => seen.jobs[index] = Job::Ending,
         Step::RemoveImage(index) => seen.images[index] = Image::Missing,
         Step::RemoveRecord => seen.mark = Mark::Absent,
@@ -73,20 +67,18 @@ mod tests {
     use crate::operation::snapshot::Failure;
     use crate::operation::snapshot::accidents::{accidents, outcomes};
 
-    fn start(method: Method, disks: usize, limited: bool) -> Observed {
+    fn start(disks: usize, limited: bool) -> Observed {
         Observed {
-            method,
             alive: true,
             mark: Mark::Absent,
             thawed: true,
             resumed: true,
-            stopped: false,
             fixed: false,
             finish: false,
             limited,
             verified: false,
             images: vec![Image::Missing; disks],
-            jobs: vec![Job::NotStarted; if method == Method::Backup { 1 } else { disks }],
+            jobs: vec![Job::NotStarted; disks],
         }
     }
 
@@ -136,15 +128,10 @@ mod tests {
 
     fn worlds() -> Vec<World> {
         let mut all = Vec::new();
-        for (method, disks) in [
-            (Method::Mirror, 1),
-            (Method::Mirror, 2),
-            (Method::Backup, 1),
-            (Method::Backup, 2),
-        ] {
+        for disks in [1, 2] {
             for limited in [false, true] {
                 let taken: Vec<bool> = (0..disks).map(|index| index == 1).collect();
-                all.push((reachable(start(method, disks, limited), &taken), taken));
+                all.push((reachable(start(disks, limited), &taken), taken));
             }
         }
         all
@@ -189,7 +176,7 @@ mod tests {
                         .any(|image| matches!(image, Image::Made | Image::Half))
                 );
                 if seen.alive {
-                    assert!(end.thawed && end.resumed && !end.stopped);
+                    assert!(end.thawed && end.resumed);
                     assert!(
                         end.jobs
                             .iter()
@@ -224,7 +211,7 @@ mod tests {
                     assert_eq!(seen.mark, Mark::Fixing);
                     assert!(seen.alive && seen.thawed && seen.resumed && !seen.fixed);
                     assert!(!seen.images.contains(&Image::Missing));
-                    assert!(seen.method == Method::Backup || (seen.finish && !seen.limited));
+                    assert!(seen.finish && !seen.limited);
                 }
             }
         }
@@ -232,7 +219,7 @@ mod tests {
 
     #[test]
     fn jobs_that_ended_unseen_are_no_success() {
-        let mut seen = start(Method::Mirror, 1, false);
+        let mut seen = start(1, false);
         seen.mark = Mark::Fixing;
         seen.images = vec![Image::Made];
         seen.jobs = vec![Job::Completed];
@@ -241,7 +228,7 @@ mod tests {
 
     #[test]
     fn the_plan_of_a_mirror_reads_in_order() {
-        let steps = plan(&start(Method::Mirror, 1, false), Goal::Forward, &[false]);
+        let steps = plan(&start(1, false), Goal::Forward, &[false]);
         assert_eq!(
             steps,
             [

@@ -19,7 +19,9 @@ use crate::operation::plan::preflight::{
     find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
     must_stay_writable,
 };
-use crate::operation::snapshot::clone::plan::{Way, choose};
+use crate::operation::plan::room::must_have_room;
+use crate::operation::snapshot::backup::plan as backup;
+use crate::operation::snapshot::clone::plan::{Way, choose, takes_no_room};
 use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
 
 const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);
@@ -46,6 +48,11 @@ pub(crate) struct Request {
     pub(crate) auto_finish: bool,
     pub(crate) verify: bool,
     pub(crate) write_blocking: bool,
+    #[serde(default)]
+    pub(crate) compress: bool,
+    /// With a backup: where its export's socket may be. None of one that release 0.1 began.
+    #[serde(default)]
+    pub(crate) server: Option<String>,
     pub(crate) disks: Vec<PlannedDisk>,
     /// The disks that a backup leaves out.
     pub(crate) other_disks: Vec<String>,
@@ -83,20 +90,22 @@ impl Plan {
         };
         let config = guest.get_config(false)?;
         must_be_free(guest, None)?;
-        if options.method == Method::Backup && !guest.host().has_backup(&config.machine)? {
-            return Err(error(
-                ErrorCode::Unsupported,
-                format!("this libvirt and QEMU offer no backup for domain '{name}'; use MIRROR"),
-            ));
-        }
         let in_use = images_in_use(&config);
-        let disks = options
+        let mut disks = options
             .disks
             .iter()
             .map(|wanted| plan_disk(guest, &config, wanted, options, &in_use))
             .collect::<Result<Vec<_>>>()?;
         must_differ(&disks)?;
-        let (method, ways) = choose(guest, &config, options, &disks)?;
+        let (method, ways) = if backup::is_asked_for(options) {
+            (Method::Backup, Vec::new())
+        } else {
+            choose(guest, &config, options, &disks)?
+        };
+        let server = match method {
+            Method::Backup => Some(backup::prepare(guest, &config, options, &mut disks)?),
+            _ => None,
+        };
         if method == Method::Mirror {
             must_be_mirrorable(guest, &config, &disks)?;
         }
@@ -110,6 +119,12 @@ impl Plan {
                 &what,
             )?;
         }
+        let copied = disks.iter().enumerate();
+        let loads: Vec<_> = copied
+            .filter(|(index, disk)| !takes_no_room(ways.get(*index), options, disk))
+            .filter_map(|(_, disk)| disk.load())
+            .collect();
+        must_have_room(&name, &loads)?;
         let freeze = !paused && decide_freeze(guest, &config, options.quiesce)?;
         if freeze || (method == Method::Mirror && disks.len() > 1 && !paused) {
             guard::prepare(guest.host())?;
@@ -144,6 +159,8 @@ impl Plan {
             auto_finish: options.auto_finish,
             verify: options.verify,
             write_blocking: options.write_blocking,
+            compress: options.compress,
+            server,
             disks,
             other_disks,
         };
@@ -171,37 +188,14 @@ impl Plan {
 }
 
 fn check_options(options: &SnapshotOptions) -> Result<()> {
-    let unsupported = |what: &str| {
-        Err(error(
-            ErrorCode::Unsupported,
-            format!("{what} not supported yet; use MIRROR or BACKUP"),
-        ))
-    };
     let method = options.method;
     if method == Method::Rebase {
-        return unsupported("method REBASE is");
-    }
-    if options.checkpoint.is_some() || options.since.is_some() {
-        return unsupported("checkpoint and since are");
-    }
-    if options.compress {
-        return unsupported("COMPRESS is");
-    }
-    if options.full_if_needed {
-        return unsupported("FULL_IF_NEEDED is");
-    }
-    if options.scratch.is_some() {
-        return unsupported("scratch is");
-    }
-    if let Some(disk) = options.disks.iter().find(|disk| disk.backing.is_some()) {
-        return unsupported(&format!("backing of disk '{}' is", disk.target.escape_debug()));
-    }
-    if method == Method::Backup && options.shallow {
         return Err(error(
             ErrorCode::Unsupported,
-            "SHALLOW and BACKUP do not go together: libvirt's backup always copies the whole chain; use MIRROR",
+            "method REBASE is not supported yet; use MIRROR or BACKUP",
         ));
     }
+    backup::check_options(options)?;
     if matches!(method, Method::Backup | Method::Clone) && options.write_blocking {
         return Err(error(
             ErrorCode::InvalidArgument,
@@ -237,7 +231,7 @@ fn plan_disk(
     options: &SnapshotOptions,
     in_use: &[Identity],
 ) -> Result<PlannedDisk> {
-    let (name, target, method) = (guest.name(), wanted.target.as_str(), options.method);
+    let (name, target) = (guest.name(), wanted.target.as_str());
     let what = format!("disk '{}' of domain '{name}'", target.escape_debug());
     let disk = find_disk(guest, config, target)?;
     must_be_copyable(disk, &what)?;
@@ -246,18 +240,6 @@ fn plan_disk(
         return Err(error(
             ErrorCode::Unsupported,
             format!("{what}: on a remote connection only nbd:// destinations are supported yet"),
-        ));
-    }
-    if method == Method::Backup && matches!(destination, Destination::Nbd { .. }) {
-        return Err(error(
-            ErrorCode::Unsupported,
-            format!("{what}: libvirt's push backup cannot write to NBD; use MIRROR"),
-        ));
-    }
-    if method == Method::Backup && wanted.destination.contains('\n') {
-        return Err(error(
-            ErrorCode::Unsupported,
-            format!("{what}: libvirt's backup takes no path with a newline; use MIRROR or another name"),
         ));
     }
     if disk.is_encrypted() && !wanted.allow_plaintext {
@@ -292,6 +274,7 @@ fn plan_disk(
         size: block_device.get_capacity()?,
         backing,
         reuse: wanted.reuse_existing,
+        scratch: None,
         source: disk
             .active()
             .source
@@ -323,12 +306,12 @@ fn choose_format(wanted: &SnapshotDisk, disk: &Disk, place: &Place, what: &str) 
 
 /// The job copies what the guest has, and what it is compared with is that too.
 fn must_be_seen(guest: &Guest, disk: &Disk, options: &SnapshotOptions, what: &str) -> Result<()> {
-    let job = match options.method {
-        Method::Backup => Job::Backup,
-        _ => Job::Mirror,
-    };
+    let is_backup = backup::is_asked_for(options);
+    let job = if is_backup { Job::Backup } else { Job::Mirror };
     guest.must_start_at_device(disk, job, what)?;
+    // A backup's image is compared with the export that it was copied from.
     if options.verify
+        && !is_backup
         && let Some(hindrance) = guest.why_not_compared(disk)
     {
         return Err(hindrance.refuse(what, "cannot be compared", "leave VERIFY out"));

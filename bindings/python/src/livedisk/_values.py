@@ -35,8 +35,8 @@ class Method(_Value):
 
     Members:
         AUTO: the cheapest method that cannot hurt the guest; the report says which one it was.
-        BACKUP: virDomainBackupBegin: content as of the start. A destination that fails gives the guest I/O errors,
-            one that hangs stalls it. Not for migrations.
+        BACKUP: virDomainBackupBegin: content as of the start. A destination that fails or hangs never
+            reaches the guest. Not for migrations.
         MIRROR: virDomainBlockCopy: content as of the finish. A destination that fails or hangs never reaches the guest.
         REBASE: as MIRROR by virDomainBlockRebase, for old hosts. Not supported yet.
         CLONE: external snapshot, clone of the quiet base out of band, active commit: content as of the start. A

@@ -142,6 +142,11 @@ fn is_slow_to_mirror(disks: &[PlannedDisk]) -> bool {
     disks.iter().all(|disk| disk.place == Place::Free) && disks.iter().any(|disk| holes(disk) >= MANY_ZEROES)
 }
 
+/// Its clone takes no room.
+pub(crate) fn takes_no_room(way: Option<&Way>, options: &SnapshotOptions, disk: &PlannedDisk) -> bool {
+    way == Some(&Way::File) && options.clone != CloneMethod::Copy && shares_blocks(disk)
+}
+
 /// The destination's file system clones, and is the image's own.
 fn shares_blocks(disk: &PlannedDisk) -> bool {
     let (Some((source, _)), Destination::Path(destination)) = (&disk.source, &disk.destination) else {

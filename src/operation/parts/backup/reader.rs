@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Copies one disk from a backup's export, in a thread of its own: whatever its destination does, the operation goes on.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::left::LABEL;
+use super::line::Line;
+use crate::error::{Error, ErrorCode, Result};
+use crate::image::{self, Exported, Form, Manner, Output, Place, Source};
+use crate::operation::course::shared::Shared;
+use crate::operation::parts::clone::finished;
+use crate::operation::parts::window::spawn;
+
+/// What is to be copied, and how.
+pub(in crate::operation) struct Task {
+    pub(in crate::operation) operation: String,
+    pub(in crate::operation) target: String,
+    pub(in crate::operation) line: Arc<Line>,
+    pub(in crate::operation) manner: Manner,
+    /// Compare what was written with the export.
+    pub(in crate::operation) verify: bool,
+    pub(in crate::operation) shown: String,
+    /// Another process has written to it: it is made anew.
+    pub(in crate::operation) renew: Option<(Place, Form<'static>)>,
+}
+
+#[derive(Default)]
+struct State {
+    progress: (u64, u64),
+    end: Option<Result<()>>,
+}
+
+/// One that runs.
+pub(in crate::operation) struct Reader {
+    state: Arc<Mutex<State>>,
+    wanted: Arc<AtomicBool>,
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Reader {
+    /// Starts one.
+    pub(in crate::operation) fn start(task: Task, output: Output, shared: &Arc<Shared>) -> Result<Self> {
+        let reader = Self {
+            state: Arc::default(),
+            wanted: Arc::new(AtomicBool::new(true)),
+        };
+        let (state, wanted, shared) = (
+            Arc::clone(&reader.state),
+            Arc::clone(&reader.wanted),
+            Arc::clone(shared),
+        );
+        // Nobody waits for it: it may hang with its destination.
+        spawn("livedisk-reader", move || {
+            let mut watch = |done, total| {
+                lock(&state).progress = (done, total);
+                wanted.load(Ordering::SeqCst)
+            };
+            let end = task.read(output, &mut watch);
+            lock(&state).end = Some(end);
+            shared.wake();
+        })?;
+        Ok(reader)
+    }
+
+    /// Copied and to be copied.
+    pub(in crate::operation) fn progress(&self) -> (u64, u64) {
+        lock(&self.state).progress
+    }
+
+    /// How it ended, once it has.
+    pub(in crate::operation) fn end(&self) -> Option<Result<()>> {
+        lock(&self.state).end.take()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.wanted.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Task {
+    fn read(&self, mut output: Output, watch: image::Watch<'_>) -> Result<()> {
+        if let Some((place, form)) = &self.renew {
+            output.fill(place, *form)?;
+        }
+        let connect = || self.line.connect();
+        let export = Exported {
+            name: &self.target,
+            connect: &connect,
+            label: (LABEL, &self.operation),
+        };
+        finished(output.write(Source::Export(&export), self.manner, watch)?)?;
+        if self.verify {
+            if let Some(file) = output.file() {
+                image::check(file, output.format(), &self.shown)?;
+            }
+            if !output.equals(Source::Export(&export))? {
+                return Err(Error::new(
+                    ErrorCode::Verify,
+                    format!(
+                        "the image '{}' differs from what QEMU shows of disk '{}'; see its storage, then copy again",
+                        self.shown, self.target
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}

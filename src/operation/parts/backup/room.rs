@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The room that scratch files have. QEMU pauses the guest when a scratch file cannot grow, and the guest's own image may lie
+//! beside it: a backup is ended while there is still room.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use rustix::fs::{StatVfs, statvfs};
+
+use crate::error::{Error, ErrorCode, Result};
+use crate::operation::course::shared::Shared;
+use crate::operation::parts::window::spawn;
+
+/// A twentieth of a file system is left alone, within these limits.
+const SHARE: u64 = 20;
+const LEAST: u64 = 4 << 20;
+const MOST: u64 = 1 << 30;
+
+/// A guest on quick storage overwrites about 50 MiB meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+fn free(room: &StatVfs) -> u64 {
+    room.f_bavail.saturating_mul(room.f_frsize)
+}
+
+fn reserve(room: &StatVfs) -> u64 {
+    (room.f_blocks.saturating_mul(room.f_frsize) / SHARE).clamp(LEAST, MOST)
+}
+
+/// How much may be written there; `None` where nobody can say.
+pub(in crate::operation) fn usable(directory: &str) -> Option<u64> {
+    let room = statvfs(directory).ok()?;
+    Some(free(&room).saturating_sub(reserve(&room)))
+}
+
+pub(in crate::operation) fn must_be_usable(directory: &str, what: &str) -> Result<()> {
+    if usable(directory) != Some(0) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::NoSpace,
+        format!(
+            "{what}: the file system of '{}' has too little room for a scratch file; make room there, or name another \
+             directory for scratch files (scratch)",
+            directory.escape_debug()
+        ),
+    ))
+}
+
+/// Watches file systems in a thread of its own.
+pub(in crate::operation) struct Room {
+    used_up: Arc<AtomicBool>,
+    /// Dropped, it ends the thread.
+    _end: Sender<()>,
+}
+
+impl Room {
+    pub(in crate::operation) fn watch(directories: BTreeSet<String>, shared: &Arc<Shared>) -> Result<Self> {
+        let used_up = Arc::new(AtomicBool::new(false));
+        let (end, ended) = channel();
+        let (told, shared) = (Arc::clone(&used_up), Arc::clone(shared));
+        spawn("livedisk-room", move || {
+            while ended.recv_timeout(LOOK_AGAIN) == Err(RecvTimeoutError::Timeout) {
+                if directories.iter().any(|directory| usable(directory) == Some(0)) {
+                    told.store(true, Ordering::SeqCst);
+                    shared.wake();
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { used_up, _end: end })
+    }
+
+    pub(in crate::operation) fn is_used_up(&self) -> bool {
+        self.used_up.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_file_system_is_left_alone() {
+        let mut room = statvfs("/tmp").unwrap();
+        room.f_frsize = 4096;
+        for (mib, reserved) in [(64, 4), (1024, 51), (1 << 20, 1024)] {
+            room.f_blocks = mib << 8;
+            assert_eq!(reserve(&room) >> 20, reserved, "of {mib} MiB");
+        }
+    }
+}

@@ -56,7 +56,10 @@ fn completion(bed: &Bed) {
             &format!("livedisk -c {} migrate a vdb", bed.get("URI")),
             "vdb".to_owned(),
         ),
-        ("livedisk -c test:///no/such migrate a vd", String::new()),
+        (
+            "livedisk -c qemu+unix:///system?socket=/no/such migrate a vd",
+            String::new(),
+        ),
     ] {
         assert_eq!(offered(bed, words), offer, "{words}");
     }

@@ -50,7 +50,7 @@ pub(crate) fn freeze(guest: Guest, limit: Duration) -> Result<u32> {
     let record = at("Note", || note(&guest, limit))?;
     at("Freeze", || hold(&guest, &record, limit)).inspect_err(|_| {
         if let Err(error) = remove(&guest, &record) {
-            log::warn!("{error}; let recover remove the note of the freeze");
+            log::warn!("{error}; let recover remove the record of the freeze");
         }
     })
 }
@@ -223,7 +223,7 @@ fn await_removal(guest: &Guest, record: &Record) -> Result<()> {
 /// What is to be done about a freeze whose process is gone or whose limit has passed, and whether the guest is thawed by it.
 pub(super) fn recover(guest: &Guest, record: &Record, dry_run: bool) -> Result<(Vec<String>, bool)> {
     let is_frozen = || record.live && record.back.is_none() && guest.get_agent_status() == AgentStatus::Frozen;
-    let note = "remove the note of the freeze from the domain's metadata".to_owned();
+    let note = "remove the record of the freeze from the domain's metadata".to_owned();
     let thaw = "thaw the guest's file systems".to_owned();
     if dry_run {
         return Ok(match is_frozen() {

@@ -49,7 +49,7 @@ pub(in crate::operation) struct Engine {
     pub(super) source_deleted: bool,
 }
 
-/// What the record keeps for whoever resumes the operation.
+/// What the record keeps for the process that resumes the operation.
 #[derive(Serialize, Deserialize)]
 struct Details {
     request: Request,

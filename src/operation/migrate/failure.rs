@@ -34,7 +34,7 @@ impl Failure {
                 ErrorCode::DomainState,
                 format!(
                     "{what}: the domain was restarted during the migration and runs on an overlay with what it wrote since; \
-                     let recover settle it (livedisk recover)"
+                     let recover clean it up (livedisk recover)"
                 ),
             ),
             Self::Copy | Self::Commit => {
@@ -45,7 +45,7 @@ impl Failure {
                     let failures = commits.into_iter().find_map(|commit| commit.failure());
                     (failures, "active commit on the way to")
                 };
-                let reason = reason.unwrap_or("nobody saw how it ended");
+                let reason = reason.unwrap_or("how it ended was not observed");
                 Error::new(
                     code_of_reason(reason),
                     format!("{what}: the {job} '{shown}' failed: {reason}; see QEMU's log of the domain"),
@@ -62,7 +62,7 @@ impl Failure {
                 ErrorCode::JobFailed,
                 format!(
                     "{what}: libvirtd died in the pivot and does not know that the guest writes to '{shown}', and QEMU's copy \
-                     back to where libvirt has it failed: {}; mend that, then recover (livedisk recover); until then every \
+                     back to where libvirt has it failed: {}; fix that, then recover (livedisk recover); until then every \
                      image must stay",
                     engine.pivot.failure().unwrap_or("without a reason")
                 ),
@@ -70,7 +70,7 @@ impl Failure {
             Self::ForeignChain => Error::new(
                 ErrorCode::Busy,
                 format!(
-                    "{what}: its backing chain is none that the migration makes, so somebody else changed it; nothing more is \
+                    "{what}: its backing chain is none that the migration makes, so another program changed it; nothing more is \
                      touched; compare 'virsh dumpxml' with QEMU's query-block (virsh qemu-monitor-command)"
                 ),
             ),

@@ -123,7 +123,7 @@ fn back_is_as_before_until_the_pivot_and_forward_behind_it() {
                     assert!(!matches!(image, Image::Made | Image::Half), "{seen:?}");
                 }
             }
-            // Only what nobody can help is left: another instance of the guest, or a commit that QEMU failed.
+            // Only what cannot be helped is left: another instance of the guest, or a commit that QEMU failed.
             Step::Fail(Failure::Restarted) => assert!(!seen.alive && !seen.off),
             Step::Fail(Failure::Commit) => assert_eq!(end.commit(), Job::Failed),
             Step::Fail(Failure::Return) => assert_eq!(end.copy.way_back, Job::Failed),
@@ -173,7 +173,7 @@ fn no_step_removes_what_the_guest_lives_on() {
     }
 }
 
-/// Where nothing comes behind it (an end, a failure without a way back, a caller that is waited for) and where it
+/// Where nothing comes after it (an end, a failure without a way back, a caller that is waited for) and where it
 /// would be forgotten.
 #[test]
 fn a_throttle_is_never_left_behind() {
@@ -201,7 +201,7 @@ fn a_throttle_is_never_left_behind() {
     assert!(set > 0 && lifted > 0);
 }
 
-/// Behind the point of no return a commit that does not converge whatever is done is given up, not waited for.
+/// After the point of no return a commit that does not converge whatever is done is given up, not waited for.
 #[test]
 fn a_hopeless_commit_ends() {
     let hopeless = |seen: &Observed| seen.chain == Chain::Moved && seen.commit() == Job::Stuck(Remedy::None);

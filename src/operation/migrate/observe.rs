@@ -56,7 +56,7 @@ impl Engine {
         Ok(chain)
     }
 
-    /// Where nobody saw what became of the snapshot, the guest may be on the overlay.
+    /// Where it was not observed what became of the snapshot, the guest may be on the overlay.
     fn look_above(&mut self, chain: Chain, alive: bool, off: bool) -> Result<Chain> {
         if chain == Chain::Overlay {
             self.overlay.snapshot_was_seen(true);

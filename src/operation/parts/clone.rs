@@ -8,7 +8,7 @@ use crate::image::{self, Cloned, Made};
 use crate::operation::course::shared::Shared;
 use crate::operation::types::{CloneCallback, CloneMethod};
 
-/// Told how much was copied of how much; false ends the copy, because somebody wants it so.
+/// Receives how much was copied of how much; false ends the copy, because it is asked for.
 pub(in crate::operation) fn watch<'a>(
     shared: &'a Shared,
     before: (u64, u64),
@@ -58,8 +58,8 @@ pub(in crate::operation) fn finished(cloned: Cloned) -> Result<()> {
     }
 }
 
-/// The caller's function, which ends with its process: then what stands at the destination is not touched, for nobody can
-/// tell whose it is.
+/// The caller's function, which ends with its process: then what stands at the destination is not touched, for its owner is not
+/// known.
 pub(in crate::operation) fn of_caller<'a>(
     callback: Option<&'a CloneCallback>,
     destination: &str,

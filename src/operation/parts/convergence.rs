@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Whether a mirror will ever catch up with its guest. Pure: it is told the time.
+//! Whether a mirror will ever catch up with its guest. Pure: the time is passed to it.
 
 use std::time::Duration;
 

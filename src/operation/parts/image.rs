@@ -16,7 +16,7 @@ pub(in crate::operation) struct Wanted {
     pub(in crate::operation) backing: Option<Backing>,
     /// What stands there is kept as it is.
     pub(in crate::operation) reuse: bool,
-    /// Whoever fills it formats it.
+    /// The step that fills it formats it.
     pub(in crate::operation) blank: bool,
     /// Its name until it is published.
     pub(in crate::operation) staging: String,

@@ -17,7 +17,7 @@ const LATER: Duration = Duration::from_secs(1);
 const LIBVIRT: Duration = Duration::from_secs(2);
 
 /// What the guest wrote to the overlay goes into `base` (path, format), which becomes the disk again, with the element that
-/// it had at `home`, or as much of it as the definition tells.
+/// it had at `home`, or as much of it as the definition has.
 pub(in crate::operation) fn commit(
     guest: &Guest,
     disk: &RecordedDisk,
@@ -125,7 +125,7 @@ pub(in crate::operation) fn has_pivoted(before: (&str, &str), after: (&str, &str
     Err(Error::new(
         ErrorCode::Verify,
         format!(
-            "{what}: QEMU died in the pivot, and nobody knows whether '{shown}' or '{}' has the guest's last writes; start \
+            "{what}: QEMU died in the pivot, and it is unknown whether '{shown}' or '{}' has the guest's last writes; start \
              the domain, which goes on with the former, and recover again",
             after.0.escape_debug()
         ),

@@ -47,7 +47,7 @@ pub(in crate::operation) struct Overlay {
     /// It is a storage volume: made and removed by the daemon, and out of our sight.
     is_volume: bool,
     file: File,
-    /// A snapshot that nobody saw the end of may have put the guest on it.
+    /// A snapshot whose end was not observed may have put the guest on it.
     unseen: bool,
     pub(in crate::operation) commit: Tracked,
 }
@@ -152,7 +152,7 @@ impl Overlay {
         Ok(is_there && self.site.guest.get_power_state()? != State::Off && self.site.guest.has_open(&self.path)?)
     }
 
-    /// The guest's last writes are in it, though libvirt names the base: a libvirtd that dies between telling QEMU to take a
+    /// The guest's last writes are in it, though libvirt names the base: a libvirtd that dies between asking QEMU to take a
     /// snapshot and noting it goes on with the chain from before. `alive`: of the instance that the operation was begun on;
     /// `off`: no instance runs.
     pub(in crate::operation) fn is_unnamed(&self, alive: bool, off: bool) -> Result<bool> {
@@ -168,7 +168,7 @@ impl Overlay {
         offline::holds_last_writes(&self.path, &self.base.0, off, &self.site.what())
     }
 
-    /// Nobody removed or replaced it.
+    /// It was neither removed nor replaced.
     pub(in crate::operation) fn must_be_in_place(&self) -> Result<()> {
         self.made()
             .map_or(Ok(()), |made| must_be_in_place(&self.site, made, self.is_volume))

@@ -58,7 +58,7 @@ pub(in crate::operation) struct Pivot {
     site: Site,
     note: Note,
     way: Way,
-    /// Whether the copy pivoted is known, also where QEMU does not tell any more.
+    /// Whether the copy pivoted is known, also where QEMU cannot be asked any more.
     pub(in crate::operation) settled: bool,
 }
 

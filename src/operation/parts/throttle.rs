@@ -66,7 +66,7 @@ impl Brake {
         self.throttle.as_ref().map_or(0, |throttle| throttle.limit)
     }
 
-    /// Reads what the disk is to be given back. True where that is new: it is recorded before anything is set, because whoever
+    /// Reads what the disk is to be given back. True where that is new: it is recorded before anything is set, because the process that
     /// resumes the operation from its record gives it back.
     pub(in crate::operation) fn look(&mut self) -> Result<bool> {
         if self.throttle.is_some() {
@@ -171,7 +171,7 @@ impl Throttle {
 }
 
 impl Drop for Throttle {
-    /// The last resort: a panic, a detached operation, a taking back that failed.
+    /// The last resort: a panic, a detached operation, a roll-back that failed.
     fn drop(&mut self) {
         if !self.restored
             && let Err(error) = self.restore()

@@ -16,7 +16,7 @@ use crate::operation::state::{Job, Remedy};
 pub(in crate::operation) struct Gone(Option<Instant>);
 
 impl Gone {
-    /// libvirt may be tidying up behind it.
+    /// libvirt may be tidying up after it.
     const PATIENCE: Duration = Duration::from_secs(5);
 
     /// Whether it has been so for long enough.
@@ -222,7 +222,7 @@ impl Tracked {
                 };
                 return;
             }
-            (_, None) => State::Failed("it vanished, and nobody saw how it ended".into()),
+            (_, None) => State::Failed("it vanished, and how it ended was not observed".into()),
         };
     }
 

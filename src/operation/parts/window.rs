@@ -99,7 +99,7 @@ impl Window<'_> {
         // leave the next one without any.
         let thawing = undo.thaw.get().is_some_and(|thaw| thaw.count.is_none());
         if self.freeze && !thawing {
-            // libvirt's default; there is no call that tells what it was before.
+            // libvirt's default; there is no call that returns what it was before.
             if let Err(error) = self.guest.set_agent_timeout(None) {
                 log::warn!("{error}");
             }
@@ -107,7 +107,7 @@ impl Window<'_> {
         result
     }
 
-    /// None where there is nothing to guard, or nobody to do it.
+    /// None where there is nothing to guard, or no guard.
     fn guards(&self) -> Result<Guards> {
         let arm = |stopped: Stopped| guard::arm(self.guest, stopped, self.limit);
         let (frozen, paused) = (self.freeze.then_some(FROZEN), self.pause_unfrozen.then_some(PAUSED));
@@ -144,7 +144,7 @@ impl Window<'_> {
             paused_at = Some(Instant::now());
             self.guest.pause()?;
         }
-        // What the guest has been told is written by now is in the image; with a freeze nothing is written until the thaw.
+        // Every write that was acknowledged to the guest by now is in the image; with a freeze nothing is written until the thaw.
         let at = SystemTime::now();
         faults::point("frozen in", &format_args!("FixPoint"));
         fix(deadline)?;
@@ -229,7 +229,7 @@ fn limit_passed(guest: &Guest, limit: Duration) -> Error {
 #[derive(Debug, Clone, Copy)]
 struct Thaw {
     answered: Instant,
-    /// `None` where nobody answered and the thaw is being repeated until it is certain.
+    /// `None` where the agent did not answer and the thaw is being repeated until it is certain.
     count: Option<u32>,
 }
 

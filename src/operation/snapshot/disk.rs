@@ -29,7 +29,7 @@ pub(crate) struct PlannedDisk {
 }
 
 impl PlannedDisk {
-    /// The destination as libvirt is told of it.
+    /// The destination as it is passed to libvirt.
     pub(crate) fn libvirt_target(&self) -> Target {
         libvirt_target(&self.destination, self.place.is_device())
     }
@@ -79,7 +79,7 @@ impl PlannedDisk {
         self.place != Place::Free
     }
 
-    /// The image, for the operation with this id. `blank`: whoever fills it formats it.
+    /// The image, for the operation with this id. `blank`: the step that fills it formats it.
     pub(in crate::operation) fn wanted(&self, id: &str, blank: bool) -> Wanted {
         Wanted {
             destination: self.destination.clone(),

@@ -25,7 +25,7 @@ use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::{Plan, Request};
 use crate::operation::state::{Image, Job, Mark};
 
-/// What the record keeps for whoever resumes the operation.
+/// What the record keeps for the process that resumes the operation.
 #[derive(Serialize, Deserialize)]
 struct Details {
     request: Request,
@@ -138,7 +138,7 @@ impl Engine {
         Ok(chains)
     }
 
-    /// Where nobody saw what became of the snapshot, the guest may be on the overlays.
+    /// Where it was not observed what became of the snapshot, the guest may be on the overlays.
     fn look_above(&mut self, mut chains: Vec<Chain>, alive: bool, off: bool) -> Result<Vec<Chain>> {
         let mut unnamed = Vec::new();
         for (index, (disk, chain)) in self.disks.iter_mut().zip(&chains).enumerate() {

@@ -14,7 +14,7 @@ pub(crate) enum Failure {
     Restarted,
     Commit(usize),
     ForeignChain(usize),
-    /// The snapshot was taken in a window that nobody saw the end of.
+    /// The snapshot was taken in a window whose end was not observed.
     OutcomeUnknown,
 }
 
@@ -43,7 +43,7 @@ impl Failure {
                     code_of_reason(reason),
                     format!(
                         "{}: the active commit of its overlay into '{}' failed: {reason}; the guest goes on with the \
-                         overlay; mend the storage and commit it (virsh blockcommit --active --pivot)",
+                         overlay; fix the storage and commit it (virsh blockcommit --active --pivot)",
                         disk(index),
                         source(&engine.plan.disks[index]).0.escape_debug()
                     ),
@@ -52,14 +52,14 @@ impl Failure {
             Self::ForeignChain(index) => (
                 ErrorCode::Busy,
                 format!(
-                    "{}: somebody else changed its backing chain during the snapshot; see 'virsh dumpxml'",
+                    "{}: another program changed its backing chain during the snapshot; see 'virsh dumpxml'",
                     disk(index)
                 ),
             ),
             Self::OutcomeUnknown => (
                 ErrorCode::JobFailed,
                 format!(
-                    "nobody saw when the snapshot of domain '{name}' was taken, so it cannot be relied on; take another"
+                    "when the snapshot of domain '{name}' was taken was not observed, so it cannot be relied on; take another"
                 ),
             ),
         };

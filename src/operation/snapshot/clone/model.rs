@@ -174,7 +174,7 @@ fn back_is_as_before_or_says_why_not() {
                         assert!(!disk.overlay.is_ours() && !disk.destination.is_ours());
                     }
                 }
-                // Only what nobody can help is left: another instance of the guest, or a commit that QEMU failed.
+                // Only what cannot be helped is left: another instance of the guest, or a commit that QEMU failed.
                 Step::Fail(Failure::Restarted) => assert!(!seen.alive && !seen.off),
                 Step::Fail(Failure::Commit(index)) => assert_eq!(end.disks[index].commit, Job::Failed),
                 other => panic!("{other:?} from {seen:?}"),

@@ -134,7 +134,7 @@ fn way_of_file(
 }
 
 /// QEMU writes zeroes over the whole size of a mirror's destination before it copies, of a new file that reads as zeroes
-/// too, and libvirt has no way to tell it: a clone goes by the data alone.
+/// too, and libvirt has no way to pass it on: a clone goes by the data alone.
 fn is_slow_to_mirror(disks: &[PlannedDisk]) -> bool {
     let data = |path: &str| std::fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
     let holes = |disk: &PlannedDisk| {

@@ -43,6 +43,12 @@ fn settle(bed: &Bed, domain: &str, definition: &str) {
         let jobs = bed.virsh(&["dumpxml", domain]);
         !jobs.contains("<mirror") && bed.virsh(&["domjobinfo", domain]).contains("None")
     });
+    // A backup's, which its record names.
+    for entry in fs::read_dir(&bed.dir).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().ends_with(".scratch") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
     let live = bed.virsh(&["dumpxml", domain]);
     for namespace in live.split(['"', '\'']).filter(|text| text.starts_with("urn:livedisk:")) {
         bed.virsh(&["metadata", domain, namespace, "--remove", "--live"]);

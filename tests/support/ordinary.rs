@@ -40,7 +40,7 @@ pub fn run_tests(tests: &[&str], guests: &[&str]) {
         .args(["--exact", "--nocapture", "--test-threads=1"])
         .env("LIVEDISK_TEST_DIR", &bed.0)
         .env("HOME", Path::new(&bed.0).join("c"))
-        .env("TMPDIR", Path::new(&bed.0).join("c"))
+        .env("TMPDIR", &bed.0)
         .env(TOLD, "yes")
         .stderr(Stdio::inherit())
         .output()

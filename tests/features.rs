@@ -64,16 +64,24 @@ fn disk_with<'a>(bed: &'a Bed, source: &str, driver: &str, beside: &str) -> Odd<
     odd(bed, &element, &["content", "image", "one", "two"])
 }
 
+fn by(bed: &Bed, method: Method) -> SnapshotOptions {
+    SnapshotOptions {
+        method,
+        quiesce: Quiesce::None,
+        ..snapshot(vec![disk("vda", bed.path("out"), "qcow2")])
+    }
+}
+
 /// By each method, and the disk is as it was.
 fn snapshots(bed: &Bed) {
-    for method in [Method::Mirror, Method::Backup, Method::Clone] {
+    snapshots_by(bed, &[Method::Mirror, Method::Backup, Method::Clone]);
+}
+
+fn snapshots_by(bed: &Bed, methods: &[Method]) {
+    for method in methods {
         println!("snapshot by {method:?}");
         let before = bed.watch(NAME);
-        let options = SnapshotOptions {
-            method,
-            quiesce: Quiesce::None,
-            ..snapshot(vec![disk("vda", bed.path("out"), "qcow2")])
-        };
+        let options = by(bed, *method);
         let operation = bed.connection.start_live_snapshot(NAME, &options).unwrap();
         operation.finish(Some(PATIENCE)).unwrap();
         must_equal(&bed.path("out"), "qcow2", &bed.path("content"));
@@ -107,7 +115,11 @@ fn how_an_image_is_opened_and_when_it_may_be_gone() {
         "cache='none' io='native' discard='unmap' error_policy='report' rerror_policy='stop' iothread='1'>",
         "<iotune><total_iops_sec>100000</total_iops_sec></iotune><serial>a serial</serial>",
     );
-    snapshots(&bed);
+    snapshots_by(&bed, &[Method::Mirror, Method::Clone]);
+    let Err(error) = bed.connection.start_live_snapshot(NAME, &by(&bed, Method::Backup)) else {
+        panic!("it was not refused");
+    };
+    must_tell(&error, ErrorCode::Unsupported, &["'vda'", "I/O thread", "MIRROR"]);
     migrations(&bed);
 }
 

@@ -103,6 +103,8 @@ pub(crate) struct Disk {
     pub(crate) labelled: bool,
     /// What libvirt has QEMU put between the device and the image: copy_on_read, throttlefilters.
     pub(crate) filter: Option<Filter>,
+    /// QEMU serves it in an I/O thread.
+    pub(crate) io_thread: bool,
 }
 
 /// A node of libvirt's above a disk's images. After a pivot libvirt goes on with it, and the device does not.
@@ -140,6 +142,7 @@ impl DomainXml {
             .ok_or_else(|| "the domain definition has no <devices>".to_owned())?;
         let os_type = root.get_child("os").and_then(|os| os.get_child("type"));
         let of_type = |name| os_type.and_then(|kind| attribute(kind, name)).map(str::to_owned);
+        let scsi_thread = children(devices, "controller").any(has_io_thread);
         Ok(Self {
             machine: Machine {
                 emulator: devices
@@ -150,7 +153,9 @@ impl DomainXml {
                 machine: of_type("machine"),
                 virt_type: attribute(&root, "type").map(str::to_owned),
             },
-            disks: children(devices, "disk").filter_map(Disk::parse).collect(),
+            disks: children(devices, "disk")
+                .filter_map(|disk| Disk::parse(disk, scsi_thread))
+                .collect(),
             agent_channel: children(devices, "channel").any(|channel| {
                 channel
                     .get_child("target")
@@ -171,9 +176,17 @@ impl DomainXml {
     }
 }
 
+/// Of a disk or a controller.
+fn has_io_thread(element: &Element) -> bool {
+    let driver = element.get_child("driver");
+    driver.is_some_and(|driver| attribute(driver, "iothread").is_some() || driver.get_child("iothreads").is_some())
+}
+
 impl Disk {
-    fn parse(element: &Element) -> Option<Self> {
-        let target = attribute(element.get_child("target")?, "dev")?.to_owned();
+    /// `scsi_thread`: some controller has an I/O thread, and any disk on the SCSI bus may be its.
+    fn parse(element: &Element, scsi_thread: bool) -> Option<Self> {
+        let named = element.get_child("target")?;
+        let target = attribute(named, "dev")?.to_owned();
         let device = match attribute(element, "device") {
             Some("cdrom") => Device::Cdrom,
             Some("floppy") => Device::Floppy,
@@ -203,6 +216,7 @@ impl Disk {
             not_understood: not_understood(element),
             labelled: std::iter::once(element).chain(below(element)).any(is_labelled),
             filter: Filter::of(element),
+            io_thread: has_io_thread(element) || scsi_thread && attribute(named, "bus") == Some("scsi"),
             mirror: element.get_child("mirror").map(|mirror| Mirror {
                 job: attribute(mirror, "job").unwrap_or("copy").to_owned(),
                 ready: attribute(mirror, "ready") == Some("yes"),

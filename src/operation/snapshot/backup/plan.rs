@@ -100,6 +100,16 @@ pub(in crate::operation) fn prepare(
             ));
         }
         let disk = find_disk(guest, config, &planned.target)?;
+        // nbd_blockdev_client_closed: Assertion `qemu_in_main_thread()'. Seen with QEMU 7.2.
+        if disk.io_thread {
+            return Err(error(
+                ErrorCode::Unsupported,
+                format!(
+                    "{what} is served by an I/O thread, and QEMU aborts when the reader of such a disk's export leaves it; use \
+                     MIRROR or CLONE"
+                ),
+            ));
+        }
         planned.scratch = Some(scratch::directory(options.scratch.as_deref(), disk, &what)?);
     }
     export::base(guest)

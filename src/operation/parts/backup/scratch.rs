@@ -10,19 +10,16 @@ use crate::libvirt::xml::{Disk, Source};
 use crate::operation::parts::backup::room::must_be_usable;
 use crate::operation::state::Image;
 
+/// For a disk whose image is no file: local, and there after a restart (FHS).
+const ELSEWHERE: &str = "/var/tmp";
+
 /// The directory of a disk's scratch file: the caller's, or the one of the disk's own image.
 pub(in crate::operation) fn directory(asked: Option<&str>, disk: &Disk, what: &str) -> Result<String> {
     let refused = |code, why: String| Err(Error::new(code, format!("{what}: {why}")));
     let directory = match (asked, &disk.active().source) {
         (Some(asked), _) => asked.to_owned(),
         (None, Source::File(path)) => parent(&image::without_links(path)),
-        (None, _) => {
-            return refused(
-                ErrorCode::InvalidArgument,
-                "its image is no file that a scratch file could lie beside; name a directory for scratch files (scratch)"
-                    .into(),
-            );
-        }
+        (None, _) => ELSEWHERE.to_owned(),
     };
     let shown = directory.escape_debug();
     if !directory.starts_with('/') {

@@ -159,8 +159,8 @@ fn to_an_nbd_export() {
         take_and_check(&bed, &options, &file);
         before.must_be_as_before(&[]);
         options.method = Method::Backup;
-        let error = bed.connection.start_live_snapshot("a", &options).unwrap_err();
-        must_tell(&error, ErrorCode::Unsupported, &["'vda'", "NBD"]);
+        take_and_check(&bed, &options, &file);
+        before.must_be_as_before(&[]);
         drop(server);
         let _ = fs::remove_file(&socket);
         // Nobody serves it any more.
@@ -370,6 +370,10 @@ fn verify_compares_a_paused_guest() {
             must_equal(&bed.path("one"), format, &bare.files[0]);
             must_equal(&bed.path("two"), format, &bare.files[1]);
             before.must_be_as_before(&["one", "two"]);
+            // It was compared with its export before it was READY.
+            if method == Method::Backup {
+                continue;
+            }
 
             let operation = bed.connection.start_live_snapshot("still", &options).unwrap();
             await_phase(&operation, Phase::Ready);

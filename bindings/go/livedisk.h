@@ -153,7 +153,7 @@
 #define LIVEDISK_METHOD_AUTO 0
 
 /**
- * virDomainBackupBegin: content as of the start. A destination that fails gives the guest I/O errors; one that hangs stalls it.
+ * virDomainBackupBegin: content as of the start. A destination that fails or hangs never reaches the guest.
  */
 #define LIVEDISK_METHOD_BACKUP 1
 
@@ -321,7 +321,7 @@
 #define LIVEDISK_SNAPSHOT_WRITE_BLOCKING 16
 
 /**
- * Compress the image (qcow2, zstd). Not supported yet.
+ * Compress the images (qcow2, zstd). By BACKUP, which AUTO takes then.
  */
 #define LIVEDISK_SNAPSHOT_COMPRESS 32
 
@@ -490,7 +490,8 @@ struct livedisk_snapshot_options {
    */
   void *clone_data;
   /**
-   * BACKUP: directory of the scratch files; NULL: beside each disk's image. Not supported yet: NULL.
+   * BACKUP: absolute path of a directory for the scratch files, which grow by what the guest overwrites until everything
+   * is copied; NULL: beside each disk's image.
    */
   const char *scratch;
 };
@@ -790,8 +791,10 @@ extern "C" {
  *
  * MIRROR (virDomainBlockCopy) has the content of livedisk_finish(). A destination that fails or hangs never reaches the guest.
  *
- * BACKUP (virDomainBackupBegin) has the content of the start. The guest's writes wait for the destination, and the guest gets
- * I/O errors if the destination fails or the source cannot be read.
+ * BACKUP (virDomainBackupBegin, pull mode) has the content of the start. QEMU saves what the guest overwrites in a scratch file
+ * for each disk, and livedisk copies from QEMU's export at its own pace with qemu-img. A destination that fails or hangs never
+ * reaches the guest. Where a scratch file has used the room that there is for it, the operation ends with NO_SPACE and the
+ * guest goes on. VERIFY compares the images with the export. COMPRESS is for BACKUP alone.
  *
  * CLONE has the content of the start. It takes one external snapshot of all disks (virDomainSnapshotCreateXML, no metadata),
  * clones the images outside QEMU while they do not change, and commits the overlays back (virDomainBlockCommit, active, with
@@ -799,8 +802,8 @@ extern "C" {
  * on their size. Meanwhile the overlays, beside the guest's images, take its writes. A disk with a backing file is flattened
  * in the same pass unless SHALLOW.
  *
- * AUTO takes CLONE where the destinations share a file system that can clone with the images and nothing is to be flattened or
- * converted; else MIRROR.
+ * AUTO takes BACKUP for COMPRESS. Otherwise it takes CLONE where the destinations share a file system that can clone with the
+ * images and nothing is to be flattened or converted; else MIRROR.
  *
  * The order is freeze, the one call that fixes the point in time, thaw: never around the copy (docs/threads.md quotes qemu-devel,
  * 20 January 2022, on Nova's live snapshot).

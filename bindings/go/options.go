@@ -65,7 +65,8 @@ type SnapshotOptions struct {
 	Checkpoint string
 	// [MethodBackup]: only what changed since this checkpoint. Not supported yet.
 	Since string
-	// [MethodBackup]: directory of the scratch files. Empty: beside each disk's image.
+	// [MethodBackup]: absolute path of a directory for the scratch files, which grow by what the guest overwrites until
+	// everything is copied. Empty: beside each disk's image.
 	Scratch string
 	// [MethodClone]: how to clone.
 	Clone CloneMethod

@@ -18,8 +18,11 @@ import (
 // [MethodMirror] (virDomainBlockCopy) has the content of [Operation.Finish]. A destination that fails or hangs never
 // reaches the guest.
 //
-// [MethodBackup] (virDomainBackupBegin) has the content of the start. The guest's writes wait for the destination, and
-// the guest gets I/O errors if the destination fails or the source cannot be read.
+// [MethodBackup] (virDomainBackupBegin, pull mode) has the content of the start. QEMU saves what the guest overwrites
+// in a scratch file for each disk, and livedisk copies from QEMU's export at its own pace with qemu-img. A destination
+// that fails or hangs never reaches the guest. Where a scratch file has used the room that there is for it, the
+// operation ends with NO_SPACE and the guest goes on. VERIFY compares the images with the export. COMPRESS is for
+// [MethodBackup] alone.
 //
 // [MethodClone] has the content of the start. It takes one external snapshot of all disks (virDomainSnapshotCreateXML,
 // no metadata), clones the images outside QEMU while they do not change, and commits the overlays back
@@ -27,8 +30,8 @@ import (
 // their clones, the time does not depend on their size. Meanwhile the overlays, beside the guest's images, take its
 // writes. A disk with a backing file is flattened in the same pass unless Shallow.
 //
-// [MethodAuto] takes [MethodClone] where the destinations share a file system that can clone with the images and
-// nothing is to be flattened or converted; else [MethodMirror].
+// [MethodAuto] takes [MethodBackup] for COMPRESS. Otherwise it takes [MethodClone] where the destinations share a file
+// system that can clone with the images and nothing is to be flattened or converted; else [MethodMirror].
 //
 // The order is freeze, the one call that fixes the point in time, thaw: never around the copy (docs/threads.md quotes
 // qemu-devel, 20 January 2022, on Nova's live snapshot).

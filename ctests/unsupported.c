@@ -29,9 +29,8 @@ int main(void)
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_CLONE, .clone = LIVEDISK_CLONE_VOLUME}, "volumes");
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP, .checkpoint = "c"}, "checkpoint");
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP, .since = "c"}, "since");
-    snapshot((struct livedisk_snapshot_options){.flags = LIVEDISK_SNAPSHOT_COMPRESS}, "COMPRESS");
+    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_MIRROR, .flags = LIVEDISK_SNAPSHOT_COMPRESS}, "COMPRESS");
     snapshot((struct livedisk_snapshot_options){.flags = LIVEDISK_SNAPSHOT_FULL_IF_NEEDED}, "FULL_IF_NEEDED");
-    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP, .scratch = "/tmp"}, "scratch");
     backing = "/backup/full.qcow2";
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP}, "backing of disk 'vda'");
     livedisk_close(connection);

@@ -36,15 +36,17 @@ fill = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(call below,$(LIBDIR))|' -
 	-e "s|@INCLUDEDIR_FROM_CMAKE@|$$(realpath -m --relative-to '$(cmakedir)' '$(INCLUDEDIR)')|"
 into = "$(DESTDIR)$(1)"
 
-# Everything that is installed. To install it takes no cargo, so that root needs none.
+# Everything that is installed. To install it takes no cargo, so that root needs none. The library is there all the time: tests
+# may run with it.
 release:
 	cargo build --release --locked --package livedisk --package livedisk-cli --package livedisk-man3
-	rm -rf $(made) $(release)/lib
+	rm -rf $(made)
 	mkdir -p $(made)/completions $(release)/lib
-	$(CC) -shared -s -o $(shared) -Wl,-soname,$(notdir $(shared)) -Wl,--version-script=$(exports) \
+	$(CC) -shared -s -o $(shared).new -Wl,-soname,$(notdir $(shared)) -Wl,--version-script=$(exports) \
 		-Wl,--as-needed,--gc-sections,-z,relro,-z,now,-z,defs $(LDFLAGS) \
 		$(patsubst %;,-Wl$(comma)-u$(comma)%,$(filter livedisk_%;,$(file <$(exports)))) \
 		$(release)/liblivedisk.a $$(pkg-config --libs libvirt libvirt-qemu) $(static_libs)
+	mv $(shared).new $(shared)
 	$(release)/livedisk man --dir $(made)/man
 	$(release)/man3 include/livedisk.h $(made)/man3
 	set -e; for shell in bash zsh fish; do $(release)/livedisk completion $$shell >$(made)/completions/$$shell; done

@@ -5,6 +5,8 @@ pub(in crate::operation) mod faults;
 pub(in crate::operation) mod held;
 pub(in crate::operation) mod modelled;
 pub(in crate::operation) mod procedure;
+#[cfg(test)]
+pub(in crate::operation) mod reachable;
 pub(in crate::operation) mod run;
 pub(in crate::operation) mod shared;
 pub(in crate::operation) mod worker;

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The properties of a migration: what holds in every state that steps and accidents lead to.
 
-use std::collections::HashSet;
-
-use super::accidents::{accidents, outcomes};
 use super::engine::Engine;
 use super::failure::Failure;
 use super::next;
 use super::seen::{Chain, Observed, SeenCopy, SeenDestination, Source};
 use super::step::Step;
 use crate::operation::course::procedure::steps;
+use crate::operation::course::reachable::{States, must_terminate, reachable};
 use crate::operation::parts::overlay;
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
 use crate::operation::types::Method;
@@ -73,43 +71,21 @@ fn resumed(seen: &Observed) -> Observed {
     world
 }
 
-fn reachable() -> HashSet<(Observed, Goal)> {
-    let mut open = Vec::new();
-    for method in [Method::Clone, Method::Mirror] {
-        for bits in 0..8 {
-            open.push((start(method, bits & 1 > 0, bits & 2 > 0, bits & 4 > 0), Goal::Forward));
-        }
-    }
-    let mut known = HashSet::new();
-    while let Some((seen, goal)) = open.pop() {
-        if !known.insert((seen.clone(), goal)) {
-            continue;
-        }
-        open.push((seen.clone(), Goal::Back));
-        let worlds = outcomes(&seen, next(&seen, goal), true);
-        let worlds = worlds.into_iter().chain(accidents(&seen)).chain([resumed(&seen)]);
-        open.extend(worlds.map(|world| (world, goal)));
-    }
-    known
+fn states() -> States<Engine> {
+    let methods = [Method::Clone, Method::Mirror].into_iter();
+    let starts =
+        methods.flat_map(|method| (0..8).map(move |bits| start(method, bits & 1 > 0, bits & 2 > 0, bits & 4 > 0)));
+    reachable::<Engine, _>(starts, |seen| [resumed(seen)])
 }
 
 #[test]
 fn from_every_reachable_state_both_goals_terminate() {
-    let states = reachable();
-    assert!(states.len() > 1000, "only {} states were reached", states.len());
-    for (seen, goal) in &states {
-        let steps = plan(seen, *goal);
-        assert!(
-            steps.len() < 60,
-            "{goal:?} from {seen:?} does not end: {:?}",
-            &steps[..60]
-        );
-    }
+    must_terminate::<Engine>(&[states()]);
 }
 
 #[test]
 fn back_is_as_before_until_the_pivot_and_forward_behind_it() {
-    for (seen, _) in reachable() {
+    for (seen, _) in states() {
         let mut end = seen.clone();
         for step in plan(&seen, Goal::Back) {
             apply(&mut end, step);
@@ -135,7 +111,7 @@ fn back_is_as_before_until_the_pivot_and_forward_behind_it() {
 /// The property that matters most: no file that a chain needs is ever removed.
 #[test]
 fn no_step_removes_what_the_guest_lives_on() {
-    for (seen, goal) in reachable() {
+    for (seen, goal) in states() {
         if seen.alive && seen.chain == Chain::Astray {
             let step = next(&seen, goal);
             let returns = matches!(step, Step::StartReturn | Step::AwaitReturn | Step::Return);
@@ -178,7 +154,7 @@ fn no_step_removes_what_the_guest_lives_on() {
 #[test]
 fn a_throttle_is_never_left_behind() {
     let (mut set, mut lifted) = (0, 0);
-    for (seen, goal) in reachable() {
+    for (seen, goal) in states() {
         if !seen.throttled {
             continue;
         }
@@ -205,7 +181,7 @@ fn a_throttle_is_never_left_behind() {
 #[test]
 fn a_hopeless_commit_ends() {
     let hopeless = |seen: &Observed| seen.chain == Chain::Moved && seen.commit() == Job::Stuck(Remedy::None);
-    let states = reachable();
+    let states = states();
     let mut found = states
         .iter()
         .filter(|(seen, _)| seen.alive && hopeless(seen))

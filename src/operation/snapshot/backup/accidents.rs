@@ -8,77 +8,67 @@ use crate::operation::course::modelled::Modelled;
 use crate::operation::parts::backup::export::Export;
 use crate::operation::state::Image;
 
-/// The worlds that `step` leaves; where it `failed`, also those in which it did nothing, or half of it.
-pub(super) fn outcomes(seen: &Observed, step: Step, failed: bool) -> Vec<Observed> {
-    let with = |change: &dyn Fn(&mut Observed)| {
-        let mut world = seen.clone();
-        change(&mut world);
-        world
-    };
-    if matches!(step, Step::AwaitJobs | Step::AwaitFinish) {
-        return vec![seen.clone()];
-    }
-    let mut worlds = vec![with(&|world| (step.what().effect)(world))];
-    if failed {
-        worlds.push(seen.clone());
-        match step {
-            Step::MakeImage(index) => {
-                for image in [Image::Missing, Image::Half] {
-                    worlds.push(with(&|world| world.images[index] = image));
-                }
-            }
-            Step::MakeScratch(index) => worlds.push(with(&|world| world.scratches[index] = Image::Missing)),
-            Step::MakeServer => worlds.push(with(&|world| world.backup.server = false)),
-            // The call was cut off, and did it all the same.
-            Step::FixPoint => worlds.push(with(&|world| world.backup.export = Export::Running)),
-            _ => {}
-        }
-    }
-    worlds
-}
-
-/// What can happen to the world beside livedisk.
-pub(super) fn accidents(seen: &Observed) -> Vec<Observed> {
-    let mut worlds = Vec::new();
-    let mut with = |change: &dyn Fn(&mut Observed)| {
-        let mut world = seen.clone();
-        change(&mut world);
-        worlds.push(world);
-    };
-    with(&|world| (world.alive, world.backup.export, world.backup.stopped) = (false, Export::None, false));
-    with(&|world| world.finish = true);
-    // An administrator lets a guest go on that was stopped.
-    with(&|world| world.backup.stopped = false);
-    if seen.backup.export != Export::None {
-        with(&|world| world.backup.stopped = true);
-        with(&|world| world.backup.broken = true);
-        with(&|world| world.backup.export = Export::None);
-        with(&|world| world.backup.export = Export::Ending);
-    }
-    // It was asked to end, and QEMU's jobs did before libvirt knew.
-    if seen.backup.export == Export::Ending && seen.backup.broken {
-        with(&|world| world.backup.export = Export::Running);
-    }
-    if seen.fixed {
-        with(&|world| world.backup.full = true);
-    }
-    for index in (0..seen.reads.len()).filter(|index| seen.reads[*index] == Read::Reading) {
-        for noted in [seen.noted, false] {
-            with(&|world| (world.reads[index], world.noted) = (Read::Done, noted));
-            with(&|world| (world.reads[index], world.noted) = (Read::Failed, noted));
-        }
-        // What it read is of no use, for QEMU's job had ended.
-        with(&|world| (world.reads[index], world.noted, world.backup.broken) = (Read::Waiting, false, true));
-    }
-    worlds
-}
-
 impl Modelled<Step> for Observed {
     fn outcomes(&self, step: Step, failed: bool) -> Vec<Self> {
-        outcomes(self, step, failed)
+        let with = |change: &dyn Fn(&mut Observed)| {
+            let mut world = self.clone();
+            change(&mut world);
+            world
+        };
+        if matches!(step, Step::AwaitJobs | Step::AwaitFinish) {
+            return vec![self.clone()];
+        }
+        let mut worlds = vec![with(&|world| (step.what().effect)(world))];
+        if failed {
+            worlds.push(self.clone());
+            match step {
+                Step::MakeImage(index) => {
+                    for image in [Image::Missing, Image::Half] {
+                        worlds.push(with(&|world| world.images[index] = image));
+                    }
+                }
+                Step::MakeScratch(index) => worlds.push(with(&|world| world.scratches[index] = Image::Missing)),
+                Step::MakeServer => worlds.push(with(&|world| world.backup.server = false)),
+                // The call was cut off, and did it all the same.
+                Step::FixPoint => worlds.push(with(&|world| world.backup.export = Export::Running)),
+                _ => {}
+            }
+        }
+        worlds
     }
 
     fn accidents(&self) -> Vec<Self> {
-        accidents(self)
+        let mut worlds = Vec::new();
+        let mut with = |change: &dyn Fn(&mut Observed)| {
+            let mut world = self.clone();
+            change(&mut world);
+            worlds.push(world);
+        };
+        with(&|world| (world.alive, world.backup.export, world.backup.stopped) = (false, Export::None, false));
+        with(&|world| world.finish = true);
+        // An administrator lets a guest go on that was stopped.
+        with(&|world| world.backup.stopped = false);
+        if self.backup.export != Export::None {
+            with(&|world| world.backup.stopped = true);
+            with(&|world| world.backup.broken = true);
+            with(&|world| world.backup.export = Export::None);
+            with(&|world| world.backup.export = Export::Ending);
+        }
+        // It was asked to end, and QEMU's jobs did before libvirt knew.
+        if self.backup.export == Export::Ending && self.backup.broken {
+            with(&|world| world.backup.export = Export::Running);
+        }
+        if self.fixed {
+            with(&|world| world.backup.full = true);
+        }
+        for index in (0..self.reads.len()).filter(|index| self.reads[*index] == Read::Reading) {
+            for noted in [self.noted, false] {
+                with(&|world| (world.reads[index], world.noted) = (Read::Done, noted));
+                with(&|world| (world.reads[index], world.noted) = (Read::Failed, noted));
+            }
+            // What it read is of no use, for QEMU's job had ended.
+            with(&|world| (world.reads[index], world.noted, world.backup.broken) = (Read::Waiting, false, true));
+        }
+        worlds
     }
 }

@@ -7,93 +7,83 @@ use super::step::Step;
 use crate::operation::course::modelled::Modelled;
 use crate::operation::state::{Image, Job};
 
-/// The worlds that `step` leaves; where it `failed`, also those in which it did nothing, or half of it.
-pub(super) fn outcomes(seen: &Observed, step: Step, failed: bool) -> Vec<Observed> {
-    let mut after = seen.clone();
-    (step.what().effect)(&mut after);
-    let mut worlds = Vec::new();
-    let mut with = |world: &Observed, change: &dyn Fn(&mut Observed)| {
-        let mut world = world.clone();
-        change(&mut world);
-        worlds.push(world);
-    };
-    match step {
-        Step::AwaitJobs | Step::AwaitFinish => return vec![seen.clone()],
-        // Its end is waited for.
-        Step::AbortCommit(index) => with(&after, &|world| world.disks[index].commit = Job::Ending),
-        _ => {}
-    }
-    with(&after, &|_| {});
-    if failed {
-        with(seen, &|_| {});
-        match step {
-            Step::MakeImage(index) | Step::Clone(index) => {
-                for image in [Image::Missing, Image::Half, Image::Made, Image::Taken] {
-                    with(seen, &|world| world.disks[index].destination = image);
-                }
-            }
-            Step::MakeOverlay(index) => {
-                for image in [Image::Missing, Image::Made] {
-                    with(seen, &|world| world.disks[index].overlay = image);
-                }
-            }
-            // The snapshot was taken; libvirtd may not have lived to note it.
-            Step::FixPoint => {
-                for chain in [Chain::Overlay, Chain::Unnamed] {
-                    with(seen, &|world| {
-                        world.disks.iter_mut().for_each(|disk| disk.chain = chain)
-                    });
-                }
-            }
-            Step::Throttle(index) => with(seen, &|world| world.disks[index].throttled = true),
-            _ => {}
-        }
-    }
-    worlds
-}
-
-/// What can happen to the world beside livedisk.
-pub(super) fn accidents(seen: &Observed) -> Vec<Observed> {
-    let mut worlds = Vec::new();
-    let mut with = |change: &dyn Fn(&mut Observed)| {
-        let mut world = seen.clone();
-        change(&mut world);
-        worlds.push(world);
-    };
-    for off in [false, true] {
-        with(&|world| {
-            (world.alive, world.off) = (false, off);
-            for disk in &mut world.disks {
-                disk.throttled = false;
-                if disk.commit.runs() {
-                    disk.commit = Job::Failed;
-                }
-            }
-        });
-    }
-    with(&|world| world.finish = true);
-    for (index, disk) in seen.disks.iter().enumerate() {
-        for moved in disk.commit.moves(false) {
-            with(&|world| world.disks[index].commit = moved);
-        }
-        if disk.commit == Job::Ending && disk.chain == Chain::Overlay {
-            with(&|world| (world.disks[index].commit, world.disks[index].chain) = (Job::Completed, Chain::Source));
-        }
-        // libvirt was just noting it.
-        if disk.chain == Chain::Unnamed {
-            with(&|world| world.disks[index].chain = Chain::Overlay);
-        }
-    }
-    worlds
-}
-
 impl Modelled<Step> for Observed {
     fn outcomes(&self, step: Step, failed: bool) -> Vec<Self> {
-        outcomes(self, step, failed)
+        let mut after = self.clone();
+        (step.what().effect)(&mut after);
+        let mut worlds = Vec::new();
+        let mut with = |world: &Observed, change: &dyn Fn(&mut Observed)| {
+            let mut world = world.clone();
+            change(&mut world);
+            worlds.push(world);
+        };
+        match step {
+            Step::AwaitJobs | Step::AwaitFinish => return vec![self.clone()],
+            // Its end is waited for.
+            Step::AbortCommit(index) => with(&after, &|world| world.disks[index].commit = Job::Ending),
+            _ => {}
+        }
+        with(&after, &|_| {});
+        if failed {
+            with(self, &|_| {});
+            match step {
+                Step::MakeImage(index) | Step::Clone(index) => {
+                    for image in [Image::Missing, Image::Half, Image::Made, Image::Taken] {
+                        with(self, &|world| world.disks[index].destination = image);
+                    }
+                }
+                Step::MakeOverlay(index) => {
+                    for image in [Image::Missing, Image::Made] {
+                        with(self, &|world| world.disks[index].overlay = image);
+                    }
+                }
+                // The snapshot was taken; libvirtd may not have lived to note it.
+                Step::FixPoint => {
+                    for chain in [Chain::Overlay, Chain::Unnamed] {
+                        with(self, &|world| {
+                            world.disks.iter_mut().for_each(|disk| disk.chain = chain)
+                        });
+                    }
+                }
+                Step::Throttle(index) => with(self, &|world| world.disks[index].throttled = true),
+                _ => {}
+            }
+        }
+        worlds
     }
 
     fn accidents(&self) -> Vec<Self> {
-        accidents(self)
+        let mut worlds = Vec::new();
+        let mut with = |change: &dyn Fn(&mut Observed)| {
+            let mut world = self.clone();
+            change(&mut world);
+            worlds.push(world);
+        };
+        for off in [false, true] {
+            with(&|world| {
+                (world.alive, world.off) = (false, off);
+                for disk in &mut world.disks {
+                    disk.throttled = false;
+                    if disk.commit.runs() {
+                        disk.commit = Job::Failed;
+                    }
+                }
+            });
+        }
+        with(&|world| world.finish = true);
+        for (index, disk) in self.disks.iter().enumerate() {
+            for moved in disk.commit.moves(false) {
+                with(&|world| world.disks[index].commit = moved);
+            }
+            if disk.commit == Job::Ending && disk.chain == Chain::Overlay {
+                with(&|world| (world.disks[index].commit, world.disks[index].chain) = (Job::Completed, Chain::Source));
+            }
+            // libvirt was just noting it.
+            if disk.chain == Chain::Unnamed {
+                with(&|world| world.disks[index].chain = Chain::Overlay);
+            }
+        }
+        worlds
     }
 
     /// A commit that failed is tried once more.

@@ -7,70 +7,60 @@ use super::step::Step;
 use crate::operation::course::modelled::Modelled;
 use crate::operation::state::{Image, Job};
 
-/// The worlds that `step` leaves; where it `failed`, also those in which it did nothing, or half of it.
-pub(super) fn outcomes(seen: &Observed, step: Step, failed: bool) -> Vec<Observed> {
-    let after = |step: Step| {
-        let mut world = seen.clone();
-        (step.what().effect)(&mut world);
-        world
-    };
-    let mut worlds = match step {
-        Step::AwaitJobs | Step::AwaitFinish => return vec![seen.clone()],
-        // Its end is waited for.
-        Step::RestartWriteBlocking(index) => vec![after(step), after(Step::AbortJob(index))],
-        _ => vec![after(step)],
-    };
-    if failed {
-        worlds.push(seen.clone());
-        if let Step::MakeImage(index) = step {
-            for image in [Image::Missing, Image::Half] {
-                let mut world = seen.clone();
-                world.images[index] = image;
-                worlds.push(world);
-            }
-        }
-    }
-    worlds
-}
-
-/// What can happen to the world beside livedisk.
-pub(super) fn accidents(seen: &Observed) -> Vec<Observed> {
-    let mut worlds = Vec::new();
-    let mut with = |change: &dyn Fn(&mut Observed)| {
-        let mut world = seen.clone();
-        change(&mut world);
-        worlds.push(world);
-    };
-    with(&|world| {
-        world.alive = false;
-        for job in &mut world.jobs {
-            if job.runs() {
-                *job = Job::Failed;
-            }
-        }
-    });
-    with(&|world| world.finish = true);
-    for (index, job) in seen.jobs.iter().enumerate().filter(|(_, job)| job.runs()) {
-        for moved in job.moves(seen.limited) {
-            with(&|world| world.jobs[index] = moved);
-        }
-        if seen.fixed {
-            with(&|world| world.jobs[index] = Job::Completed);
-        }
-        // It was to be started again.
-        if *job == Job::Ending && !seen.fixed {
-            with(&|world| world.jobs[index] = Job::NotStarted);
-        }
-    }
-    worlds
-}
-
 impl Modelled<Step> for Observed {
     fn outcomes(&self, step: Step, failed: bool) -> Vec<Self> {
-        outcomes(self, step, failed)
+        let after = |step: Step| {
+            let mut world = self.clone();
+            (step.what().effect)(&mut world);
+            world
+        };
+        let mut worlds = match step {
+            Step::AwaitJobs | Step::AwaitFinish => return vec![self.clone()],
+            // Its end is waited for.
+            Step::RestartWriteBlocking(index) => vec![after(step), after(Step::AbortJob(index))],
+            _ => vec![after(step)],
+        };
+        if failed {
+            worlds.push(self.clone());
+            if let Step::MakeImage(index) = step {
+                for image in [Image::Missing, Image::Half] {
+                    let mut world = self.clone();
+                    world.images[index] = image;
+                    worlds.push(world);
+                }
+            }
+        }
+        worlds
     }
 
     fn accidents(&self) -> Vec<Self> {
-        accidents(self)
+        let mut worlds = Vec::new();
+        let mut with = |change: &dyn Fn(&mut Observed)| {
+            let mut world = self.clone();
+            change(&mut world);
+            worlds.push(world);
+        };
+        with(&|world| {
+            world.alive = false;
+            for job in &mut world.jobs {
+                if job.runs() {
+                    *job = Job::Failed;
+                }
+            }
+        });
+        with(&|world| world.finish = true);
+        for (index, job) in self.jobs.iter().enumerate().filter(|(_, job)| job.runs()) {
+            for moved in job.moves(self.limited) {
+                with(&|world| world.jobs[index] = moved);
+            }
+            if self.fixed {
+                with(&|world| world.jobs[index] = Job::Completed);
+            }
+            // It was to be started again.
+            if *job == Job::Ending && !self.fixed {
+                with(&|world| world.jobs[index] = Job::NotStarted);
+            }
+        }
+        worlds
     }
 }

@@ -51,6 +51,7 @@ use crash::resume::resume;
 use ownership::claim::Claim;
 use ownership::journal::Journal;
 use ownership::record::Record;
+use plan::planned::{Asked, Planned};
 use state::Goal;
 
 /// An operation on a running guest. It runs by itself; this handle watches and controls it, from any thread.
@@ -195,18 +196,18 @@ impl Operation {
 
     /// `before` is the definition that the plan was made from, `migrated` as in [`plan::preflight::must_be_free`].
     fn begin<P: Procedure + 'static>(
-        plan: P::Plan,
+        plan: Planned<P::Request>,
         before: &DomainXml,
         migrated: Option<&str>,
         dry_run: bool,
     ) -> Result<Self> {
-        let guest = Arc::clone(P::guest(&plan));
+        let guest = Arc::clone(&plan.guest);
         let seen = P::at_start(&plan);
         let draft = Draft::new(guest.name(), words::<P>(&plan, &seen, Goal::Forward), SystemTime::now())?;
-        let targets = P::targets(&plan);
+        let targets = plan.targets();
         if dry_run {
             let disk_count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
-            return Ok(draft.dry_run(P::method(&plan), disk_count));
+            return Ok(draft.dry_run(plan.method(), disk_count));
         }
         let claim = claim(&guest, before, &targets, migrated)?;
         let procedure = procedure::begin::<P>(plan, &claim, Arc::clone(&draft.shared))?;

@@ -148,7 +148,7 @@ mod present {
             let message = format!(
                 "a turn of the operation on domain '{}' that the model cannot explain:\n  goal {goals:?}\n  before {before:?}\n  \
                  step {step}\n  now {now:?}",
-                P::guest(plan).name()
+                plan.guest.name()
             );
             log::error!("{message}");
             eprintln!("livedisk: {message}");

@@ -13,8 +13,9 @@ use crate::operation::course::shared::Shared;
 use crate::operation::ownership::claim::Claim;
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::record::Record;
+use crate::operation::plan::planned::{Asked, Planned};
 use crate::operation::state::{self, Goal, Mark};
-use crate::operation::types::{Method, Phase, Report};
+use crate::operation::types::{Phase, Report};
 
 /// What the loop does at a step.
 pub(in crate::operation) enum Turn<Failure> {
@@ -61,21 +62,16 @@ impl Ties {
 
 /// A kind of operation: its plan, its model, and its hands.
 pub(in crate::operation) trait Procedure: Send + Sized + 'static {
-    type Plan;
+    /// What was asked for, and what was decided for it: what may be started is the plan.
+    type Request: Asked;
     type Observed: Clone + Debug + Send + Modelled<Self::Step>;
     type Step: Copy + PartialEq + Debug + Send;
     type Failure: Copy;
 
-    // The plan: what may be started.
-
-    fn method(plan: &Self::Plan) -> Method;
-    fn targets(plan: &Self::Plan) -> Vec<&str>;
-    fn guest(plan: &Self::Plan) -> &Arc<Guest>;
-
     // The model: pure.
 
     /// The state before the first step.
-    fn at_start(plan: &Self::Plan) -> Self::Observed;
+    fn at_start(plan: &Planned<Self::Request>) -> Self::Observed;
 
     /// The next step from what is observed towards the goal.
     fn next(seen: &Self::Observed, goal: Goal) -> Self::Step;
@@ -94,15 +90,15 @@ pub(in crate::operation) trait Procedure: Send + Sized + 'static {
     // The hands.
 
     /// The record of an operation that is begun.
-    fn first_record(plan: &Self::Plan) -> Result<Record>;
+    fn first_record(plan: &Planned<Self::Request>) -> Result<Record>;
 
     /// With its record written, and nothing done.
-    fn at_rest(plan: Self::Plan, ties: Ties) -> Self;
+    fn at_rest(plan: Planned<Self::Request>, ties: Ties) -> Self;
 
     /// Resumes an operation from its record and from what can be observed.
     fn found(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Self::Observed)>;
 
-    fn plan(&self) -> &Self::Plan;
+    fn plan(&self) -> &Planned<Self::Request>;
     fn ties(&self) -> &Ties;
     fn ties_mut(&mut self) -> &mut Ties;
 
@@ -126,7 +122,7 @@ pub(in crate::operation) trait Procedure: Send + Sized + 'static {
     }
 }
 
-type Words<P> = Box<dyn Fn(&<P as Procedure>::Plan) -> String>;
+type Words<P> = Box<dyn Fn(&Planned<<P as Procedure>::Request>) -> String>;
 type Effect<P> = Box<dyn Fn(&mut <P as Procedure>::Observed)>;
 type Act<P> = Box<dyn FnOnce(&mut P, &<P as Procedure>::Observed) -> Result<()>>;
 
@@ -145,7 +141,7 @@ pub(in crate::operation) struct What<P: Procedure> {
 
 impl<P: Procedure> What<P> {
     pub(in crate::operation) fn new(
-        words: impl Fn(&P::Plan) -> String + 'static,
+        words: impl Fn(&Planned<P::Request>) -> String + 'static,
         effect: impl Fn(&mut P::Observed) + 'static,
         act: impl FnOnce(&mut P, &P::Observed) -> Result<()> + 'static,
     ) -> Self {
@@ -163,11 +159,8 @@ impl<P: Procedure> What<P> {
         effect: fn(&mut P::Observed, Mark),
         write: fn(&mut P, Mark) -> Result<()>,
     ) -> Self {
-        let words = move |plan: &P::Plan| match mark {
-            Mark::Begun => format!(
-                "record the operation in the metadata of domain '{}'",
-                P::guest(plan).name()
-            ),
+        let words = move |plan: &Planned<P::Request>| match mark {
+            Mark::Begun => format!("record the operation in the metadata of domain '{}'", plan.guest.name()),
             _ => "record progress in the domain's metadata".into(),
         };
         Self::new(
@@ -178,7 +171,7 @@ impl<P: Procedure> What<P> {
     }
 
     pub(in crate::operation) fn remove_record(effect: fn(&mut P::Observed), remove: fn(&P) -> Result<()>) -> Self {
-        let words = |_: &P::Plan| "remove the record from the domain's metadata".into();
+        let words = |_: &Planned<P::Request>| "remove the record from the domain's metadata".into();
         Self::new(words, effect, move |procedure, _| remove(procedure))
     }
 
@@ -211,8 +204,12 @@ impl<P: Procedure> What<P> {
 }
 
 /// Writes the record; from then on the operation is this process's.
-pub(in crate::operation) fn begin<P: Procedure>(plan: P::Plan, claim: &Claim<'_>, shared: Arc<Shared>) -> Result<P> {
-    let guest = Arc::clone(P::guest(&plan));
+pub(in crate::operation) fn begin<P: Procedure>(
+    plan: Planned<P::Request>,
+    claim: &Claim<'_>,
+    shared: Arc<Shared>,
+) -> Result<P> {
+    let guest = Arc::clone(&plan.guest);
     let journal = Journal::begin(&guest, P::first_record(&plan)?, claim)?;
     let ties = Ties::new(&guest, journal, shared)?;
     Ok(P::at_rest(plan, ties))
@@ -237,7 +234,11 @@ pub(in crate::operation) fn steps<P: Procedure>(seen: &P::Observed, goal: Goal) 
 }
 
 /// The same in words.
-pub(in crate::operation) fn words<P: Procedure>(plan: &P::Plan, seen: &P::Observed, goal: Goal) -> Vec<String> {
+pub(in crate::operation) fn words<P: Procedure>(
+    plan: &Planned<P::Request>,
+    seen: &P::Observed,
+    goal: Goal,
+) -> Vec<String> {
     let steps = steps::<P>(seen, goal);
     steps.into_iter().map(|step| (P::what(step).words)(plan)).collect()
 }

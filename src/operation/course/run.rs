@@ -169,7 +169,7 @@ impl<P: Procedure> Run for Course<P> {
     }
 
     fn reconnect(&mut self) -> Result<()> {
-        let guest = Arc::clone(P::guest(self.procedure.plan()));
+        let guest = Arc::clone(&self.procedure.plan().guest);
         guest.reconnect()?;
         self.procedure.ties_mut().subscribe(&guest)
     }
@@ -179,7 +179,7 @@ impl<P: Procedure> Run for Course<P> {
     }
 
     fn guest(&self) -> &Guest {
-        P::guest(self.procedure.plan())
+        &self.procedure.plan().guest
     }
 
     fn journal(&self) -> &Journal {

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::image::{Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Device, Disk, Encryption, Source};
-use crate::operation::plan::planned::Planned;
+use crate::operation::plan::planned::{Asked, Planned};
 use crate::operation::plan::preflight::{
     apart_if_in_use, find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
     must_stay_writable,
@@ -51,6 +51,16 @@ pub(crate) struct Request {
 
 fn error(code: ErrorCode, message: impl Into<String>) -> Error {
     Error::new(code, message)
+}
+
+impl Asked for Request {
+    fn method(&self) -> Method {
+        self.method
+    }
+
+    fn targets(&self) -> Vec<&str> {
+        vec![self.target.as_str()]
+    }
 }
 
 impl Plan {

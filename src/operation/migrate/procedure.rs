@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::engine::{Engine, at_start};
 use super::failure::Failure;
 use super::next;
-use super::plan::Plan;
+use super::plan::{Plan, Request};
 use super::seen::Observed;
 use super::step::Step;
 use crate::driver::Guest;
@@ -17,25 +17,13 @@ use crate::operation::course::shared::Shared;
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::record::Record;
 use crate::operation::state::Goal;
-use crate::operation::types::{Consistency, Method, Phase, Report};
+use crate::operation::types::{Consistency, Phase, Report};
 
 impl Procedure for Engine {
-    type Plan = Plan;
+    type Request = Request;
     type Observed = Observed;
     type Step = Step;
     type Failure = Failure;
-
-    fn method(plan: &Plan) -> Method {
-        plan.method
-    }
-
-    fn targets(plan: &Plan) -> Vec<&str> {
-        vec![plan.target.as_str()]
-    }
-
-    fn guest(plan: &Plan) -> &Arc<Guest> {
-        &plan.guest
-    }
 
     fn at_start(plan: &Plan) -> Observed {
         at_start(plan)

@@ -5,7 +5,15 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::driver::Guest;
-use crate::operation::types::CloneCallback;
+use crate::operation::types::{CloneCallback, Method};
+
+/// What was asked for, of whichever kind the operation is.
+pub(crate) trait Asked {
+    fn method(&self) -> Method;
+
+    /// The disks.
+    fn targets(&self) -> Vec<&str>;
+}
 
 pub(crate) struct Planned<Request> {
     pub(crate) guest: Arc<Guest>,

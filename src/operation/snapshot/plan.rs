@@ -14,7 +14,7 @@ use crate::guard;
 use crate::image::{self, Backing, Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Disk, DomainXml, Source};
-use crate::operation::plan::planned::Planned;
+use crate::operation::plan::planned::{Asked, Planned};
 use crate::operation::plan::preflight::{
     find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
     must_stay_writable,
@@ -172,8 +172,12 @@ impl Plan {
     }
 }
 
-impl Plan {
-    pub(crate) fn targets(&self) -> Vec<&str> {
+impl Asked for Request {
+    fn method(&self) -> Method {
+        self.method
+    }
+
+    fn targets(&self) -> Vec<&str> {
         self.disks.iter().map(|disk| disk.target.as_str()).collect()
     }
 }

@@ -15,27 +15,15 @@ use crate::operation::course::shared::Shared;
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::record::Record;
 use crate::operation::parts::tracked::Tracked;
-use crate::operation::snapshot::plan::Plan;
+use crate::operation::snapshot::plan::{Plan, Request};
 use crate::operation::state::{Goal, Mark};
-use crate::operation::types::{Method, Phase, Report};
+use crate::operation::types::{Phase, Report};
 
 impl Procedure for Engine {
-    type Plan = Plan;
+    type Request = Request;
     type Observed = Observed;
     type Step = Step;
     type Failure = Failure;
-
-    fn method(plan: &Plan) -> Method {
-        plan.method
-    }
-
-    fn targets(plan: &Plan) -> Vec<&str> {
-        plan.targets()
-    }
-
-    fn guest(plan: &Plan) -> &Arc<Guest> {
-        &plan.guest
-    }
 
     fn at_start(plan: &Plan) -> Observed {
         at_start(plan)

@@ -247,13 +247,7 @@ impl Engine {
             throttled: self.brake.before().cloned(),
             pivot: self.pivot.note(mark),
         };
-        self.ties.journal.write(|record| {
-            record.mark = mark;
-            for disk in &mut record.disks {
-                disk.made = made.cloned();
-            }
-            record.set_details(&details)
-        })
+        self.ties.journal.note(mark, [made], &details)
     }
 
     pub(super) fn remove_record(&self) -> Result<()> {

@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
+use crate::image::Made;
 use crate::libvirt::{Quiet, State};
 use crate::operation::ownership::claim::Claim;
 use crate::operation::ownership::owner::Owner;
@@ -175,6 +178,22 @@ impl Journal {
         write(&self.pages.guest, &changed)?;
         *record = changed;
         Ok(())
+    }
+
+    /// Records how far it is, the image that was made for each disk, and what its procedure alone understands.
+    pub(in crate::operation) fn note<'a>(
+        &self,
+        mark: Mark,
+        made: impl IntoIterator<Item = Option<&'a Made>>,
+        details: &impl Serialize,
+    ) -> Result<()> {
+        self.write(|record| {
+            record.mark = mark;
+            for (disk, made) in record.disks.iter_mut().zip(made) {
+                disk.made = made.cloned();
+            }
+            record.set_details(details)
+        })
     }
 
     /// The operation is over. `images` are those that it had QEMU open, the upper ones first.

@@ -14,6 +14,8 @@ use crate::guard;
 use crate::image::{self, Backing, Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Disk, DomainXml, Source};
+use crate::operation::course::shared::Shared;
+use crate::operation::parts::window::Window;
 use crate::operation::plan::planned::{Asked, Planned};
 use crate::operation::plan::preflight::{
     find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
@@ -126,9 +128,6 @@ impl Plan {
             .collect();
         must_have_room(&name, &loads)?;
         let freeze = !paused && decide_freeze(guest, &config, options.quiesce)?;
-        if freeze || (method == Method::Mirror && disks.len() > 1 && !paused) {
-            guard::prepare(guest.host())?;
-        }
         let chosen: HashSet<&str> = disks.iter().map(|disk| disk.target.as_str()).collect();
         let other_disks = config
             .disks
@@ -164,11 +163,55 @@ impl Plan {
             disks,
             other_disks,
         };
-        Ok(Self {
+        let plan = Self {
             guest: Arc::clone(guest),
             clone_callback: options.clone_callback.clone(),
             request,
-        })
+        };
+        if plan.freezes() || plan.pauses() {
+            guard::prepare(guest.host())?;
+        }
+        Ok(plan)
+    }
+}
+
+impl Plan {
+    /// In the window. The agent of a paused guest answers nothing.
+    pub(in crate::operation) fn freezes(&self) -> bool {
+        self.freeze && !self.paused
+    }
+
+    /// Several mirrors end one by one: in a window that does not freeze, the vCPUs are paused for them. The other methods give
+    /// all disks one point in time in one call of QEMU's.
+    pub(in crate::operation) fn pauses(&self) -> bool {
+        self.method == Method::Mirror && self.disks.len() > 1 && !self.paused
+    }
+
+    /// The window in which the disks get their point in time.
+    pub(in crate::operation) fn window<'a>(&'a self, shared: &'a Arc<Shared>) -> Window<'a> {
+        Window {
+            guest: &self.guest,
+            shared,
+            freeze: self.freezes(),
+            freeze_required: self.freeze_required,
+            pause_unfrozen: self.pauses(),
+            backup: self.method == Method::Backup,
+            limit: self.freeze_limit,
+        }
+    }
+
+    /// The window around `call`, in words.
+    pub(in crate::operation) fn window_in_words(&self, call: &str) -> String {
+        if self.freezes() {
+            format!(
+                "freeze the guest's file systems, {call}, thaw them; at most {:?}",
+                self.freeze_limit
+            )
+        } else if self.pauses() {
+            format!("pause the guest's vCPUs, {call}, resume them")
+        } else {
+            format!("{call}, without a freeze")
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::operation::parts::backup::export::{self, Export, Server};
 use crate::operation::parts::backup::job::Job;
 use crate::operation::parts::backup::pushed::Pushed;
 use crate::operation::parts::left::Left;
-use crate::operation::parts::window::{Fixed, Window};
+use crate::operation::parts::window::Fixed;
 use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::{Plan, Request};
 use crate::operation::state::{Image, Mark};
@@ -117,7 +117,7 @@ impl Engine {
                 engine.disks[index].copy = Copy::Done;
             }
         }
-        engine.left.frozen = record.live && record.mark == Mark::Fixing && engine.plan.freeze && !engine.plan.paused;
+        engine.left = Left::found(&record, engine.plan.freezes(), engine.plan.pauses());
         if engine.plan.server.is_none() {
             let destinations = engine.plan.disks.iter().map(|disk| disk.destination.clone());
             engine.job.pushed = Some(Pushed::new(destinations.collect(), record.live));
@@ -228,14 +228,11 @@ impl Engine {
             bytes: self.disks.iter().map(|disk| disk.bytes).collect(),
             copied: self.disks.iter().map(Backed::is_copied).collect(),
         };
-        let disks = &self.disks;
-        self.ties.journal.write(|record| {
-            record.mark = mark;
-            for (recorded, disk) in record.disks.iter_mut().zip(disks) {
-                recorded.made = disk.output.as_ref().and_then(|output| output.made().cloned());
-            }
-            record.set_details(&details)
-        })?;
+        let made = self
+            .disks
+            .iter()
+            .map(|disk| disk.output.as_ref().and_then(Output::made));
+        self.ties.journal.note(mark, made, &details)?;
         self.noted = true;
         Ok(())
     }
@@ -258,18 +255,10 @@ impl Engine {
             .map(|(planned, disk)| (planned.target.as_str(), disk.scratch_path()))
             .collect();
         let xml = export::to_begin(&self.job.server, &disks, &plan.other_disks)?;
-        let window = Window {
-            guest: &plan.guest,
-            shared: &self.ties.shared,
-            backup: true,
-            freeze: plan.freeze && !plan.paused,
-            freeze_required: plan.freeze_required,
-            // QEMU's transaction gives all disks one point in time by itself.
-            pause_unfrozen: false,
-            limit: plan.freeze_limit,
-        };
         let held = self.ties.journal.hold();
-        let fixed = window.run(|_deadline| plan.guest.begin_backup(&xml))?;
+        let fixed = plan
+            .window(&self.ties.shared)
+            .run(|_deadline| plan.guest.begin_backup(&xml))?;
         drop(held);
         self.fixed = Some(fixed);
         Ok(())

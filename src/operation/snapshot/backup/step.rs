@@ -64,7 +64,7 @@ impl Step {
                 |engine, _| engine.job.server.make(&engine.plan.guest),
             ),
             Step::FixPoint => What::new(
-                fix,
+                |plan| plan.window_in_words("begin the backup (virDomainBackupBegin)"),
                 |seen| (seen.fixed, seen.backup.export) = (true, Export::Running),
                 |engine, _| engine.fix_point(),
             ),
@@ -167,16 +167,4 @@ fn scratch(plan: &Plan, index: usize) -> String {
         disk.target,
         directory.escape_debug()
     )
-}
-
-fn fix(plan: &Plan) -> String {
-    let call = "begin the backup (virDomainBackupBegin)";
-    if plan.freeze {
-        format!(
-            "freeze the guest's file systems, {call}, thaw them; at most {:?}",
-            plan.freeze_limit
-        )
-    } else {
-        format!("{call}, without a freeze")
-    }
 }

@@ -20,7 +20,7 @@ use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
 use crate::operation::parts::left::Left;
 use crate::operation::parts::overlay::snapshot_xml;
 use crate::operation::parts::site::Site;
-use crate::operation::parts::window::{Fixed, Window};
+use crate::operation::parts::window::Fixed;
 use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::{Plan, Request};
 use crate::operation::state::{Image, Job, Mark};
@@ -106,7 +106,7 @@ impl Engine {
         engine.fixed = details.fixed;
         // The mark is written after the clones and their check.
         engine.verified = record.mark == Mark::Fixed;
-        engine.left.frozen = record.live && record.mark == Mark::Fixing && engine.plan.freeze && !engine.plan.paused;
+        engine.left = Left::found(&record, engine.plan.freezes(), engine.plan.pauses());
         let config = guest.get_config(false)?;
         let disks = engine.plan.disks.iter().zip(&mut engine.disks);
         for ((planned, disk), known) in disks.zip(details.disks) {
@@ -211,14 +211,8 @@ impl Engine {
             fixed: self.fixed,
             disks: self.disks.iter().map(Cloning::note).collect(),
         };
-        let disks = &self.disks;
-        self.ties.journal.write(|record| {
-            record.mark = mark;
-            for (recorded, disk) in record.disks.iter_mut().zip(disks) {
-                recorded.made = disk.image.made().cloned();
-            }
-            record.set_details(&details)
-        })
+        let made = self.disks.iter().map(|disk| disk.image.made());
+        self.ties.journal.note(mark, made, &details)
     }
 
     pub(super) fn remove_record(&self) -> Result<()> {
@@ -251,18 +245,10 @@ impl Engine {
     fn take_snapshot(&self) -> Result<Fixed> {
         let plan = &self.plan;
         let xml = snapshot_xml(self.disks.iter().map(|disk| &disk.overlay), &plan.other_disks)?;
-        let window = Window {
-            guest: &plan.guest,
-            shared: &self.ties.shared,
-            backup: false,
-            freeze: plan.freeze && !plan.paused,
-            freeze_required: plan.freeze_required,
-            // QEMU's transaction gives all disks one point in time by itself.
-            pause_unfrozen: false,
-            limit: plan.freeze_limit,
-        };
         let held = self.ties.journal.hold();
-        let fixed = window.run(|_deadline| plan.guest.snapshot(&xml))?;
+        let fixed = plan
+            .window(&self.ties.shared)
+            .run(|_deadline| plan.guest.snapshot(&xml))?;
         drop(held);
         Ok(fixed)
     }

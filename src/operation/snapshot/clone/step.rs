@@ -55,7 +55,9 @@ impl Step {
             ),
             // The freeze window, with the one snapshot of all disks in it.
             Step::FixPoint => What::new(
-                fix,
+                |plan| {
+                    plan.window_in_words("take an external snapshot of all disks at once (virDomainSnapshotCreateXML)")
+                },
                 |seen| {
                     seen.fixed = true;
                     seen.disks.iter_mut().for_each(|disk| disk.chain = Chain::Overlay);
@@ -208,17 +210,5 @@ fn how(plan: &Plan, index: usize) -> &'static str {
         (Way::File, CloneMethod::Copy) => "by a copy that keeps holes",
         (Way::File, CloneMethod::Reflink) => "by shared blocks (FICLONE)",
         (Way::File, _) => "by shared blocks if possible, else by a copy",
-    }
-}
-
-fn fix(plan: &Plan) -> String {
-    let call = "take an external snapshot of all disks at once (virDomainSnapshotCreateXML)";
-    if plan.freeze && !plan.paused {
-        format!(
-            "freeze the guest's file systems, {call}, thaw them; at most {:?}",
-            plan.freeze_limit
-        )
-    } else {
-        format!("{call}, without a freeze")
     }
 }

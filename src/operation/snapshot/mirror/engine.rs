@@ -19,7 +19,7 @@ use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
 use crate::operation::parts::left::Left;
 use crate::operation::parts::site::Site;
 use crate::operation::parts::tracked::End;
-use crate::operation::parts::window::{Fixed, Window, domain_gone};
+use crate::operation::parts::window::{Fixed, domain_gone};
 use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::{Plan, Request};
 use crate::operation::state::{Image, Job, Mark};
@@ -100,10 +100,7 @@ impl Engine {
         let ties = Ties::new(guest, journal, shared)?;
         let mut engine = Self::at_rest(Plan::found(guest, details.request), ties);
         engine.fixed = details.fixed;
-        if record.live && record.mark == Mark::Fixing {
-            engine.left.frozen = engine.plan.freeze && !engine.plan.paused;
-            engine.left.paused = engine.pauses_unfrozen();
-        }
+        engine.left = Left::found(&record, engine.plan.freezes(), engine.plan.pauses());
         let config = guest.get_config(false)?;
         let disks = engine.plan.disks.iter().zip(&mut engine.disks).enumerate();
         for (index, (planned, disk)) in disks {
@@ -164,14 +161,8 @@ impl Engine {
             fixed: self.fixed,
             bytes: jobs.map(|job| (job.done, job.total)).collect(),
         };
-        let disks = &self.disks;
-        self.ties.journal.write(|record| {
-            record.mark = mark;
-            for (recorded, disk) in record.disks.iter_mut().zip(disks) {
-                recorded.made = disk.image.made().cloned();
-            }
-            record.set_details(&details)
-        })
+        let made = self.disks.iter().map(|disk| disk.image.made());
+        self.ties.journal.note(mark, made, &details)
     }
 
     pub(super) fn remove_record(&self) -> Result<()> {
@@ -202,16 +193,7 @@ impl Engine {
             .map(|device| device.get_write_requests())
             .collect::<Result<_>>()
             .unwrap_or_default();
-        let plan = &self.plan;
-        let window = Window {
-            guest: &plan.guest,
-            shared: &self.ties.shared,
-            backup: false,
-            freeze: plan.freeze && !plan.paused,
-            freeze_required: plan.freeze_required,
-            pause_unfrozen: self.pauses_unfrozen(),
-            limit: plan.freeze_limit,
-        };
+        let window = self.plan.window(&self.ties.shared);
         // QEMU flushes a mirror's destination when it ends: the less is left to write out then, the shorter the freeze.
         for output in self.disks.iter().filter_map(|disk| disk.image.output.as_ref()) {
             output.write_out();
@@ -224,11 +206,6 @@ impl Engine {
         }
         self.fixed = Some(fixed);
         Ok(())
-    }
-
-    /// Several mirrors end one by one.
-    fn pauses_unfrozen(&self) -> bool {
-        self.plan.disks.len() > 1 && !self.plan.paused
     }
 
     /// All are asked to end before any is waited for. The end is QEMU's own event where there is one: libvirt's comes

@@ -4,7 +4,6 @@
 use super::Failure;
 use super::engine::Engine;
 use crate::operation::course::procedure::{self, Turn};
-use crate::operation::snapshot::plan::Plan;
 use crate::operation::state::{Image, Job, Mark};
 use crate::operation::types::Phase;
 
@@ -105,7 +104,7 @@ impl Step {
             .in_phase(Phase::Ready),
 
             Step::FixPoint => What::new(
-                fix,
+                |plan| plan.window_in_words("end the mirrors (virDomainBlockJobAbort)"),
                 |seen| {
                     seen.fixed = true;
                     seen.jobs.fill(Job::Ending);
@@ -138,19 +137,5 @@ impl Step {
             Step::Fail(failure) => What::fail(failure).in_phase(Phase::Finishing),
             Step::Done => What::done(),
         }
-    }
-}
-
-fn fix(plan: &Plan) -> String {
-    let call = "end the mirrors (virDomainBlockJobAbort)";
-    if plan.freeze {
-        format!(
-            "freeze the guest's file systems, {call}, thaw them; at most {:?}",
-            plan.freeze_limit
-        )
-    } else if plan.disks.len() > 1 && !plan.paused {
-        format!("pause the guest's vCPUs, {call}, resume them")
-    } else {
-        format!("{call}, without a freeze")
     }
 }

@@ -63,25 +63,6 @@ impl Output {
         destination: &Destination,
         place: &Place,
         format: &str,
-        size: u64,
-        backing: Option<&Backing>,
-        reuse: bool,
-        staging: &str,
-    ) -> Result<Self> {
-        let form = Form {
-            size,
-            backing,
-            reuse,
-            compress: false,
-        };
-        Self::prepare_as(destination, place, format, form, staging)
-    }
-
-    /// As [`Self::prepare`].
-    pub(crate) fn prepare_as(
-        destination: &Destination,
-        place: &Place,
-        format: &str,
         form: Form<'_>,
         staging: &str,
     ) -> Result<Self> {

@@ -120,6 +120,7 @@ impl Engine {
             size: plan.size,
             backing: None,
             reuse: false,
+            compress: false,
             // libvirt formats it, which alone has the secret.
             blank: plan.encryption.is_some(),
             staging: staging(&plan.destination, &id, &plan.target),

@@ -3,7 +3,7 @@
 //! the caller named, which stays the caller's.
 
 use crate::error::Result;
-use crate::image::{Backing, Destination, Made, Output, Place};
+use crate::image::{Backing, Destination, Form, Made, Output, Place};
 use crate::operation::ownership::record::RecordedDisk;
 use crate::operation::state::{Image, Mark};
 
@@ -16,6 +16,8 @@ pub(in crate::operation) struct Wanted {
     pub(in crate::operation) backing: Option<Backing>,
     /// What stands there is kept as it is.
     pub(in crate::operation) reuse: bool,
+    /// What is written to it is compressed.
+    pub(in crate::operation) compress: bool,
     /// The step that fills it formats it.
     pub(in crate::operation) blank: bool,
     /// Its name until it is published.
@@ -75,8 +77,13 @@ impl DestinationImage {
         let output = if wanted.blank {
             Output::open(destination, place, format, &wanted.staging)?
         } else {
-            let (backing, reuse) = (wanted.backing.as_ref(), wanted.reuse);
-            Output::prepare(destination, place, format, wanted.size, backing, reuse, &wanted.staging)?
+            let form = Form {
+                size: wanted.size,
+                backing: wanted.backing.as_ref(),
+                reuse: wanted.reuse,
+                compress: wanted.compress,
+            };
+            Output::prepare(destination, place, format, form, &wanted.staging)?
         };
         match &wanted.like {
             Some(Like::Copy(image)) => output.give_as(image),

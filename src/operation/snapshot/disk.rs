@@ -88,6 +88,7 @@ impl PlannedDisk {
             size: self.size,
             backing: self.backing.clone(),
             reuse: self.reuse,
+            compress: false,
             blank,
             staging: staging(&self.destination, id, &self.target),
             like: self.source.as_ref().map(|(path, _)| Like::Copy(path.clone())),

@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use super::seen::Read;
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{Destination, Form, Made, Manner, Output, Place};
+use crate::image::{Form, Manner};
 use crate::operation::course::shared::Shared;
-use crate::operation::ownership::record::RecordedDisk;
 use crate::operation::parts::backup::job;
 use crate::operation::parts::backup::line::Line;
 use crate::operation::parts::backup::reader::{Reader, Task};
 use crate::operation::parts::backup::scratch::Scratch;
-use crate::operation::plan::preflight::staging;
+use crate::operation::parts::image::{DestinationImage, Wanted};
 use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::Request;
-use crate::operation::state::{Image, Mark};
+use crate::operation::state::Image;
 
 /// How far it is copied.
 pub(super) enum Copy {
@@ -30,7 +29,7 @@ pub(super) enum Copy {
 }
 
 pub(super) struct Backed {
-    pub(super) output: Option<Output>,
+    pub(super) image: DestinationImage,
     scratch: Scratch,
     pub(super) copy: Copy,
     /// Copied and to be copied.
@@ -54,35 +53,20 @@ fn gone(planned: &PlannedDisk) -> Error {
 }
 
 impl Backed {
-    pub(super) fn new(planned: &PlannedDisk, operation: &str) -> Self {
+    pub(super) fn new(planned: &PlannedDisk, compress: bool, operation: &str) -> Self {
         let directory = planned.scratch.as_deref().unwrap_or_default();
+        let wanted = Wanted {
+            // QEMU's backup is of the whole chain.
+            backing: None,
+            compress,
+            ..planned.wanted(operation, false)
+        };
         Self {
-            output: None,
+            image: DestinationImage::new(wanted),
             scratch: Scratch::find(directory, operation, &planned.target),
             copy: Copy::Waiting { fresh: false },
             bytes: (0, 0),
         }
-    }
-
-    /// As another process left it.
-    pub(super) fn find(&mut self, planned: &PlannedDisk, recorded: &RecordedDisk, operation: &str, mark: Mark) {
-        let made = match &planned.destination {
-            Destination::Path(path) if planned.place == Place::Free => {
-                let staging = staging(&planned.destination, operation, &planned.target);
-                match Made::find_staged(recorded.made.as_ref(), path, &staging) {
-                    None => return,
-                    made => made,
-                }
-            }
-            // An image of the caller's that was not yet copied to is prepared again.
-            _ if mark == Mark::Begun => return,
-            _ => None,
-        };
-        self.output = Output::reopen(&planned.destination, &planned.place, &planned.format, made);
-    }
-
-    pub(super) fn image(&self) -> Image {
-        Image::of(self.output.as_ref())
     }
 
     pub(super) fn scratch_image(&self) -> Image {
@@ -129,28 +113,9 @@ impl Backed {
     }
 
     /// It is not published yet.
-    pub(super) fn make_image(&mut self, planned: &PlannedDisk, request: &Request, operation: &str) -> Result<()> {
-        self.remove_image()?;
-        let output = Output::prepare_as(
-            &planned.destination,
-            &planned.place,
-            &planned.format,
-            form(planned, request.compress),
-            &staging(&planned.destination, operation, &planned.target),
-        )?;
-        if let Some((source, _)) = &planned.source {
-            output.give_as(source);
-        }
-        self.output = Some(output);
+    pub(super) fn prepare_image(&mut self) -> Result<()> {
+        self.image.prepare()?;
         self.copy = Copy::Waiting { fresh: true };
-        Ok(())
-    }
-
-    pub(super) fn remove_image(&mut self) -> Result<()> {
-        if let Some(output) = &mut self.output {
-            output.remove()?;
-        }
-        self.output = None;
         Ok(())
     }
 
@@ -171,7 +136,7 @@ impl Backed {
         line: Arc<Line>,
         shared: &Arc<Shared>,
     ) -> Result<()> {
-        let output = self.output.as_ref().ok_or_else(|| gone(planned))?;
+        let output = self.image.output.as_ref().ok_or_else(|| gone(planned))?;
         let fresh = matches!(self.copy, Copy::Waiting { fresh: true });
         let task = Task {
             operation,
@@ -197,7 +162,7 @@ impl Backed {
     }
 
     pub(super) fn verify(&self, planned: &PlannedDisk) -> Result<()> {
-        let output = self.output.as_ref().ok_or_else(|| gone(planned))?;
+        let output = self.image.output.as_ref().ok_or_else(|| gone(planned))?;
         output.must_be_in_place()?;
         output.sync()?;
         output.must_have_size(planned.size)

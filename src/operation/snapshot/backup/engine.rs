@@ -9,7 +9,6 @@ use super::disk::{Backed, Copy};
 use super::seen::{Observed, Read, SeenBackup};
 use crate::driver::{Guest, code_of_reason};
 use crate::error::{Error, Result};
-use crate::image::Output;
 use crate::libvirt::State;
 use crate::operation::course::procedure::Ties;
 use crate::operation::course::shared::Shared;
@@ -82,7 +81,11 @@ impl Engine {
 
     pub(super) fn at_rest(plan: Plan, ties: Ties) -> Self {
         let id = ties.journal.read().id;
-        let disks: Vec<_> = plan.disks.iter().map(|disk| Backed::new(disk, &id)).collect();
+        let disks: Vec<_> = plan
+            .disks
+            .iter()
+            .map(|disk| Backed::new(disk, plan.compress, &id))
+            .collect();
         let places = plan
             .disks
             .iter()
@@ -109,7 +112,7 @@ impl Engine {
         let mut engine = Self::at_rest(Plan::found(guest, details.request), ties);
         engine.fixed = details.fixed;
         for (index, recorded) in record.disks.iter().enumerate() {
-            engine.disks[index].find(&engine.plan.disks[index], recorded, &record.id, record.mark);
+            engine.disks[index].image.find(Some(recorded), record.mark);
             if let Some(bytes) = details.bytes.get(index) {
                 engine.disks[index].bytes = *bytes;
             }
@@ -173,7 +176,7 @@ impl Engine {
                 stopped: alive && stopped,
             },
             taken: self.plan.disks.iter().map(PlannedDisk::is_taken).collect(),
-            images: self.disks.iter().map(Backed::image).collect(),
+            images: self.disks.iter().map(|disk| disk.image.seen()).collect(),
             scratches: self.disks.iter().map(Backed::scratch_image).collect(),
             reads: self.disks.iter().map(Backed::seen).collect(),
         })
@@ -228,24 +231,18 @@ impl Engine {
             bytes: self.disks.iter().map(|disk| disk.bytes).collect(),
             copied: self.disks.iter().map(Backed::is_copied).collect(),
         };
-        let made = self
-            .disks
-            .iter()
-            .map(|disk| disk.output.as_ref().and_then(Output::made));
+        let made = self.disks.iter().map(|disk| disk.image.made());
         self.ties.journal.note(mark, made, &details)?;
         self.noted = true;
         Ok(())
     }
 
     pub(super) fn make_image(&mut self, index: usize) -> Result<()> {
-        let id = self.id();
-        self.disks[index].make_image(&self.plan.disks[index], &self.plan.request, &id)?;
-        if self.disks[index].image().is_ours() {
-            // Known by its inode before it has its name.
+        self.disks[index].prepare_image()?;
+        if self.disks[index].image.made().is_some() {
             self.write_record(Mark::Begun)?;
-            self.disks[index].output.as_mut().map_or(Ok(()), Output::publish)?;
         }
-        Ok(())
+        self.disks[index].image.publish()
     }
 
     pub(super) fn fix_point(&mut self) -> Result<()> {

@@ -148,7 +148,7 @@ impl Step {
             Step::RemoveImage(index) => What::new(
                 move |plan| format!("remove the {}", plan.disks[index].image()),
                 move |seen| seen.images[index] = Image::Missing,
-                move |engine, _| engine.disks[index].remove_image(),
+                move |engine, _| engine.disks[index].image.remove(),
             ),
             Step::RemoveRecord => {
                 What::remove_record(|seen| seen.mark = Mark::Absent, Engine::remove_record).in_phase(Phase::Finishing)

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Where a copy may go: checked before anything is started, and without following a symlink.
 
-use std::path::Path;
-
 use rustix::fs::{AtFlags, CWD, FileType, statat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
 use super::nbd::{self, Export};
+use super::room::directory_of;
 use crate::error::{Error, ErrorCode, Result};
 
 /// A destination as the caller names it.
@@ -85,7 +84,7 @@ impl Destination {
         let stat = match statat(CWD, path.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => {
-                let directory = Path::new(path).parent().unwrap_or(Path::new("/"));
+                let directory = directory_of(path);
                 if !directory.is_dir() {
                     let shown = directory.display();
                     return Err(refused(&format!("the directory {shown} does not exist; make it first")));

@@ -3,7 +3,6 @@
 //! so it can be distinguished from any other file at any time, by another process too.
 
 use std::fs::File;
-use std::path::Path;
 
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, fstat, linkat, openat, statat, statx, unlinkat};
@@ -11,6 +10,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::failure::{cannot, refused};
+use super::room::directory_of;
 use crate::error::Result;
 
 const THERE: OFlags = OFlags::RDWR.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -142,9 +142,8 @@ impl Made {
     /// Writes the file's data and its name to the disk.
     pub(crate) fn sync(&self, file: &File) -> Result<()> {
         let shown = self.path.escape_debug().to_string();
-        let directory = Path::new(&self.path).parent().unwrap_or(Path::new("/"));
         file.sync_all()
-            .and_then(|()| File::open(directory)?.sync_all())
+            .and_then(|()| File::open(directory_of(&self.path))?.sync_all())
             .map_err(|error| cannot(&shown, "sync", error))
     }
 

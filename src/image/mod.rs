@@ -15,6 +15,7 @@ mod nbd;
 mod output;
 mod owner;
 mod qemu_img;
+mod room;
 mod write_out;
 
 pub(crate) use access::{is_closed_to, is_readable};
@@ -31,6 +32,7 @@ pub(crate) use owner::{give_as, succeed};
 pub(crate) use qemu_img::{
     Bitmap, are_equal, check, commit, compare_with_live, has_content, must_be_able_to_convert, remove_bitmap,
 };
+pub(crate) use room::{Room, directory_of};
 pub(crate) use write_out::Watch;
 
 /// A clone that failed, and why.

@@ -16,6 +16,7 @@ use super::failure::{cannot, refused};
 use super::identity::Identity;
 use super::made::Made;
 use super::qemu_img::Target;
+use super::room::directory_of;
 use super::write_out::Watch;
 use super::{convert, owner, qemu_img};
 use crate::error::{Error, ErrorCode, Result};
@@ -379,8 +380,7 @@ impl Output {
             file.sync_all().map_err(|error| cannot(&shown, "sync", error))?;
         }
         if let Some(made) = &self.made {
-            let directory = Path::new(&made.path).parent().unwrap_or(Path::new("/"));
-            File::open(directory)
+            File::open(directory_of(&made.path))
                 .and_then(|directory| directory.sync_all())
                 .map_err(|error| cannot(&shown, "sync the directory of", error))?;
         }

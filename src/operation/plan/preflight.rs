@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What every operation asks before it begins.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::driver::{AgentStatus, Guest};
@@ -265,8 +264,7 @@ pub(in crate::operation) fn beside(path: &str, id: &str, role: &str) -> String {
 }
 
 fn beside_as(path: &str, name: &str) -> String {
-    let directory = Path::new(path).parent().unwrap_or(Path::new("/"));
-    directory.join(name).to_string_lossy().into_owned()
+    image::directory_of(path).join(name).to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::fs::metadata;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use crate::error::{Error, ErrorCode, Result};
+use crate::image::{Room, directory_of};
 
 const BLOCK: u64 = 512;
 const MIB: u64 = 1 << 20;
@@ -38,8 +38,7 @@ pub(in crate::operation) fn allocated(path: &str) -> u64 {
 pub(in crate::operation) fn must_have_room(domain: &str, loads: &[Load<'_>]) -> Result<()> {
     let mut wanted: BTreeMap<u64, (u64, Vec<&Load<'_>>)> = BTreeMap::new();
     for load in loads {
-        let directory = directory(load.destination);
-        if let Ok(file_system) = metadata(directory) {
+        if let Ok(file_system) = metadata(directory_of(load.destination)) {
             let entry = wanted.entry(file_system.dev()).or_default();
             entry.0 += load.bytes();
             entry.1.push(load);
@@ -47,10 +46,9 @@ pub(in crate::operation) fn must_have_room(domain: &str, loads: &[Load<'_>]) -> 
     }
     for (bytes, loads) in wanted.into_values() {
         let destination = loads[0].destination;
-        let Ok(room) = rustix::fs::statvfs(directory(destination)) else {
+        let Some(Room { free, .. }) = Room::of(directory_of(destination)) else {
             continue;
         };
-        let free = room.f_bavail.saturating_mul(room.f_frsize);
         if free < bytes {
             let targets: Vec<_> = loads.iter().map(|load| load.target).collect();
             return Err(Error::new(
@@ -67,8 +65,4 @@ pub(in crate::operation) fn must_have_room(domain: &str, loads: &[Load<'_>]) -> 
         }
     }
     Ok(())
-}
-
-fn directory(path: &str) -> &Path {
-    Path::new(path).parent().unwrap_or(Path::new("/"))
 }

@@ -3,14 +3,14 @@
 //! beside it: a backup is ended while there is still room.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use rustix::fs::{StatVfs, statvfs};
-
 use crate::error::{Error, ErrorCode, Result};
+use crate::image;
 use crate::operation::course::shared::Shared;
 use crate::operation::parts::window::spawn;
 
@@ -22,18 +22,15 @@ const MOST: u64 = 1 << 30;
 /// A guest on quick storage overwrites about 50 MiB meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-fn free(room: &StatVfs) -> u64 {
-    room.f_bavail.saturating_mul(room.f_frsize)
-}
-
-fn reserve(room: &StatVfs) -> u64 {
-    (room.f_blocks.saturating_mul(room.f_frsize) / SHARE).clamp(LEAST, MOST)
+/// Of a file system of this size.
+fn reserve(size: u64) -> u64 {
+    (size / SHARE).clamp(LEAST, MOST)
 }
 
 /// How much may be written there; `None` where nobody can say.
 pub(in crate::operation) fn usable(directory: &str) -> Option<u64> {
-    let room = statvfs(directory).ok()?;
-    Some(free(&room).saturating_sub(reserve(&room)))
+    let room = image::Room::of(Path::new(directory))?;
+    Some(room.free.saturating_sub(reserve(room.size)))
 }
 
 pub(in crate::operation) fn must_be_usable(directory: &str, what: &str) -> Result<()> {
@@ -85,11 +82,8 @@ mod tests {
 
     #[test]
     fn a_part_of_a_file_system_is_left_alone() {
-        let mut room = statvfs("/tmp").unwrap();
-        room.f_frsize = 4096;
         for (mib, reserved) in [(64, 4), (1024, 51), (1 << 20, 1024)] {
-            room.f_blocks = mib << 8;
-            assert_eq!(reserve(&room) >> 20, reserved, "of {mib} MiB");
+            assert_eq!(reserve(mib << 20) >> 20, reserved, "of {mib} MiB");
         }
     }
 }

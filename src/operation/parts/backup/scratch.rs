@@ -18,7 +18,9 @@ pub(in crate::operation) fn directory(asked: Option<&str>, disk: &Disk, what: &s
     let refused = |code, why: String| Err(Error::new(code, format!("{what}: {why}")));
     let directory = match (asked, &disk.active().source) {
         (Some(asked), _) => asked.to_owned(),
-        (None, Source::File(path)) => parent(&image::without_links(path)),
+        (None, Source::File(path)) => image::directory_of(&image::without_links(path))
+            .to_string_lossy()
+            .into_owned(),
         (None, _) => ELSEWHERE.to_owned(),
     };
     let shown = directory.escape_debug();
@@ -46,11 +48,6 @@ pub(in crate::operation) fn directory(asked: Option<&str>, disk: &Disk, what: &s
     }
     must_be_usable(&directory, what)?;
     Ok(directory)
-}
-
-fn parent(path: &str) -> String {
-    let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
-    parent.to_string_lossy().into_owned()
 }
 
 pub(in crate::operation) struct Scratch {

@@ -2,7 +2,6 @@
 //! Whether and how disks can be cloned: what CLONE asks before it begins, and AUTO before it takes it.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -155,6 +154,5 @@ fn shares_blocks(disk: &PlannedDisk) -> bool {
     let (Some((source, _)), Destination::Path(destination)) = (&disk.source, &disk.destination) else {
         return false;
     };
-    let directory = |path: &'_ str| Path::new(path).parent().unwrap_or(Path::new("/")).to_owned();
-    image::can_share_blocks(&directory(source), &directory(destination))
+    image::can_share_blocks(image::directory_of(source), image::directory_of(destination))
 }

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! One disk of a snapshot by mirrors: its image, and the mirror onto it.
 
-use std::path::Path;
-
 use crate::driver::code_of_reason;
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{self, Destination};
+use crate::image::{self, Destination, Room, directory_of};
 use crate::libvirt::BlockJobStatus;
 use crate::libvirt::xml::{Disk, copy_destination};
 use crate::operation::ownership::record::Record;
@@ -163,7 +161,5 @@ fn is_file_system_full(planned: &PlannedDisk) -> bool {
     let Destination::Path(path) = &planned.destination else {
         return false;
     };
-    let directory = Path::new(path).parent().unwrap_or(Path::new("/"));
-    !planned.place.is_device()
-        && rustix::fs::statvfs(directory).is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) < FULL)
+    !planned.place.is_device() && Room::of(directory_of(path)).is_some_and(|room| room.free < FULL)
 }

@@ -3,13 +3,13 @@
 
 use std::ffi::{CString, c_char, c_void};
 use std::ptr;
-use std::time::UNIX_EPOCH;
 
 use super::connection::{connection, livedisk_connection};
 use super::error::livedisk_error;
-use super::{frame, input, internal, invalid};
+use super::output::since_epoch;
+use super::{frame, input, internal, invalid, pass_each};
 use crate::driver::Checkpoint;
-use crate::error::{Error, ErrorCode, Result};
+use crate::error::Result;
 
 /// A checkpoint of a domain. It lives until the callback returns that is given it.
 #[repr(C)]
@@ -70,13 +70,11 @@ pub unsafe extern "C" fn livedisk_list_checkpoints(
             let connection = self::connection(connection)?;
             let domain = input::string(domain, "domain")?;
             let each = each.ok_or_else(|| invalid("each is NULL; pass the function that receives each checkpoint"))?;
-            for found in connection.call(|connection| connection.checkpoints(&domain))? {
+            let all = connection.call(|connection| connection.checkpoints(&domain))?;
+            pass_each(all, |found| {
                 let texts = Texts::of(&found)?;
-                if each(&texts.checkpoint(&found), size_of::<livedisk_checkpoint>(), data) != 0 {
-                    return Err(Error::new(ErrorCode::Cancelled, "the callback ended the listing"));
-                }
-            }
-            Ok(())
+                Ok(each(&texts.checkpoint(&found), size_of::<livedisk_checkpoint>(), data))
+            })
         })
     }
 }
@@ -137,11 +135,10 @@ impl Texts {
 
     fn checkpoint(&self, found: &Checkpoint) -> livedisk_checkpoint {
         let pointer = |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
-        let created = found.created.duration_since(UNIX_EPOCH).unwrap_or_default();
         livedisk_checkpoint {
             name: self.name.as_ptr(),
             parent: pointer(&self.parent),
-            created_ns: i64::try_from(created.as_nanos()).unwrap_or(i64::MAX),
+            created_ns: since_epoch(found.created),
             changed_bytes: found.changed_bytes().unwrap_or(u64::MAX),
             usable: i32::from(self.why_not.is_none()),
             disk_count: u32::try_from(found.disks.len()).unwrap_or(u32::MAX),

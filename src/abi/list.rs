@@ -2,11 +2,11 @@
 //! livedisk_list_operations.
 
 use std::ffi::{CString, c_char, c_void};
-use std::time::UNIX_EPOCH;
 
 use super::connection::{connection, livedisk_connection};
 use super::error::livedisk_error;
-use super::{frame, input, invalid};
+use super::output::since_epoch;
+use super::{frame, input, invalid, pass_each};
 use crate::error::{Error, ErrorCode, Result};
 use crate::operation::OperationStatus;
 
@@ -79,13 +79,11 @@ pub unsafe extern "C" fn livedisk_list_operations(
             let connection = self::connection(connection)?;
             let domain = input::optional_string(domain, "domain")?;
             let each = each.ok_or_else(|| invalid("each is NULL; pass the function that receives each operation"))?;
-            for found in connection.call(|connection| connection.operations(domain.as_deref()))? {
+            let all = connection.call(|connection| connection.operations(domain.as_deref()))?;
+            pass_each(all, |found| {
                 let texts = Texts::of(&found)?;
-                if each(&texts.info(&found), size_of::<livedisk_operation_info>(), data) != 0 {
-                    return Err(Error::new(ErrorCode::Cancelled, "the callback ended the listing"));
-                }
-            }
-            Ok(())
+                Ok(each(&texts.info(&found), size_of::<livedisk_operation_info>(), data))
+            })
         })
     }
 }
@@ -119,7 +117,6 @@ impl Texts {
     }
 
     fn info(&self, found: &OperationStatus) -> livedisk_operation_info {
-        let started = found.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let progress = || found.disks.iter().filter_map(|disk| disk.progress);
         livedisk_operation_info {
             domain: self.domain.as_ptr(),
@@ -132,7 +129,7 @@ impl Texts {
             disk_count: u32::try_from(self.disks.len()).unwrap_or(u32::MAX),
             targets: self.targets.as_ptr(),
             destinations: self.destinations.as_ptr(),
-            started_ns: i64::try_from(started.as_nanos()).unwrap_or(i64::MAX),
+            started_ns: since_epoch(found.started),
             bytes_done: progress().map(|(done, _)| done).sum(),
             bytes_total: progress().map(|(_, total)| total).sum(),
         }

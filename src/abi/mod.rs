@@ -73,6 +73,16 @@ unsafe fn frame(error: *mut *mut livedisk_error, call: impl FnOnce() -> Result<(
     }
 }
 
+/// Passes each of `all` to the caller's callback, which may end the listing.
+fn pass_each<T>(all: Vec<T>, mut pass: impl FnMut(T) -> Result<i32>) -> Result<()> {
+    for one in all {
+        if pass(one)? != 0 {
+            return Err(Error::new(ErrorCode::Cancelled, "the callback ended the listing"));
+        }
+    }
+    Ok(())
+}
+
 /// A part of the package's version.
 const fn number(digits: &str) -> i32 {
     let (digits, mut number, mut index) = (digits.as_bytes(), 0, 0);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What goes out: structs that travel with their size.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::invalid;
 use crate::error::Result;
@@ -127,6 +127,12 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// In nanoseconds of CLOCK_REALTIME.
+pub(super) fn since_epoch(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
 fn count(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
@@ -162,13 +168,12 @@ impl From<&Recovery> for livedisk_recovery {
 
 impl From<&Report> for livedisk_report {
     fn from(report: &Report) -> Self {
-        let since_epoch = report.point_in_time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             method: report.method as i32,
             consistency: report.consistency as i32,
             filesystems_frozen: report.filesystems_frozen,
             disk_count: report.disk_count,
-            point_in_time_ns: i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX),
+            point_in_time_ns: since_epoch(report.point_in_time),
             freeze_ns: nanoseconds(report.freeze),
             pause_ns: nanoseconds(report.pause),
             bytes_copied: report.bytes_copied,

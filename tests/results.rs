@@ -9,7 +9,9 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use livedisk::{Connection, Consistency, ErrorCode, EventLoop, Method, Phase, Quiesce, SnapshotDisk, SnapshotOptions};
+use livedisk::{
+    Connection, Consistency, ErrorCode, EventLoop, Method, Operation, Phase, Quiesce, SnapshotDisk, SnapshotOptions,
+};
 use support::bed::{Bare, Bed, Server, Turn, is_root, run};
 use support::image::{LoopDevice, create, edge, info, must_equal};
 use support::scenario::{self, METHODS};
@@ -229,6 +231,19 @@ fn quiesce_is_reported_as_it_was() {
     }
 }
 
+/// About as slow as a limit of 4 MiB/s makes it.
+fn must_be_slow(operation: &Operation, method: Method) {
+    thread::sleep(Duration::from_secs(1));
+    let copied = || (operation.poll(Some(Duration::ZERO)).bytes_done, Instant::now());
+    let (from, began) = copied();
+    // A mirror copies 16 MiB at once, then nothing for as long as they may take.
+    thread::sleep(Duration::from_secs(8));
+    let (to, ended) = copied();
+    let rate = (to - from) as f64 / (ended - began).as_secs_f64() / f64::from(1 << 20);
+    println!("{method:?}: {rate:.1} MiB/s");
+    assert!((1.0..12.0).contains(&rate), "{method:?}: {rate:.1} MiB/s");
+}
+
 #[test]
 fn the_bandwidth_limit_is_kept() {
     let bed = bed();
@@ -242,15 +257,7 @@ fn the_bandwidth_limit_is_kept() {
         };
         let operation = bed.connection.start_live_snapshot("limited", &options).unwrap();
         await_copying(&operation);
-        thread::sleep(Duration::from_secs(1));
-        let copied = || (operation.poll(Some(Duration::ZERO)).bytes_done, Instant::now());
-        let (from, began) = copied();
-        // A mirror copies 16 MiB at once, then nothing for as long as they may take.
-        thread::sleep(Duration::from_secs(8));
-        let (to, ended) = copied();
-        let rate = (to - from) as f64 / (ended - began).as_secs_f64() / f64::from(1 << 20);
-        println!("{method:?}: {rate:.1} MiB/s");
-        assert!((1.0..12.0).contains(&rate), "{method:?}: {rate:.1} MiB/s");
+        must_be_slow(&operation, method);
         operation.cancel().unwrap();
         before.must_be_as_before(&[]);
     }
@@ -282,14 +289,7 @@ fn the_bandwidth_is_shared_by_the_disks() {
             until("each disk has its share", || speeds(&bed, "shared") == [4 << 20; 2]);
         } else {
             // livedisk reads a backup's disks itself. Each at the whole bandwidth, they would have twice as much.
-            thread::sleep(Duration::from_secs(1));
-            let copied = || (operation.poll(Some(Duration::ZERO)).bytes_done, Instant::now());
-            let (from, began) = copied();
-            thread::sleep(Duration::from_secs(8));
-            let (to, ended) = copied();
-            let rate = (to - from) as f64 / (ended - began).as_secs_f64() / f64::from(1 << 20);
-            println!("{method:?}: {rate:.1} MiB/s");
-            assert!((1.0..12.0).contains(&rate), "{method:?}: {rate:.1} MiB/s");
+            must_be_slow(&operation, method);
         }
         operation.cancel().unwrap();
         before.must_be_as_before(&[]);

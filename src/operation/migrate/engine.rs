@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clone::Clone as BaseClone;
 use super::plan::{Plan, Request};
-use super::seen::{Chain, Observed, SeenCopy, SeenDestination, Source};
+use super::seen::{Chain, Observed};
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Identity};
@@ -21,12 +21,12 @@ use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
 use crate::operation::parts::image::{DestinationImage, Like, Wanted};
 use crate::operation::parts::mirror::{Mirror, To};
-use crate::operation::parts::overlay::{self, Overlay, must_be_in_place, snapshot_xml};
+use crate::operation::parts::overlay::{Overlay, must_be_in_place, snapshot_xml};
 use crate::operation::parts::pivot::{self, Images, Pivot};
 use crate::operation::parts::site::Site;
 use crate::operation::parts::throttle::Brake;
 use crate::operation::plan::preflight::{beside, is_at, libvirt_target, staging};
-use crate::operation::state::{Image, Job, Mark};
+use crate::operation::state::Mark;
 use crate::operation::types::Method;
 
 const RETURN_INTERVAL: Duration = Duration::from_millis(20);
@@ -65,31 +65,8 @@ struct Details {
 /// The state before the first step.
 pub(super) fn at_start(plan: &Plan) -> Observed {
     Observed {
-        method: plan.method,
         finish: plan.auto_finish,
-        alive: true,
-        off: false,
-        mark: Mark::Absent,
-        chain: Chain::Source,
-        overlay: overlay::Seen::NOTHING,
-        destination: SeenDestination {
-            image: Image::Missing,
-            cloned: false,
-            verify: plan.verify,
-        },
-        destination_overlay: overlay::Seen::NOTHING,
-        copy: SeenCopy {
-            job: Job::NotStarted,
-            limited: plan.bandwidth > 0,
-            way_back: Job::NotStarted,
-            settled: true,
-        },
-        throttled: false,
-        source: if plan.delete_source {
-            Source::ToBeDeleted
-        } else {
-            Source::Kept
-        },
+        ..Observed::at_start(plan.method, plan.bandwidth > 0, plan.verify, plan.delete_source)
     }
 }
 

@@ -4,11 +4,10 @@
 use super::engine::Engine;
 use super::failure::Failure;
 use super::next;
-use super::seen::{Chain, Observed, SeenCopy, SeenDestination, Source};
+use super::seen::{Chain, Observed};
 use super::step::Step;
 use crate::operation::course::procedure::steps;
 use crate::operation::course::reachable::{States, must_terminate, reachable};
-use crate::operation::parts::overlay;
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
 use crate::operation::types::Method;
 
@@ -20,36 +19,6 @@ fn apply(seen: &mut Observed, step: Step) {
 /// The steps from here to the end, when all goes well.
 fn plan(seen: &Observed, goal: Goal) -> Vec<Step> {
     steps::<Engine>(seen, goal)
-}
-
-fn start(method: Method, limited: bool, verify: bool, delete_source: bool) -> Observed {
-    Observed {
-        method,
-        finish: false,
-        alive: true,
-        off: false,
-        mark: Mark::Absent,
-        chain: Chain::Source,
-        overlay: overlay::Seen::NOTHING,
-        destination: SeenDestination {
-            image: Image::Missing,
-            cloned: false,
-            verify,
-        },
-        destination_overlay: overlay::Seen::NOTHING,
-        copy: SeenCopy {
-            job: Job::NotStarted,
-            limited,
-            way_back: Job::NotStarted,
-            settled: true,
-        },
-        throttled: false,
-        source: if delete_source {
-            Source::ToBeDeleted
-        } else {
-            Source::Kept
-        },
-    }
 }
 
 /// A process died, and another one resumes: what only the old one knew is forgotten.
@@ -73,8 +42,9 @@ fn resumed(seen: &Observed) -> Observed {
 
 fn states() -> States<Engine> {
     let methods = [Method::Clone, Method::Mirror].into_iter();
-    let starts =
-        methods.flat_map(|method| (0..8).map(move |bits| start(method, bits & 1 > 0, bits & 2 > 0, bits & 4 > 0)));
+    let starts = methods.flat_map(|method| {
+        (0..8).map(move |bits| Observed::at_start(method, bits & 1 > 0, bits & 2 > 0, bits & 4 > 0))
+    });
     reachable::<Engine, _>(starts, |seen| [resumed(seen)])
 }
 
@@ -196,7 +166,7 @@ fn a_hopeless_commit_ends() {
 
 #[test]
 fn the_plan_of_a_clone_reads_as_the_six_steps() {
-    let steps = plan(&start(Method::Clone, false, true, true), Goal::Forward);
+    let steps = plan(&Observed::at_start(Method::Clone, false, true, true), Goal::Forward);
     assert_eq!(
         steps,
         [

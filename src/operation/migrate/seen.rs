@@ -74,6 +74,37 @@ pub(crate) enum Source {
 }
 
 impl Observed {
+    /// Before the first step.
+    pub(super) fn at_start(method: Method, limited: bool, verify: bool, delete_source: bool) -> Self {
+        Self {
+            method,
+            finish: false,
+            alive: true,
+            off: false,
+            mark: Mark::Absent,
+            chain: Chain::Source,
+            overlay: overlay::Seen::NOTHING,
+            destination: SeenDestination {
+                image: Image::Missing,
+                cloned: false,
+                verify,
+            },
+            destination_overlay: overlay::Seen::NOTHING,
+            copy: SeenCopy {
+                job: Job::NotStarted,
+                limited,
+                way_back: Job::NotStarted,
+                settled: true,
+            },
+            throttled: false,
+            source: if delete_source {
+                Source::ToBeDeleted
+            } else {
+                Source::Kept
+            },
+        }
+    }
+
     pub(super) fn chain_before_copy(&self) -> Chain {
         match self.method {
             Method::Mirror => Chain::Source,

@@ -21,7 +21,7 @@ use crate::operation::parts::left::Left;
 use crate::operation::parts::window::Fixed;
 use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::{Plan, Request};
-use crate::operation::state::{Image, Mark};
+use crate::operation::state::Mark;
 
 /// What the record keeps for whoever resumes the operation.
 #[derive(Serialize, Deserialize)]
@@ -47,21 +47,12 @@ pub(in crate::operation) struct Engine {
     pub(super) left: Left,
 }
 
+/// The state before the first step.
 pub(super) fn at_start(plan: &Plan) -> Observed {
-    let disks = plan.disks.len();
+    let taken = plan.disks.iter().map(PlannedDisk::is_taken);
     Observed {
-        alive: true,
-        mark: Mark::Absent,
-        thawed: true,
-        fixed: false,
         finish: plan.auto_finish,
-        noted: true,
-        verified: false,
-        backup: SeenBackup::NOTHING,
-        taken: plan.disks.iter().map(PlannedDisk::is_taken).collect(),
-        images: vec![Image::Missing; disks],
-        scratches: vec![Image::Missing; disks],
-        reads: vec![Read::Waiting; disks],
+        ..Observed::at_start(taken.collect())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::engine::Engine;
 use super::next;
-use super::seen::{Observed, Read, SeenBackup};
+use super::seen::{Observed, Read};
 use super::step::Step;
 use crate::operation::course::procedure::steps;
 use crate::operation::course::reachable::{States, must_terminate, reachable};
@@ -21,21 +21,8 @@ fn plan(seen: &Observed, goal: Goal) -> Vec<Step> {
 }
 
 fn start(disks: usize) -> Observed {
-    Observed {
-        alive: true,
-        mark: Mark::Absent,
-        thawed: true,
-        fixed: false,
-        finish: false,
-        noted: true,
-        verified: false,
-        backup: SeenBackup::NOTHING,
-        // The second one is the caller's.
-        taken: (0..disks).map(|index| index == 1).collect(),
-        images: vec![Image::Missing; disks],
-        scratches: vec![Image::Missing; disks],
-        reads: vec![Read::Waiting; disks],
-    }
+    // The second one is the caller's.
+    Observed::at_start((0..disks).map(|index| index == 1).collect())
 }
 
 /// A process died, and another one resumes: what only the old one knew is forgotten.

@@ -53,7 +53,7 @@ pub(crate) struct SeenBackup {
 }
 
 impl SeenBackup {
-    pub(super) const NOTHING: Self = Self {
+    const NOTHING: Self = Self {
         server: false,
         export: Export::None,
         full: false,
@@ -63,6 +63,24 @@ impl SeenBackup {
 }
 
 impl Observed {
+    /// Before the first step. `taken`, of each disk.
+    pub(super) fn at_start(taken: Vec<bool>) -> Self {
+        Self {
+            alive: true,
+            mark: Mark::Absent,
+            thawed: true,
+            fixed: false,
+            finish: false,
+            noted: true,
+            verified: false,
+            backup: SeenBackup::NOTHING,
+            images: vec![Image::Missing; taken.len()],
+            scratches: vec![Image::Missing; taken.len()],
+            reads: vec![Read::Waiting; taken.len()],
+            taken,
+        }
+    }
+
     /// What the caller sees where the step does not say.
     pub(super) fn phase(&self) -> Phase {
         if self.fixed { Phase::Copying } else { Phase::Preparing }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::{Cloning, Note, source};
 use super::plan::Way;
-use super::seen::{Chain, Observed, SeenDisk};
+use super::seen::{Chain, Observed};
 use crate::driver::Guest;
 use crate::error::{ErrorCode, Result};
 use crate::libvirt::State;
@@ -23,7 +23,7 @@ use crate::operation::parts::site::Site;
 use crate::operation::parts::window::Fixed;
 use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::{Plan, Request};
-use crate::operation::state::{Image, Job, Mark};
+use crate::operation::state::Mark;
 
 /// What the record keeps for the process that resumes the operation.
 #[derive(Serialize, Deserialize)]
@@ -44,25 +44,10 @@ pub(in crate::operation) struct Engine {
 
 /// The state before the first step.
 pub(super) fn at_start(plan: &Plan) -> Observed {
-    let disk = |planned: &PlannedDisk| SeenDisk {
-        chain: Chain::Source,
-        overlay: Image::Missing,
-        destination: Image::Missing,
-        taken: planned.is_taken(),
-        cloned: false,
-        commit: Job::NotStarted,
-        throttled: false,
-    };
+    let taken = plan.disks.iter().map(PlannedDisk::is_taken);
     Observed {
-        alive: true,
-        off: false,
-        thawed: true,
-        mark: Mark::Absent,
-        fixed: false,
-        verified: false,
         finish: plan.auto_finish,
-        by_callback: plan.ways.contains(&Way::Callback),
-        disks: plan.disks.iter().map(disk).collect(),
+        ..Observed::at_start(taken, plan.ways.contains(&Way::Callback))
     }
 }
 

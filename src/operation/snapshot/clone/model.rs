@@ -4,7 +4,7 @@
 use super::engine::Engine;
 use super::failure::Failure;
 use super::next;
-use super::seen::{Chain, Observed, SeenDisk};
+use super::seen::{Chain, Observed};
 use super::step::Step;
 use crate::operation::course::procedure::steps;
 use crate::operation::course::reachable::{States, must_terminate, reachable};
@@ -21,29 +21,6 @@ fn plan(seen: &Observed, goal: Goal) -> Vec<Step> {
 }
 
 /// `taken` are the destinations that are the caller's own.
-fn start(taken: &[bool], by_callback: bool) -> Observed {
-    let disk = |&taken: &bool| SeenDisk {
-        chain: Chain::Source,
-        overlay: Image::Missing,
-        destination: Image::Missing,
-        taken,
-        cloned: false,
-        commit: Job::NotStarted,
-        throttled: false,
-    };
-    Observed {
-        alive: true,
-        off: false,
-        thawed: true,
-        mark: Mark::Absent,
-        fixed: false,
-        verified: false,
-        finish: false,
-        by_callback,
-        disks: taken.iter().map(disk).collect(),
-    }
-}
-
 /// A process died, and another one resumes: what only the old one knew is forgotten.
 fn resumed(seen: &Observed) -> Option<Observed> {
     let mut world = seen.clone();
@@ -70,7 +47,10 @@ fn worlds() -> Vec<States<Engine>> {
         (true, vec![false]),
         (true, vec![true]),
     ] {
-        all.push(reachable::<Engine, _>([start(&taken, by_callback)], resumed));
+        all.push(reachable::<Engine, _>(
+            [Observed::at_start(taken, by_callback)],
+            resumed,
+        ));
     }
     all
 }
@@ -188,7 +168,7 @@ fn the_window_opens_only_with_everything_prepared() {
 #[test]
 fn the_plan_reads_in_order() {
     assert_eq!(
-        plan(&start(&[false], false), Goal::Forward),
+        plan(&Observed::at_start([false], false), Goal::Forward),
         [
             Step::WriteRecord(Mark::Begun),
             Step::MakeImage(0),

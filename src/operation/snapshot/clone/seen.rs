@@ -55,6 +55,30 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
+    /// Before the first step. `taken`, of each disk.
+    pub(super) fn at_start(taken: impl IntoIterator<Item = bool>, by_callback: bool) -> Self {
+        let disk = |taken| SeenDisk {
+            chain: Chain::Source,
+            overlay: Image::Missing,
+            destination: Image::Missing,
+            taken,
+            cloned: false,
+            commit: Job::NotStarted,
+            throttled: false,
+        };
+        Self {
+            alive: true,
+            off: false,
+            thawed: true,
+            mark: Mark::Absent,
+            fixed: false,
+            verified: false,
+            finish: false,
+            by_callback,
+            disks: taken.into_iter().map(disk).collect(),
+        }
+    }
+
     /// What the caller sees where the step does not say.
     pub(super) fn phase(&self) -> Phase {
         if self.mark < Mark::Copying || (self.mark == Mark::Fixing && !self.fixed) {

@@ -22,7 +22,7 @@ use crate::operation::parts::tracked::End;
 use crate::operation::parts::window::{Fixed, domain_gone};
 use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::{Plan, Request};
-use crate::operation::state::{Image, Job, Mark};
+use crate::operation::state::Mark;
 use crate::operation::types::Consistency;
 
 pub(in crate::operation) struct Engine {
@@ -47,19 +47,10 @@ struct Details {
 
 /// The state before the first step.
 pub(super) fn at_start(plan: &Plan) -> Observed {
-    let disks = plan.disks.len();
+    let taken = plan.disks.iter().map(PlannedDisk::is_taken);
     Observed {
-        alive: true,
-        mark: Mark::Absent,
-        thawed: true,
-        resumed: true,
-        fixed: false,
         finish: plan.auto_finish,
-        limited: plan.bandwidth > 0,
-        verified: false,
-        taken: plan.disks.iter().map(PlannedDisk::is_taken).collect(),
-        images: vec![Image::Missing; disks],
-        jobs: vec![Job::NotStarted; disks],
+        ..Observed::at_start(taken.collect(), plan.bandwidth > 0)
     }
 }
 

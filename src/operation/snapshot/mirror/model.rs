@@ -21,20 +21,8 @@ fn plan(seen: &Observed, goal: Goal) -> Vec<Step> {
 }
 
 fn start(disks: usize, limited: bool) -> Observed {
-    Observed {
-        alive: true,
-        mark: Mark::Absent,
-        thawed: true,
-        resumed: true,
-        fixed: false,
-        finish: false,
-        limited,
-        verified: false,
-        // The second one is the caller's.
-        taken: (0..disks).map(|index| index == 1).collect(),
-        images: vec![Image::Missing; disks],
-        jobs: vec![Job::NotStarted; disks],
-    }
+    // The second one is the caller's.
+    Observed::at_start((0..disks).map(|index| index == 1).collect(), limited)
 }
 
 /// A process died, and another one resumes: what only the old one knew is forgotten.

@@ -27,6 +27,23 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
+    /// Before the first step. `taken`, of each disk.
+    pub(super) fn at_start(taken: Vec<bool>, limited: bool) -> Self {
+        Self {
+            alive: true,
+            mark: Mark::Absent,
+            thawed: true,
+            resumed: true,
+            fixed: false,
+            finish: false,
+            limited,
+            verified: false,
+            images: vec![Image::Missing; taken.len()],
+            jobs: vec![Job::NotStarted; taken.len()],
+            taken,
+        }
+    }
+
     /// What the caller sees where the step does not say.
     pub(super) fn phase(&self) -> Phase {
         if self.mark == Mark::Copying {

@@ -200,7 +200,7 @@ impl BlockDevice<'_> {
     /// `NO_OPERATION` where there is no job and this handle knows of none, so that nothing says how the last one ended.
     pub fn is_job_complete(&self) -> Result<bool> {
         let job = self.get_job_info()?;
-        // Behind the question for the job: what has ended shows in the definition then.
+        // Asked after the job: what has ended shows in the definition then.
         let disk = self.disk()?;
         let asked = self.asked();
         if let (Some(mirror), None | Some(Asked::Ready(_))) = (&disk.mirror, &asked) {

@@ -13,7 +13,7 @@ use crate::operation::ownership::record::RecordedDisk;
 /// How much later one of two images must have been written to for the order to be certain: more than a mirror that has
 /// caught up lags.
 const LATER: Duration = Duration::from_secs(1);
-/// How long libvirt may take to tidy up behind a job.
+/// How long libvirt may take to tidy up after a job.
 const LIBVIRT: Duration = Duration::from_secs(2);
 
 /// What the guest wrote to the overlay goes into `base` (path, format), which becomes the disk again, with the element that
@@ -63,7 +63,7 @@ pub(in crate::operation) fn name_base(
     }
 }
 
-/// Behind QEMU's word that a job has ended, libvirt takes its labels off the overlay, which is to be there still. It shows the
+/// After QEMU's word that a job has ended, libvirt takes its labels off the overlay, which is to be there still. It shows the
 /// job until that is done, and answers nobody who asks for it meanwhile.
 fn await_libvirt(guest: &Guest, target: &str) {
     let until = Instant::now() + LIBVIRT;

@@ -162,7 +162,7 @@ pub(in crate::operation) fn find(guest: &Guest, scratches: &[&str]) -> Result<Op
     }))
 }
 
-/// Whether libvirt is still tidying up behind a backup.
+/// Whether libvirt is still tidying up after a backup.
 pub(in crate::operation) fn is_ending(guest: &Guest) -> Result<bool> {
     Ok(matches!(guest.get_job_stats()?, JobStats::Backup(_)))
 }

@@ -30,6 +30,7 @@ mod checkpoint;
 mod failure;
 mod guest;
 mod host;
+mod left_bitmaps;
 mod monitor;
 mod open_files;
 mod overlay;

@@ -10,7 +10,7 @@ mod volume;
 mod write;
 
 pub(crate) use chain::{disk_on, on_destination, without_overlay};
-pub(crate) use checkpoint::{CheckpointXml, checkpoint_without};
+pub(crate) use checkpoint::{CheckpointXml, checkpoint, checkpoint_without};
 pub(crate) use disk::{
     Device, Disk, DomainXml, Encryption, Filter, Layer, Machine, Mirror, NbdServer, RunningBackup, Source, backup_disks,
 };

@@ -301,7 +301,7 @@ fn failures(bed: &Bed) {
     bed.fails(
         8,
         "UNSUPPORTED",
-        &[&snapshot("a", &free)[..], &["--method", "rebase"]].concat(),
+        &[&snapshot("a", &free)[..], &["--method", "clone", "--clone", "volume"]].concat(),
     );
     bed.virsh(&["destroy", "b"]);
     let off = bed.run(&snapshot("b", &free));

@@ -116,7 +116,7 @@ impl Guest {
         self.id
     }
 
-    pub(crate) fn host(&self) -> &Host {
+    pub(crate) fn host(&self) -> &Arc<Host> {
         &self.host
     }
 
@@ -366,9 +366,9 @@ impl Guest {
         })
     }
 
-    /// How many snapshots libvirt keeps metadata of.
-    pub(crate) fn count_snapshots(&self) -> Result<u32> {
-        self.call(&self.what("cannot list the snapshots of"), Domain::snapshot_count)
+    /// The names of the snapshots that libvirt keeps metadata of.
+    pub(crate) fn snapshots(&self) -> Result<Vec<String>> {
+        self.call(&self.what("cannot list the snapshots of"), Domain::snapshots)
     }
 
     /// Removes the metadata element of this namespace, in the inactive definition first. libvirt keeps an empty `<metadata/>`

@@ -301,6 +301,18 @@ impl Output {
         self.write(Source::Chain(layers), manner, watch)
     }
 
+    /// Copies what a qcow2 image rests on into it, if it rests on anything still.
+    pub(crate) fn flatten(&self, watch: Watch<'_>) -> Result<Cloned> {
+        let Target::File(file) = self.target()? else {
+            return Ok(Cloned::Whole);
+        };
+        let shown = self.destination.shown();
+        if qemu_img::info(file, &self.format, &shown)?.backing.is_none() {
+            return Ok(Cloned::Whole);
+        }
+        convert::flatten(file, convert::is_direct(file, &self.format), &shown, watch)
+    }
+
     /// Whether it shows what a backing chain shows.
     pub(crate) fn equals_chain(&self, layers: &[(String, String)]) -> Result<bool> {
         self.equals(Source::Chain(layers))

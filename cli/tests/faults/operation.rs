@@ -47,10 +47,11 @@ const fn migrate(method: &'static str) -> Operation {
     }
 }
 
-pub const OPERATIONS: [Operation; 6] = [
+pub const OPERATIONS: [Operation; 7] = [
     snapshot("mirror"),
     snapshot("backup"),
     snapshot("clone"),
+    snapshot("rebase"),
     migrate("clone"),
     migrate("mirror"),
     Operation {

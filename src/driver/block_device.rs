@@ -36,7 +36,7 @@ pub struct BlockDevice<'a> {
     asked: Mutex<Option<Asked>>,
 }
 
-/// What a job was asked for: by that its end is told from its failure, since libvirt forgets it either way.
+/// What a job was asked for: by it a completed job is distinguished from a failed one, since libvirt forgets both.
 #[derive(Debug, Clone)]
 enum Asked {
     /// A mirror or an active commit, which becomes ready and stays so; where it goes, once that was seen.

@@ -277,7 +277,7 @@ impl Guest {
         self.call(&self.what("cannot resume"), Domain::resume)
     }
 
-    /// virDomainFSFreeze of all file systems, which nobody guards; how many were frozen.
+    /// virDomainFSFreeze of all file systems, unguarded; how many were frozen.
     pub(crate) fn fs_freeze(&self) -> Result<u32> {
         self.call(&self.what("cannot freeze the file systems of"), Domain::fs_freeze)
     }

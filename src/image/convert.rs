@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorCode, Result};
 
 /// The descriptor by which qemu-img gets the connection to an export.
 const CONNECTION: i32 = 3;
-/// At a time. More are hardly quicker, and a guest waits behind them.
+/// At a time. More are hardly quicker, and a guest waits for them.
 const REQUESTS: &str = "4";
 /// No disk has larger sectors.
 const LARGEST_SECTOR: u64 = 4096;

@@ -37,7 +37,7 @@ pub(crate) struct Output {
     destination: Destination,
     place: Place,
     format: String,
-    /// Not of an NBD export. Of an image that was taken up again it may have to wait: while a job writes to it, it may belong
+    /// Not of an NBD export. Of an image of a resumed operation it may have to wait: while a job writes to it, it may belong
     /// to QEMU's user, and not be ours to open.
     file: OnceCell<File>,
     made: Option<Made>,

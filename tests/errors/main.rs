@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What goes wrong on a real guest: the right error that names what it is about, and nothing left behind.
+//! What goes wrong on a real guest: the right error that names what it is about, and nothing left over.
 
 mod agents;
 mod destinations;

@@ -92,7 +92,7 @@ impl Mirrored {
         } else {
             job.vanished(reason);
         }
-        // Without QEMU's event the reason is not told; a destination without any room left is one.
+        // Without QEMU's event the reason is unknown; a destination without any room left is one.
         let is_untold = job
             .failure()
             .is_some_and(|why| code_of_reason(why) == ErrorCode::JobFailed);

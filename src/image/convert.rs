@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::clone::Cloned;
+use super::qemu_img;
 use super::qemu_img::{QEMU_IMG, SETPRIV, Target, chain, failed, not_started, one_line};
 use super::write_out::{self, Watch};
 use crate::error::{Error, ErrorCode, Result};
@@ -21,7 +22,7 @@ use crate::error::{Error, ErrorCode, Result};
 pub(super) const CONNECTION: i32 = 3;
 /// And by which it gets one thing more.
 pub(super) const MORE: i32 = 4;
-/// At a time. More are hardly quicker, and a guest waits behind them.
+/// At a time. More are hardly quicker, and a guest waits for them.
 const REQUESTS: &str = "4";
 /// No disk has larger sectors.
 const LARGEST_SECTOR: u64 = 4096;
@@ -58,6 +59,24 @@ pub(crate) struct Manner {
     pub(crate) compress: bool,
 }
 
+/// One of QEMU's programs. It may run for hours, and ends when we do.
+fn command(name: &str, arguments: &[&str], stdin: Stdio) -> Command {
+    let mut command = Command::new(SETPRIV);
+    command
+        .args(["--pdeathsig", "KILL", name])
+        .args(arguments)
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // A terminal's Ctrl-C is for the caller, who rolls back what is to be rolled back.
+        .process_group(0);
+    command
+}
+
+fn started(command: &mut Command, what: &str) -> Result<Child> {
+    command.spawn().map_err(|error| not_started(what, SETPRIV, &error))
+}
+
 impl Source<'_> {
     fn shown(&self) -> String {
         match self {
@@ -72,7 +91,7 @@ impl Source<'_> {
         self.program(QEMU_IMG, arguments, stdin, None, what)
     }
 
-    /// One of QEMU's programs with what it needs to read this, and with `more`. It may run for hours, and ends when we do.
+    /// One of QEMU's programs with what it needs to read this, and with `more`.
     pub(super) fn program(
         &self,
         name: &str,
@@ -81,15 +100,7 @@ impl Source<'_> {
         more: Option<OwnedFd>,
         what: &str,
     ) -> Result<Child> {
-        let mut command = Command::new(SETPRIV);
-        command
-            .args(["--pdeathsig", "KILL", name])
-            .args(arguments)
-            .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // A terminal's Ctrl-C is for the caller, who rolls back what is to be rolled back.
-            .process_group(0);
+        let mut command = command(name, arguments, stdin);
         if let Self::Export(export) = self {
             let mapping = |parent_fd, child_fd| FdMapping { parent_fd, child_fd };
             let connection = mapping((export.connect)()?, CONNECTION);
@@ -99,7 +110,7 @@ impl Source<'_> {
                 .fd_mappings(std::iter::once(connection).chain(more).collect())
                 .map_err(|error| failed(what, &error.to_string()))?;
         }
-        command.spawn().map_err(|error| not_started(what, SETPRIV, &error))
+        started(&mut command, what)
     }
 
     fn run(&self, arguments: &[&str], stdin: Option<OwnedFd>, what: &str) -> Result<(i32, String)> {
@@ -217,6 +228,27 @@ pub(super) fn convert(source: Source<'_>, written: Written<'_>, manner: Manner, 
             write_out::beside(file, watch, run).map_err(|error| failed(&what, &error.to_string()))?
         }
         _ => run(watch),
+    }
+}
+
+/// Copies what a qcow2 image rests on into it. One that was ended half way is as good, and is gone on with.
+pub(super) fn flatten(file: &File, direct: bool, shown: &str, watch: Watch<'_>) -> Result<Cloned> {
+    let what = format!("copy what '{shown}' rests on into it");
+    // Of an end half way.
+    qemu_img::repair_leaks(file, shown)?;
+    let target = Target::File(file);
+    let (name, stdin) = target.hand_over(&what)?;
+    let cache = if direct { "none" } else { "writeback" };
+    let arguments = ["rebase", "-p", "-f", "qcow2", "-t", cache, "-b", "", name];
+    let size = qemu_img::info(file, "qcow2", shown)?.virtual_size;
+    let stdin = stdin.map_or_else(Stdio::null, Stdio::from);
+    let run = |watch: Watch<'_>| {
+        let mut command = command(QEMU_IMG, &arguments, stdin);
+        follow(started(&mut command, &what)?, size, watch, &what)
+    };
+    match direct {
+        true => run(watch),
+        false => write_out::beside(file, watch, run).map_err(|error| failed(&what, &error.to_string()))?,
     }
 }
 

@@ -371,7 +371,7 @@ pub enum MethodName {
     Auto,
     /// Content as of the end; a bad destination never reaches the guest
     Mirror,
-    /// Content as of the start; a bad destination gives the guest I/O errors or stalls it
+    /// Content as of the start; makes checkpoints, increments and compressed images; a bad destination never reaches the guest
     Backup,
     /// As mirror, by an older call of libvirt, for which a persistent domain is undefined for a moment
     Rebase,

@@ -94,7 +94,6 @@ fn options(snapshot: &Snapshot, disks: &[Disk]) -> Result<SnapshotOptions, Failu
         format: format(snapshot, &disk.target),
         reuse_existing: snapshot.reuse_existing,
         allow_plaintext: snapshot.run.allow_plaintext,
-        ..SnapshotDisk::default()
     });
     Ok(SnapshotOptions {
         disks: disks.collect(),

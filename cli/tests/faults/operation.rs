@@ -5,6 +5,9 @@ use std::fmt;
 
 use super::stand::Place;
 
+/// What each backup makes besides.
+pub const CHECKPOINT: &str = "fault";
+
 /// One operation by one method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Operation {
@@ -110,6 +113,9 @@ impl Operation {
             for (target, destination) in ["vda", "vdb"].iter().zip(destinations) {
                 words.extend(["--disk".into(), format!("{target}={destination}")]);
             }
+        }
+        if (self.kind, self.method) == (Kind::Snapshot, "backup") {
+            words.extend(["--checkpoint", CHECKPOINT].map(str::to_owned));
         }
         if let Some(scratch) = scratch {
             words.extend(["--scratch".into(), scratch.to_owned()]);

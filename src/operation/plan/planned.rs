@@ -13,6 +13,11 @@ pub(crate) trait Asked {
 
     /// The disks.
     fn targets(&self) -> Vec<&str>;
+
+    /// What is done otherwise than the caller may think, and why.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 pub(crate) struct Planned<Request> {

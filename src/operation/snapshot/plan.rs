@@ -235,6 +235,10 @@ impl Asked for Request {
     fn targets(&self) -> Vec<&str> {
         self.disks.iter().map(|disk| disk.target.as_str()).collect()
     }
+
+    fn remarks(&self) -> Vec<String> {
+        self.disks.iter().flat_map(PlannedDisk::remarks).collect()
+    }
 }
 
 fn check_options(options: &SnapshotOptions) -> Result<()> {

@@ -48,21 +48,45 @@ impl Operator {
         output
     }
 
-    /// All that the page has of a day; what the command says of its backup.
-    fn day(&self, day: &str) -> String {
-        let mut said = String::new();
+    /// A day's backup, and what follows it on the page.
+    fn of_day(&self, day: &str) -> (&String, &[String]) {
         let backup = |line: &String| line.contains("snapshot") && line.contains(&format!("/{day} "));
         let first = self.script.iter().position(backup).unwrap();
-        let more = self.script[first + 1..]
+        let rest = &self.script[first + 1..];
+        let next = rest
             .iter()
-            .take_while(|line| !line.contains("snapshot"));
-        for line in std::iter::once(&self.script[first]).chain(more) {
-            let output = self.run(line);
-            assert!(output.status.success(), "{line}");
-            said += &text(&output.stdout);
-            said += &text(&output.stderr);
-        }
-        said
+            .position(|line| line.contains("snapshot"))
+            .unwrap_or(rest.len());
+        (&self.script[first], &rest[..next])
+    }
+
+    fn must_run(&self, lines: &[String]) {
+        lines
+            .iter()
+            .for_each(|line| assert!(self.run(line).status.success(), "{line}"));
+    }
+
+    /// All of a day; what the command says of its backup.
+    fn day(&self, day: &str) -> String {
+        let (backup, rest) = self.of_day(day);
+        let output = self.run(backup);
+        assert!(output.status.success(), "{backup}");
+        self.must_run(rest);
+        text(&output.stdout) + &text(&output.stderr)
+    }
+
+    /// The day's backup is killed while it copies.
+    fn interrupt(&self, day: &str) {
+        let (backup, _) = self.of_day(day);
+        let slow = backup.replace("livedisk snapshot", "exec livedisk snapshot --bandwidth 256K");
+        let mut child = self.command(&slow).stderr(Stdio::null()).spawn().unwrap();
+        until("it copies", || {
+            let answer = self.bed.json(0, &["status", "guest"]);
+            answer["operations"][0]["mark"] == "fixed"
+        });
+        assert!(self.checkpoints().contains(&day.to_owned()));
+        kill(child.id(), SIGKILL);
+        child.wait().unwrap();
     }
 
     fn last_record(&self, day: &str, target: &str) -> u64 {
@@ -127,15 +151,23 @@ fn a_week_with_the_command_alone() {
     let moved = bed.path("moved.qcow2");
     bed.json(0, &["migrate", "guest", "vda", &moved, "--delete-source"]);
     operator.write();
-    let said = operator.day("wednesday");
-    assert!(said.contains("copied whole 1 of 2 disks"), "{said}");
+    // And the backup killed in the middle, and completed by another process.
+    operator.interrupt("wednesday");
+    let answer = bed.json(0, &["attach", "guest", "vda"]);
+    assert_eq!(
+        (&answer["method"], &answer["full_disks"]),
+        (&"backup".into(), &1.into()),
+        "{answer}"
+    );
+    let (_, rest) = operator.of_day("wednesday");
+    operator.must_run(rest);
+    assert_eq!(operator.checkpoints(), ["wednesday"]);
     // Killed.
     let pid = std::fs::read_to_string(bed.get("PIDFILE_1")).unwrap();
     kill(pid.trim().parse().unwrap(), SIGKILL);
     operator.start();
-    let refused = operator.script.iter().find(|line| line.contains("/thursday ")).unwrap();
-    let refused = refused.replace("--full-if-needed", "");
-    let refused = operator.run(&refused);
+    let (backup, _) = operator.of_day("thursday");
+    let refused = operator.run(&backup.replace("--full-if-needed", ""));
     let said = text(&refused.stderr);
     assert!(
         refused.status.code() == Some(1) && said.contains("'wednesday'") && said.contains("--full-if-needed"),
@@ -146,16 +178,9 @@ fn a_week_with_the_command_alone() {
         said.contains("copied whole 2 of 2 disks") && said.contains("'vda'"),
         "{said}"
     );
-    // The command is killed in the middle, and cleaned up after.
-    let friday = operator.script.iter().find(|line| line.contains("/friday ")).unwrap();
-    let slow = friday.replace("livedisk snapshot", "exec livedisk snapshot --bandwidth 64K");
+    // The command is killed in the middle, and what it left is cleaned up.
     operator.write();
-    let mut child = operator.command(&slow).stderr(Stdio::null()).spawn().unwrap();
-    until("its checkpoint is made", || {
-        operator.checkpoints().contains(&"friday".to_owned())
-    });
-    kill(child.id(), SIGKILL);
-    child.wait().unwrap();
+    operator.interrupt("friday");
     let answer = bed.json(0, &["recover", "guest"]);
     assert_eq!(answer["taken_back"], 1, "{answer}");
     assert_eq!(operator.checkpoints(), ["thursday"]);

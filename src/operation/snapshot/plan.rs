@@ -23,6 +23,7 @@ use crate::operation::plan::preflight::{
 };
 use crate::operation::plan::room::must_have_room;
 use crate::operation::snapshot::backup::plan as backup;
+use crate::operation::snapshot::backup::since::Changes;
 use crate::operation::snapshot::clone::plan::{Way, choose, takes_no_room};
 use crate::operation::snapshot::mirror::plan as mirror;
 use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
@@ -56,6 +57,9 @@ pub(crate) struct Request {
     pub(crate) write_blocking: bool,
     #[serde(default)]
     pub(crate) compress: bool,
+    /// With a backup: it is made at the point in time.
+    #[serde(default)]
+    pub(crate) checkpoint: Option<String>,
     /// With a backup: where its export's socket may be. None of one that release 0.1 began.
     #[serde(default)]
     pub(crate) server: Option<String>,
@@ -109,7 +113,7 @@ impl Plan {
             choose(guest, &config, options, &disks)?
         };
         let server = match method {
-            Method::Backup => Some(backup::prepare(guest, &config, options, &mut disks)?),
+            Method::Backup => Some(backup::prepare(guest, &config, options, &mut disks, &in_use)?),
             _ => None,
         };
         let undefine = match method {
@@ -154,8 +158,8 @@ impl Plan {
             },
             paused,
             bandwidth: match method {
-                // It copies one disk after the other.
-                Method::Clone => options.bandwidth,
+                // They copy one disk after the other.
+                Method::Backup | Method::Clone => options.bandwidth,
                 _ if options.bandwidth == 0 => 0,
                 // The others copy all at once, and each disk gets an equal share.
                 _ => (options.bandwidth / disks.len() as u64).max(1),
@@ -166,6 +170,7 @@ impl Plan {
             verify: options.verify,
             write_blocking: options.write_blocking,
             compress: options.compress,
+            checkpoint: options.checkpoint.clone(),
             server,
             disks,
             other_disks,
@@ -318,6 +323,7 @@ fn plan_disk(
         backing,
         reuse: wanted.reuse_existing,
         scratch: None,
+        changes: Changes::default(),
         source: disk
             .active()
             .source

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -111,6 +112,8 @@ def in_child(work: object) -> int:
     child = os.fork()
     if child == 0:
         status = 1
+        # A thread of the parent's may have held a lock of GLib's, which libvirt waits for here without end.
+        signal.alarm(120)
         try:
             work()  # type: ignore[operator]
             status = 0

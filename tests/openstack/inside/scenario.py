@@ -91,6 +91,7 @@ def prepare():
     global flavor, base
     c.compute.create_flavor(name="tiny", ram=128, vcpus=1, disk=1)
     flavor = c.compute.find_flavor("tiny")
+    c.set_compute_quotas("admin", instances=-1, cores=-1, ram=-1)
     kernel, ramdisk = image("kernel", "vmlinuz", "aki", "aki"), image("ramdisk", "initrd", "ari", "ari")
     base = image(
         "guest",

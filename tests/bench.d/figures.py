@@ -111,9 +111,9 @@ def whole(results, fs, cache):
     calm = lambda figure: middle(results.values("snapshots", lambda r: r["quiet"][figure], **alone))  # noqa: E731
     body.append(["bare freeze and thaw", pairs("window_ms"), "-", "1", pairs("stall_ms"), "-", "-", "-", "-", "-", "-"])
     body.append(["the guest left alone", "-", "-", "-", "-", calm("worst_other_ms"), calm("p999_ms"), calm("writes_per_s"), "-", "-", "-"])
-    missing = sorted({(row["row"], gib(row["size"]), row["reason"].split("\n")[0][:160]) for row in results.all["not_run"]
+    missing = sorted({(row["row"], f", {gib(row['size'])}" if row["size"] else "", row["reason"].split("\n")[0][:160]) for row in results.all["not_run"]
                       if row["fs"] == fs and row.get("cache", cache) in (cache, "all")})
-    notes = "".join(f"\nNot run: {NAMES.get(row, row).format(**{'nova': '', 'virtnbdbackup': ''}).strip()}, {size}: {reason}.\n"
+    notes = "".join(f"\nNot run: {NAMES.get(row, row).format(**{'nova': '', 'virtnbdbackup': ''}).strip()}{size}: {reason}.\n"
                     for row, size, reason in missing)
     return table(head, body) + notes
 
@@ -247,10 +247,10 @@ def picture(results):
     of = shown_of(results)
     if not of:
         return "Not measured in this run.\n"
-    shown = ", ".join(f"{middle(results.values('snapshots', window, **of, row=row)).split(' ')[0]} ms with {results.name(row).replace('*', '')}"
+    shown = "; ".join(f"{middle(results.values('snapshots', window, **of, row=row)).split(' ')[0]} ms with {results.name(row).replace('*', '')}"
                       for row in order(results, **of) if results.values("snapshots", window, **of, row=row) and row != "limited")
     pair = middle(results.values("snapshots", lambda r: r["bare"]["window_ms"], **of)).split(" ")[0]
-    return f"![The guest is frozen for {pair} ms by freeze and thaw alone, {shown}](docs/freeze-window.svg)\n"
+    return f"![The guest is frozen for {pair} ms by freeze and thaw alone; {shown}](docs/freeze-window.svg)\n"
 
 
 def plot(name, part, title, **wanted):

@@ -269,7 +269,12 @@ fn progress_of_a_mirror_counts_data_and_not_holes() {
     let sparse = Bare {
         make: |path| {
             fill(path, 32 << 20);
-            fs::File::options().write(true).open(path).unwrap().set_len(2 << 30).unwrap();
+            fs::File::options()
+                .write(true)
+                .open(path)
+                .unwrap()
+                .set_len(2 << 30)
+                .unwrap();
         },
         ..Bare::RAW
     };
@@ -419,7 +424,7 @@ fn verify_compares_a_paused_guest() {
     }
 }
 
-/// Behind the back of QEMU.
+/// Without QEMU's knowledge.
 fn corrupt(image: &Path, at: u64) {
     use std::os::unix::fs::FileExt;
     let file = fs::OpenOptions::new().write(true).open(image).unwrap();

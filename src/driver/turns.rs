@@ -4,7 +4,7 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::available_parallelism;
 
-/// libvirtd takes five requests at a time from a client, so that no thaw waits behind another guest's slow call.
+/// libvirtd takes five requests at a time from a client, so that no thaw waits for another guest's slow call.
 const AT_ONCE: usize = 4;
 
 pub(super) struct Turns {

@@ -152,7 +152,7 @@ impl Lessons {
             run.recover()?;
         }
         let undisturbed = |error| agent.with_last_words(format!("{operation}, {course}, undisturbed: {error}"));
-        if operation.method == "backup" {
+        if operation.makes_checkpoint(&run.destinations) {
             check::checkpoint(run.stand, None).map_err(undisturbed)?;
         }
         check::idle(run.stand).map_err(undisturbed)?;
@@ -331,7 +331,7 @@ impl<'a> Run<'a> {
     fn check(&self, word: Word, moved: Option<&Form>) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut note = |result: Result<()>| wrong.extend(result.err());
-        if self.operation.method == "backup" {
+        if self.operation.makes_checkpoint(&self.destinations) {
             let exists = |name: &String| Path::new(name).exists();
             let complete = self.destinations.iter().all(exists);
             let is_known = !self.destinations.iter().any(|name| is_kept(name));

@@ -97,6 +97,11 @@ impl Operation {
         }
     }
 
+    /// Of vda alone, which is raw, it cannot.
+    pub fn makes_checkpoint(self, destinations: &[String]) -> bool {
+        (self.kind, self.method) == (Kind::Snapshot, "backup") && destinations.len() == 2
+    }
+
     /// The command's words. Slow enough for its waiting to be met.
     pub fn words(self, destinations: &[String], scratch: Option<&str>) -> Vec<String> {
         if self.kind == Kind::Freeze {
@@ -114,7 +119,7 @@ impl Operation {
                 words.extend(["--disk".into(), format!("{target}={destination}")]);
             }
         }
-        if (self.kind, self.method) == (Kind::Snapshot, "backup") {
+        if self.makes_checkpoint(destinations) {
             words.extend(["--checkpoint", CHECKPOINT].map(str::to_owned));
         }
         if let Some(scratch) = scratch {

@@ -97,7 +97,7 @@ impl Operation {
         }
     }
 
-    /// Of vda alone, which is raw, it cannot.
+    /// Where vda is copied alone it may be raw, and such a disk keeps no bitmap.
     pub fn makes_checkpoint(self, destinations: &[String]) -> bool {
         (self.kind, self.method) == (Kind::Snapshot, "backup") && destinations.len() == 2
     }

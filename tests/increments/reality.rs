@@ -50,8 +50,9 @@ fn write_past_the_end(bed: &Bed) {
             .is_some_and(|name| name.contains("virtio-disk0"))
     };
     let device = devices.iter().find(of_disk).unwrap();
-    let node = device["inserted"]["node-name"].as_str().unwrap();
-    let command = format!("qemu-io {node} \"write -P 77 50M 300k\"");
+    // Through the guest's own device, which alone may write.
+    let device = device["qdev"].as_str().unwrap();
+    let command = format!("qemu-io -d {device} \"write -P 77 50M 300k\"");
     let said = bed.virsh(&["qemu-monitor-command", "--hmp", "a", &command]);
     assert!(said.contains("wrote 307200/307200"), "{said}");
 }

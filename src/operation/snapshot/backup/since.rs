@@ -230,7 +230,6 @@ fn rest(guest: &Guest, planned: &mut PlannedDisk, backing: Option<&str>, in_use:
         );
     };
     let Some(backing) = backing else { return Ok(()) };
-    let found = image::find_backing(backing).map_err(|failure| error(failure.code(), format!("{what}: {failure}")))?;
     let identity = Identity::of_path(backing);
     let is_in_use = identity.is_some_and(|identity| in_use.contains(&identity));
     if is_in_use || identity.is_some() && identity == Identity::of_path(destination) {
@@ -242,6 +241,7 @@ fn rest(guest: &Guest, planned: &mut PlannedDisk, backing: Option<&str>, in_use:
             ),
         );
     }
-    planned.backing = Some(found);
+    let found = image::find_backing(backing);
+    planned.backing = Some(found.map_err(|failure| error(failure.code(), format!("{what}: {failure}")))?);
     Ok(())
 }

@@ -24,7 +24,8 @@ use crate::operation::plan::preflight::{
 use crate::operation::plan::room::must_have_room;
 use crate::operation::snapshot::backup::plan as backup;
 use crate::operation::snapshot::clone::plan::{Way, choose, takes_no_room};
-use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
+use crate::operation::snapshot::warnings::warnings;
+use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions, Warnings};
 
 const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -58,6 +59,8 @@ pub(crate) struct Request {
     pub(crate) disks: Vec<PlannedDisk>,
     /// The disks that a backup leaves out.
     pub(crate) other_disks: Vec<String>,
+    #[serde(default)]
+    pub(crate) warnings: Warnings,
 }
 
 fn error(code: ErrorCode, message: impl Into<String>) -> Error {
@@ -160,6 +163,7 @@ impl Plan {
             write_blocking: options.write_blocking,
             compress: options.compress,
             server,
+            warnings: warnings(guest, &config, options, method, &disks)?,
             disks,
             other_disks,
         };
@@ -222,6 +226,10 @@ impl Asked for Request {
 
     fn targets(&self) -> Vec<&str> {
         self.disks.iter().map(|disk| disk.target.as_str()).collect()
+    }
+
+    fn warnings(&self) -> Warnings {
+        self.warnings
     }
 }
 

@@ -103,7 +103,7 @@ impl Mirrored {
     // Stepping.
 
     pub(super) fn start_copy(&mut self, planned: &PlannedDisk, shallow: bool) -> Result<()> {
-        let xml = copy_destination(&planned.libvirt_target(), &planned.format, None);
+        let xml = copy_destination(&planned.libvirt_target(), &planned.format, None, None);
         let xml = xml.map_err(|reason| Error::new(ErrorCode::Internal, reason))?;
         self.mirror.start(&To {
             xml: &xml,

@@ -163,7 +163,8 @@
 #define LIVEDISK_METHOD_MIRROR 2
 
 /**
- * Like MIRROR, by virDomainBlockRebase, for old hosts. Not supported yet.
+ * Like MIRROR, by virDomainBlockRebase, for old hosts; to files and block devices. A persistent domain is undefined for a
+ * moment, and defined again as it was. What its image rests on is copied into it after the point in time. Not for migrations.
  */
 #define LIVEDISK_METHOD_REBASE 3
 
@@ -390,8 +391,8 @@
 #define LIVEDISK_WARNING_LABEL_LOST 2
 
 /**
- * QEMU detects zeroes in the guest's writes to a disk no more (detect_zeroes), until the domain is started anew: something was
- * committed into its image.
+ * QEMU detects zeroes in the guest's writes to a disk no more (detect_zeroes), until the domain is started anew: it moved by a
+ * clone.
  */
 #define LIVEDISK_WARNING_ZEROES_UNDETECTED 4
 

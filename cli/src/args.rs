@@ -363,7 +363,7 @@ pub enum MethodName {
     Mirror,
     /// Content as of the start; a bad destination gives the guest I/O errors or stalls it
     Backup,
-    /// As mirror, by the older call of libvirt
+    /// As mirror, by an older call of libvirt, for which a persistent domain is undefined for a moment
     Rebase,
     /// Content as of the start, by cloning the image while an overlay takes the guest's writes; a bad destination never
     /// reaches the guest

@@ -61,7 +61,8 @@ pub const LIVEDISK_METHOD_AUTO: i32 = 0;
 pub const LIVEDISK_METHOD_BACKUP: i32 = 1;
 /// virDomainBlockCopy: content as of the finish. A destination that fails or hangs never reaches the guest.
 pub const LIVEDISK_METHOD_MIRROR: i32 = 2;
-/// Like MIRROR, by virDomainBlockRebase, for old hosts. Not supported yet.
+/// Like MIRROR, by virDomainBlockRebase, for old hosts; to files and block devices. A persistent domain is undefined for a
+/// moment, and defined again as it was. What its image rests on is copied into it after the point in time. Not for migrations.
 pub const LIVEDISK_METHOD_REBASE: i32 = 3;
 /// External snapshot, clone of the base outside QEMU, active commit: content as of the start. A destination that fails or
 /// hangs never reaches the guest. In a migration: the five steps of livedisk_migrate_disk().

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::guest::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::xml::{Disk, Source};
-use crate::libvirt::{BlockCopy, BlockJobInfo, BlockJobType, IoTune};
+use crate::libvirt::{BlockCopy, BlockJobInfo, BlockJobType, IoTune, RebaseCopy};
 
 /// How long a commit that was half begun may take to end.
 const HALF_BEGUN: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ pub struct BlockDevice<'a> {
     asked: Mutex<Option<Asked>>,
 }
 
-/// What a job was asked for: by that its end is told from its failure, since libvirt forgets it either way.
+/// What a job was asked for: by it a completed job is distinguished from a failed one, since libvirt forgets both.
 #[derive(Debug, Clone)]
 enum Asked {
     /// A mirror or an active commit, which becomes ready and stays so; where it goes, once that was seen.
@@ -86,10 +86,21 @@ impl BlockDevice<'_> {
         Ok(())
     }
 
+    /// The same by virDomainBlockRebase, of a domain that is not defined.
+    pub(crate) fn copy_by_rebase(&self, copy: &RebaseCopy<'_>) -> Result<()> {
+        let path = copy.path.escape_debug();
+        let what = self.what(&format!("cannot start the copy to '{path}' of"));
+        self.guest
+            .call(&what, |domain| domain.block_rebase_copy(self.target, copy))?;
+        self.ask_for(Some(Asked::Ready(None)));
+        Ok(())
+    }
+
     /// Starts to draw what lies between the active layer and `base`, an image of the chain, into the active layer
     /// (virDomainBlockRebase); `None`: everything, so that it rests on nothing. It ends by itself.
     ///
-    /// Nova's `copy=True` is [`copy`](Self::copy) here: with virDomainBlockRebase it needs a domain that is not defined.
+    /// Nova's `copy=True` is [`copy`](Self::copy) here: with virDomainBlockRebase it needs a domain that is not defined. As a whole
+    /// snapshot it is [`Method::Rebase`](crate::Method::Rebase), which sees to that.
     ///
     /// # Errors
     /// `BUSY` where the disk has a job, `UNSUPPORTED`, or what libvirt says.

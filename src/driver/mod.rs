@@ -27,6 +27,7 @@ mod bitmaps;
 mod block_device;
 mod chain;
 mod checkpoint;
+mod definition;
 mod failure;
 mod guest;
 mod host;

@@ -13,13 +13,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::clone::Cloned;
+use super::qemu_img;
 use super::qemu_img::{QEMU_IMG, SETPRIV, Target, chain, failed, not_started, one_line};
 use super::write_out::{self, Watch};
 use crate::error::{Error, ErrorCode, Result};
 
 /// The descriptor by which qemu-img gets the connection to an export.
 const CONNECTION: i32 = 3;
-/// At a time. More are hardly quicker, and a guest waits behind them.
+/// At a time. More are hardly quicker, and a guest waits for them.
 const REQUESTS: &str = "4";
 /// No disk has larger sectors.
 const LARGEST_SECTOR: u64 = 4096;
@@ -56,6 +57,24 @@ pub(crate) struct Manner {
     pub(crate) compress: bool,
 }
 
+/// qemu-img. It may run for hours, and ends when we do.
+fn command(arguments: &[&str], stdin: Option<OwnedFd>) -> Command {
+    let mut command = Command::new(SETPRIV);
+    command
+        .args(["--pdeathsig", "KILL", QEMU_IMG])
+        .args(arguments)
+        .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // A terminal's Ctrl-C is for the caller, who rolls back what is to be rolled back.
+        .process_group(0);
+    command
+}
+
+fn started(command: &mut Command, what: &str) -> Result<Child> {
+    command.spawn().map_err(|error| not_started(what, SETPRIV, &error))
+}
+
 impl Source<'_> {
     fn shown(&self) -> String {
         match self {
@@ -69,17 +88,9 @@ impl Source<'_> {
         }
     }
 
-    /// qemu-img with what it needs to read this. It may run for hours, and ends when we do.
+    /// qemu-img with what it needs to read this.
     fn reader(&self, arguments: &[&str], stdin: Option<OwnedFd>, what: &str) -> Result<Child> {
-        let mut command = Command::new(SETPRIV);
-        command
-            .args(["--pdeathsig", "KILL", QEMU_IMG])
-            .args(arguments)
-            .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // A terminal's Ctrl-C is for the caller, who rolls back what is to be rolled back.
-            .process_group(0);
+        let mut command = command(arguments, stdin);
         if let Self::Export(export) = self {
             let mapping = FdMapping {
                 parent_fd: (export.connect)()?,
@@ -90,7 +101,7 @@ impl Source<'_> {
                 .fd_mappings(vec![mapping])
                 .map_err(|error| failed(what, &error.to_string()))?;
         }
-        command.spawn().map_err(|error| not_started(what, SETPRIV, &error))
+        started(&mut command, what)
     }
 
     fn run(&self, arguments: &[&str], stdin: Option<OwnedFd>, what: &str) -> Result<(i32, String)> {
@@ -162,6 +173,23 @@ pub(super) fn convert(source: Source<'_>, written: Written<'_>, manner: Manner, 
             write_out::beside(file, watch, run).map_err(|error| failed(&what, &error.to_string()))?
         }
         _ => run(watch),
+    }
+}
+
+/// Copies what a qcow2 image rests on into it. One that was ended half way is as good, and is gone on with.
+pub(super) fn flatten(file: &File, direct: bool, shown: &str, watch: Watch<'_>) -> Result<Cloned> {
+    let what = format!("copy what '{shown}' rests on into it");
+    // Of an end half way.
+    qemu_img::repair_leaks(file, shown)?;
+    let target = Target::File(file);
+    let (name, stdin) = target.hand_over(&what)?;
+    let cache = if direct { "none" } else { "writeback" };
+    let arguments = ["rebase", "-p", "-f", "qcow2", "-t", cache, "-b", "", name];
+    let size = qemu_img::info(file, "qcow2", shown)?.virtual_size;
+    let run = |watch: Watch<'_>| follow(started(&mut command(&arguments, stdin), &what)?, size, watch, &what);
+    match direct {
+        true => run(watch),
+        false => write_out::beside(file, watch, run).map_err(|error| failed(&what, &error.to_string()))?,
     }
 }
 

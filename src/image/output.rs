@@ -37,7 +37,7 @@ pub(crate) struct Output {
     destination: Destination,
     place: Place,
     format: String,
-    /// Not of an NBD export. Of an image that was taken up again it may have to wait: while a job writes to it, it may belong
+    /// Not of an NBD export. Of an image of a resumed operation it may have to wait: while a job writes to it, it may belong
     /// to QEMU's user, and not be ours to open.
     file: OnceCell<File>,
     made: Option<Made>,
@@ -299,6 +299,18 @@ impl Output {
             compress: false,
         };
         self.write(Source::Chain(layers), manner, watch)
+    }
+
+    /// Copies what a qcow2 image rests on into it, if it rests on anything still.
+    pub(crate) fn flatten(&self, watch: Watch<'_>) -> Result<Cloned> {
+        let Target::File(file) = self.target()? else {
+            return Ok(Cloned::Whole);
+        };
+        let shown = self.destination.shown();
+        if qemu_img::info(file, &self.format, &shown)?.backing.is_none() {
+            return Ok(Cloned::Whole);
+        }
+        convert::flatten(file, convert::is_direct(file, &self.format), &shown, watch)
     }
 
     /// Whether it shows what a backing chain shows.

@@ -23,7 +23,9 @@ pub enum Method {
     /// virDomainBlockCopy: content as of the finish. In its background mode a destination that fails or hangs never
     /// reaches the guest.
     Mirror = 2,
-    /// As [`Method::Mirror`] by virDomainBlockRebase, for hosts without the newer call. Not supported yet.
+    /// As [`Method::Mirror`] by virDomainBlockRebase, for hosts without the newer call; to files and block devices. A persistent
+    /// domain is undefined while the mirrors are started, and then defined again as it was; refused where libvirt keeps
+    /// more of it than that brings back. What an image rests on is copied into it after the point in time. Not for migrations.
     Rebase = 3,
     /// External snapshot, clone of the quiet base out of band, active commit: content as of the start. A destination that
     /// fails or hangs never reaches the guest, and on a file system that shares blocks the time does not depend on the
@@ -145,7 +147,7 @@ pub struct SnapshotOptions {
     pub method: Method,
     /// Frozen or not.
     pub quiesce: Quiesce,
-    /// Keep the backing file instead of making a standalone image (`Mirror` and `Clone` to qcow2 only).
+    /// Keep the backing file instead of making a standalone image (`Mirror`, `Rebase` and `Clone` to qcow2 only).
     pub shallow: bool,
     /// Finish as soon as READY, without waiting for [`Operation::finish`](crate::Operation::finish).
     pub auto_finish: bool,

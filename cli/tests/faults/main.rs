@@ -70,7 +70,8 @@ fn a_step_that_does_nothing_is_caught() {
     for (operation, step) in [
         (OPERATIONS[0], "MakeImage(0)"),
         (OPERATIONS[2], "MakeOverlay(1)"),
-        (OPERATIONS[3], "TakeSnapshot"),
+        (OPERATIONS[3], "Undefine"),
+        (OPERATIONS[4], "TakeSnapshot"),
     ] {
         let number = stand.number();
         let names = operation.destinations(stand::Place::Bed, number);
@@ -235,7 +236,7 @@ impl Matrix {
         let all = pairs.flat_map(|(operation, course)| FAULTS.map(|fault| (operation, course, fault)));
         let name = |(operation, course, fault)| format!("{operation}, {course}, {fault}");
         let names: Vec<_> = all.clone().map(name).collect();
-        // What names no operation, course or fault is a moment, which only a run of the operation tells of.
+        // What names no operation, course or fault is a moment, which only a run of the operation knows.
         let moment = |part: &str| !names.iter().any(|name| name.split(", ").any(|known| known == part));
         let moments: Vec<_> = self.wanted.iter().filter(|part| moment(part)).collect();
         let is_wanted = |name: &String| {

@@ -23,7 +23,7 @@ pub(crate) struct CheckpointXml {
 pub(crate) struct CheckpointDisk {
     pub(crate) target: String,
     pub(crate) bitmap: String,
-    /// Bytes changed since, where libvirt was asked for them and could tell.
+    /// Bytes changed since, where libvirt was asked for them and knew.
     pub(crate) changed: Option<u64>,
 }
 

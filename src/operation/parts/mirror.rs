@@ -2,7 +2,7 @@
 //! A mirror of one disk: brought to READY, helped where it does not catch up with the guest, and ended or pivoted to.
 
 use crate::error::{ErrorCode, Result};
-use crate::libvirt::BlockCopy;
+use crate::libvirt::{BlockCopy, RebaseCopy};
 use crate::operation::parts::site::Site;
 use crate::operation::parts::tracked::{End, Shown, Tracked, is_drained};
 use crate::operation::state::{Job, Remedy};
@@ -73,6 +73,18 @@ impl Mirror {
             write_blocking: self.job.write_blocking,
         };
         let started = self.site.device().copy(&copy);
+        self.begun(started)
+    }
+
+    /// By virDomainBlockRebase, which has no write-blocking mode.
+    pub(in crate::operation) fn start_by_rebase(&mut self, to: RebaseCopy<'_>) -> Result<()> {
+        self.site.forget_events();
+        let bandwidth = if self.limited { self.bandwidth } else { 0 };
+        let started = self.site.device().copy_by_rebase(&RebaseCopy { bandwidth, ..to });
+        self.begun(started)
+    }
+
+    fn begun(&mut self, started: Result<()>) -> Result<()> {
         // A call that was cut off may have begun the job all the same; the record says that it is ours.
         let is_cut_off = matches!(&started, Err(error) if error.code() == ErrorCode::NoConnection);
         self.job.begin(started.is_ok() || is_cut_off);

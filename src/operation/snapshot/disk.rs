@@ -54,11 +54,15 @@ impl PlannedDisk {
     }
 
     /// What is to be copied to a file, if it is to one.
-    pub(crate) fn load(&self) -> Option<Load<'_>> {
+    pub(crate) fn load(&self, shallow: bool) -> Option<Load<'_>> {
         let Destination::Path(destination) = &self.destination else {
             return None;
         };
-        let copied = if self.backing.is_some() { 1 } else { self.layers.len() };
+        let copied = if shallow && self.backing.is_some() {
+            1
+        } else {
+            self.layers.len()
+        };
         (!self.place.is_device()).then(|| Load {
             target: &self.target,
             destination,

@@ -21,9 +21,9 @@ pub(super) fn warnings(
         let is_raw = disk.active().format.as_deref() == Some("raw");
         let by_name = match method {
             Method::Clone => &disk.chain[..],
-            Method::Mirror if options.verify => &disk.chain[..],
+            Method::Mirror | Method::Rebase if options.verify => &disk.chain[..],
             // QEMU itself opens it anew.
-            Method::Mirror if is_raw => &disk.chain[..1],
+            Method::Mirror | Method::Rebase if is_raw => &disk.chain[..1],
             _ if planned.backing.is_some() => &disk.chain[1..],
             _ => &[],
         };

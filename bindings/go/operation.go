@@ -32,13 +32,17 @@ type shared struct {
 type Warnings uint32
 
 const (
-	// Nothing showed whether an image that was read by its name is the one that QEMU has open.
+	// Nothing showed whether an image that was read by its name is the one that QEMU has open: its open files and its
+	// locks could not be looked at. Another file under that name was copied then. The log names the image.
 	WarningUnidentifiedImage Warnings = C.LIVEDISK_WARNING_UNIDENTIFIED_IMAGE
-	// An image of a disk that moved had a <seclabel> of its own, which the new one does not have.
+	// An image of a disk that moved had a `<seclabel>` of its own, which the new one does not have. Put it into the
+	// definition again before the domain is started anew.
 	WarningLabelLost Warnings = C.LIVEDISK_WARNING_LABEL_LOST
-	// QEMU detects zeroes in the guest's writes to a disk no more, until the domain is started anew.
+	// QEMU detects zeroes in the guest's writes to a disk no more (detect_zeroes), until the domain is started anew: it
+	// moved by a clone.
 	WarningZeroesUndetected Warnings = C.LIVEDISK_WARNING_ZEROES_UNDETECTED
-	// The source of a disk that moved was to be removed, and stays.
+	// The source of a disk that moved was to be removed, and stays: it is no file, or its name leads to another one by
+	// now.
 	WarningSourceKept Warnings = C.LIVEDISK_WARNING_SOURCE_KEPT
 )
 
@@ -65,7 +69,7 @@ type Report struct {
 	Elapsed time.Duration
 	// Disks copied whole although Since was asked for.
 	FullDisks int
-	// What to keep in mind; 0: nothing.
+	// What to keep in mind: LIVEDISK_WARNING_*; 0: nothing.
 	Warnings Warnings
 }
 

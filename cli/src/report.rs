@@ -92,6 +92,7 @@ impl Done<'_> {
         object.insert("filesystems_frozen".into(), report.filesystems_frozen.into());
         object.insert("freeze_ns".into(), nanoseconds(report.freeze).into());
         object.insert("pause_ns".into(), nanoseconds(report.pause).into());
+        object.insert("full_disks".into(), report.full_disks.into());
     }
 
     fn snapshot_words(&self) -> String {
@@ -114,6 +115,12 @@ impl Done<'_> {
             lines.push(line("pause", &milliseconds(report.pause)));
         }
         lines.extend(self.amounts());
+        if report.full_disks > 0 {
+            lines.push(line(
+                "copied whole",
+                &format!("{} of {} disks", report.full_disks, report.disk_count),
+            ));
+        }
         lines.extend(self.warnings());
         if report.consistency == Consistency::Crash {
             lines.push(

@@ -19,7 +19,6 @@ fn reports_are_the_same_whichever_command_ends_the_operation() {
     snapshot_attached(&bed);
     migration_attached(&bed);
     migration(&bed);
-    unidentified(&bed);
     cancel(&bed);
     completion(&bed);
     checkpoints(&bed);
@@ -247,49 +246,6 @@ fn migration(bed: &Bed) {
         (&moved.as_str().into(), &true.into())
     );
     assert!(!Path::new(&moved).exists() && Path::new(&source).exists());
-}
-
-/// Another file under the image's name, where QEMU's open files, or all of QEMU, are not to be seen.
-fn unidentified(bed: &Bed) {
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: without root QEMU's open files are ours");
-        return;
-    }
-    let (image, aside) = (bed.path("again.raw"), bed.path("aside.raw"));
-    std::fs::rename(&image, &aside).unwrap();
-    std::fs::copy(&aside, &image).unwrap();
-    let disk = format!("vdb={}", bed.path("unidentified.raw"));
-    let words = ["--json", "snapshot", "a", "--disk", &disk, "--method", "clone"];
-    let run = |launcher: &[&str]| {
-        let livedisk = bed.livedisk(&words);
-        let mut command = std::process::Command::new(launcher[0]);
-        command
-            .args(&launcher[1..])
-            .arg(livedisk.get_program())
-            .args(livedisk.get_args());
-        for (name, value) in livedisk.get_envs() {
-            command.env(name, value.unwrap_or_default());
-        }
-        let output = command.output().unwrap();
-        println!("{launcher:?}: {}{}", text(&output.stdout), text(&output.stderr));
-        serde_json::from_slice::<Value>(&output.stdout).unwrap()
-    };
-    let answer = run(&["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"]);
-    let message = answer["error"]["message"].as_str().unwrap();
-    assert!(
-        answer["error"]["code"] == "UNSUPPORTED" && message.contains("another file") && message.contains(&image),
-        "{message}"
-    );
-    let answer = run(&["unshare", "--pid", "--fork", "--mount-proc"]);
-    assert_eq!(
-        answer["warnings"],
-        serde_json::json!(["unidentified_image"]),
-        "{answer}"
-    );
-    std::fs::rename(&aside, &image).unwrap();
-    std::fs::remove_file(bed.path("unidentified.raw")).unwrap();
-    let answer = bed.json(0, &words[1..]);
-    assert_eq!(answer["warnings"], serde_json::json!([]), "{answer}");
 }
 
 fn cancel(bed: &Bed) {

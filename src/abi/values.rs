@@ -136,7 +136,7 @@ pub const LIVEDISK_SNAPSHOT_VERIFY: u32 = 8;
 pub const LIVEDISK_SNAPSHOT_WRITE_BLOCKING: u32 = 16;
 /// Compress the images (qcow2, zstd). By BACKUP, which AUTO takes then.
 pub const LIVEDISK_SNAPSHOT_COMPRESS: u32 = 32;
-/// Copy a disk whole where `since` cannot be used; the report says how many disks that were. Not supported yet.
+/// Copy a disk whole where `since` cannot be used; the report says how many disks that were.
 pub const LIVEDISK_SNAPSHOT_FULL_IF_NEEDED: u32 = 64;
 
 /// The destination holds an image of this format and of exactly the disk's virtual size. It is overwritten and never removed.

@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::guest::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::xml::{Disk, Source};
@@ -119,7 +121,7 @@ impl BlockDevice<'_> {
     }
 
     /// Asks the job to end (virDomainBlockJobAbort with ASYNC), and returns before it has. A READY mirror ends whole, any
-    /// other job is dropped.
+    /// other job is dropped. libvirt before 8.0 drops that, too.
     ///
     /// # Errors
     /// `DOMAIN_STATE` where there is no job, or what libvirt says.
@@ -127,6 +129,35 @@ impl BlockDevice<'_> {
         self.guest.call(&self.what("cannot end the block job of"), |domain| {
             domain.block_job_abort(self.target)
         })?;
+        self.ask_for(Some(Asked::Abort));
+        Ok(())
+    }
+
+    /// QEMU's name of the READY mirror, where QEMU has to be asked itself to end it whole. libvirt before 8.0 has it dropped
+    /// (job-cancel): what the guest wrote last is missing then.
+    pub(crate) fn get_mirror_to_end(&self) -> Result<Option<String>> {
+        if !self.guest.host().drops_mirrors()? {
+            return Ok(None);
+        }
+        let prefix = format!("copy-{}-", self.target);
+        let jobs = self.guest.ask("query-block-jobs")?;
+        let mut names = jobs.iter().filter_map(|job| job["device"].as_str());
+        match names.find(|name| name.starts_with(&prefix)) {
+            Some(name) => Ok(Some(name.to_owned())),
+            None => Err(Error::new(
+                ErrorCode::JobFailed,
+                format!("{}; try again", self.what("QEMU has no mirror of")),
+            )),
+        }
+    }
+
+    /// Asks a READY mirror to end, whole. `job` is what [`get_mirror_to_end`](Self::get_mirror_to_end) said.
+    pub(crate) fn end_mirror(&self, job: Option<&str>) -> Result<()> {
+        let Some(job) = job else {
+            return self.abort_job();
+        };
+        let command = json!({ "execute": "block-job-cancel", "arguments": { "device": job } });
+        self.guest.command(&command)?;
         self.ask_for(Some(Asked::Abort));
         Ok(())
     }

@@ -31,6 +31,7 @@ mod definition;
 mod failure;
 mod guest;
 mod host;
+mod left_bitmaps;
 mod monitor;
 mod open_files;
 mod overlay;

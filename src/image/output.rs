@@ -265,7 +265,7 @@ impl Output {
         }
     }
 
-    fn target(&self) -> Result<Target<'_>> {
+    pub(super) fn target(&self) -> Result<Target<'_>> {
         Ok(match self.opened()? {
             Some(file) => Target::File(file),
             // Only an export has no file.
@@ -276,15 +276,22 @@ impl Output {
     /// Writes what the source shows into the image, which must be one of the right size already.
     pub(crate) fn write(&mut self, source: Source<'_>, manner: Manner, watch: Watch<'_>) -> Result<Cloned> {
         let blank = std::mem::take(&mut self.blank);
-        let shown = self.destination.shown();
-        let written = Written {
+        let shown = self.shown();
+        convert::convert(source, self.written(blank, &shown)?, manner, watch)
+    }
+
+    pub(super) fn shown(&self) -> String {
+        self.destination.shown()
+    }
+
+    pub(super) fn written<'a>(&'a self, blank: bool, shown: &'a str) -> Result<Written<'a>> {
+        Ok(Written {
             target: self.target()?,
             format: &self.format,
             blank,
             direct: self.direct,
-            shown: &shown,
-        };
-        convert::convert(source, written, manner, watch)
+            shown,
+        })
     }
 
     /// Writes what a backing chain (path and format of each layer, the active one first) shows.

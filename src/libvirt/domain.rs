@@ -293,14 +293,14 @@ impl Domain {
         .map(drop)
     }
 
-    /// virDomainBackupBegin with scratch files that exist.
-    pub(crate) fn backup_begin(&self, backup_xml: &CStr) -> Result<(), Error> {
-        // SAFETY: the string lives until the call returns.
+    /// virDomainBackupBegin with scratch files that exist, and with a new checkpoint at its point in time, if one is wanted.
+    pub(crate) fn backup_begin(&self, backup_xml: &CStr, checkpoint_xml: Option<&CStr>) -> Result<(), Error> {
+        // SAFETY: the strings live until the call returns; without a checkpoint it is NULL.
         check(unsafe {
             sys::virDomainBackupBegin(
                 self.ptr(),
                 backup_xml.as_ptr(),
-                ptr::null(),
+                checkpoint_xml.map_or(ptr::null(), CStr::as_ptr),
                 sys::VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL,
             )
         })

@@ -134,7 +134,9 @@ pub struct SnapshotDisk {
     pub reuse_existing: bool,
     /// An encrypted disk may be written to the destination in plain.
     pub allow_plaintext: bool,
-    /// The image that an increment rests on ([`SnapshotOptions::since`]). Not supported yet.
+    /// The image that an increment rests on ([`SnapshotOptions::since`]): that of the backup at whose point in time the
+    /// checkpoint was made. Raw on a block device and where its name ends in `.raw`, else qcow2. `None`: the increment alone is
+    /// not the disk.
     pub backing: Option<String>,
 }
 
@@ -159,15 +161,17 @@ pub struct SnapshotOptions {
     pub write_blocking: bool,
     /// Compress the images (qcow2, zstd). With `Backup`, which `Auto` takes then.
     pub compress: bool,
-    /// Copy a disk whole where `since` cannot be used; [`Report::full_disks`] counts them. Not supported yet.
+    /// Copy a disk whole where `since` cannot be used; [`Report::full_disks`] counts them.
     pub full_if_needed: bool,
     /// How long the guest may be frozen; zero is 10 s.
     pub freeze_limit: Duration,
     /// Bytes per second, 0: no limit. The disks of the operation share it equally.
     pub bandwidth: u64,
-    /// Not supported yet.
+    /// With `Backup`, which `Auto` takes then: create this checkpoint at the point in time. A backup that fails or is
+    /// cancelled leaves none.
     pub checkpoint: Option<String>,
-    /// Not supported yet.
+    /// With `Backup`, which `Auto` takes then: only what changed since this checkpoint. A disk that it does not cover is
+    /// copied whole; [`Report::full_disks`] counts them, and the log says why.
     pub since: Option<String>,
     /// With `Backup`: directory of the scratch files, which grow by what the guest overwrites; `None`: beside each disk's
     /// image.

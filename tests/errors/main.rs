@@ -214,20 +214,22 @@ fn what_is_not_supported_says_so() {
         let options = SnapshotOptions {
             checkpoint,
             since,
-            ..options.clone()
+            ..with(Method::Mirror, &options)
         };
-        refused(&bed, "a", &options, ErrorCode::Unsupported, &["not supported"]);
+        refused(
+            &bed,
+            "a",
+            &options,
+            ErrorCode::Unsupported,
+            &["checkpoint and since", "use BACKUP"],
+        );
     }
-    let backup = with(Method::Backup, &options);
-    let mut resting = backup.clone();
-    resting.disks[0].backing = Some("/backup/full.qcow2".into());
-    let patient = SnapshotOptions {
-        full_if_needed: true,
-        ..backup.clone()
+    let mixed = SnapshotOptions {
+        compress: true,
+        shallow: true,
+        ..options.clone()
     };
-    for (options, named) in [(&patient, "FULL_IF_NEEDED"), (&resting, "backing of disk 'vda'")] {
-        refused(&bed, "a", options, ErrorCode::Unsupported, &["not supported", named]);
-    }
+    refused(&bed, "a", &mixed, ErrorCode::Unsupported, &["SHALLOW and BACKUP"]);
     before.must_be_as_before(&[]);
 }
 

@@ -2,6 +2,7 @@
 //! The fault matrix: whatever dies, and whenever, nothing is left. docs/faults.md says how it is run.
 
 mod agent;
+mod away;
 #[path = "../bed/mod.rs"]
 mod bed;
 mod cell;
@@ -60,6 +61,25 @@ fn what_libvirtd_did_not_live_to_note() {
     matrix.all_of(Course::Astray, &[Fault::AgentKilled], &[at("after Return")]);
     matrix.all_of(Course::Astray, &[Fault::QemuKilled], &[at("after StartReturn")]);
     matrix.must_have_passed();
+}
+
+/// The definition of a domain that is gone, and one that was made meanwhile.
+#[test]
+fn a_definition_that_is_away_comes_back() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut stand = Stand::up();
+    for point in ["after Undefine", "after StartCopy(1)"] {
+        println!("all gone {point}");
+        away::all_gone(&mut stand, point).unwrap();
+    }
+    for (point, succeeds) in [
+        ("before Undefine", false),
+        ("before StartCopy(0)", false),
+        ("before Redefine", true),
+    ] {
+        println!("defined by another {point}");
+        away::defined_by_another(&mut stand, point, succeeds).unwrap();
+    }
 }
 
 /// The model is held against the world: a step that only says that it did something is caught.

@@ -15,6 +15,8 @@ pub(in crate::operation) struct Mirror {
     pub(in crate::operation) limited: bool,
     /// The caller allows that the guest's writes wait for the copy.
     may_block: bool,
+    /// What it is to be ended by, where libvirt does not end it whole.
+    to_end: Option<String>,
 }
 
 /// Where to, as virDomainBlockCopy takes it.
@@ -34,6 +36,7 @@ impl Mirror {
             bandwidth,
             limited: bandwidth > 0,
             may_block,
+            to_end: None,
         }
     }
 
@@ -108,6 +111,17 @@ impl Mirror {
         self.job.ask(End::Restart);
         self.job.watch_anew();
         Ok(())
+    }
+
+    /// Before [`end`](Self::end), which there is no time to be lost in.
+    pub(in crate::operation) fn prepare_end(&mut self) -> Result<()> {
+        self.to_end = self.site.device().get_mirror_to_end()?;
+        Ok(())
+    }
+
+    /// READY, it is asked to end whole.
+    pub(in crate::operation) fn end(&self) -> Result<()> {
+        self.site.device().end_mirror(self.to_end.as_deref())
     }
 
     pub(in crate::operation) fn abort(&mut self) -> Result<()> {

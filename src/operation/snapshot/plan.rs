@@ -23,6 +23,7 @@ use crate::operation::plan::preflight::{
 };
 use crate::operation::plan::room::must_have_room;
 use crate::operation::snapshot::backup::plan as backup;
+use crate::operation::snapshot::backup::since::Changes;
 use crate::operation::snapshot::clone::plan::{Way, choose, takes_no_room};
 use crate::operation::snapshot::mirror::plan as mirror;
 use crate::operation::snapshot::warnings::warnings;
@@ -57,6 +58,9 @@ pub(crate) struct Request {
     pub(crate) write_blocking: bool,
     #[serde(default)]
     pub(crate) compress: bool,
+    /// With a backup: it is made at the point in time.
+    #[serde(default)]
+    pub(crate) checkpoint: Option<String>,
     /// With a backup: where its export's socket may be. None of one that release 0.1 began.
     #[serde(default)]
     pub(crate) server: Option<String>,
@@ -112,7 +116,7 @@ impl Plan {
             choose(guest, &config, options, &disks)?
         };
         let server = match method {
-            Method::Backup => Some(backup::prepare(guest, &config, options, &mut disks)?),
+            Method::Backup => Some(backup::prepare(guest, &config, options, &mut disks, &in_use)?),
             _ => None,
         };
         let undefine = match method {
@@ -157,8 +161,8 @@ impl Plan {
             },
             paused,
             bandwidth: match method {
-                // It copies one disk after the other.
-                Method::Clone => options.bandwidth,
+                // They copy one disk after the other.
+                Method::Backup | Method::Clone => options.bandwidth,
                 _ if options.bandwidth == 0 => 0,
                 // The others copy all at once, and each disk gets an equal share.
                 _ => (options.bandwidth / disks.len() as u64).max(1),
@@ -169,6 +173,7 @@ impl Plan {
             verify: options.verify,
             write_blocking: options.write_blocking,
             compress: options.compress,
+            checkpoint: options.checkpoint.clone(),
             server,
             warnings: warnings(guest, &config, options, method, &disks)?,
             disks,
@@ -326,6 +331,7 @@ fn plan_disk(
         backing,
         reuse: wanted.reuse_existing,
         scratch: None,
+        changes: Changes::default(),
         source: disk
             .active()
             .source

@@ -201,6 +201,7 @@ impl Engine {
             .map(|device| device.get_write_requests())
             .collect::<Result<_>>()
             .unwrap_or_default();
+        self.disks.iter_mut().try_for_each(|disk| disk.mirror.prepare_end())?;
         let window = self.plan.window(&self.ties.shared);
         // QEMU flushes a mirror's destination when it ends: the less is left to write out then, the shorter the freeze.
         for output in self.disks.iter().filter_map(|disk| disk.image.output.as_ref()) {
@@ -219,11 +220,11 @@ impl Engine {
     /// All are asked to end before any is waited for. The end is QEMU's own event where there is one: libvirt's comes
     /// later, and the guest is frozen meanwhile.
     fn end_mirrors(&self, deadline: Instant) -> Result<()> {
-        for disk in &self.disks {
-            disk.site.device().abort_job()?;
-        }
+        self.disks.iter().try_for_each(|disk| disk.mirror.end())?;
         let ended = |facts: &Facts, target: &str| {
-            facts.qemu_end("copy", target).is_some() || facts.block_job(target) == Some(BlockJobStatus::Canceled)
+            let of_libvirt = facts.block_job(target);
+            facts.qemu_end("copy", target).is_some()
+                || matches!(of_libvirt, Some(BlockJobStatus::Canceled | BlockJobStatus::Completed))
         };
         if self.ties.subscription.is_some() {
             self.ties.shared.await_facts(deadline, |facts| {

@@ -3,7 +3,7 @@
 
 # As root: directories of its own in place of the host's, in a mount namespace.
 declare -A mounts=([run]=/run/libvirt [lib]=/var/lib/libvirt [cache]=/var/cache/libvirt [log]=/var/log/libvirt
-    [etc]=/etc/libvirt)
+    [etc]=/etc/libvirt [tpmlog]=/var/log/swtpm [tpmca]=/var/lib/swtpm-localca)
 # Which beds there are, and which mount points they had to make.
 claims=/run/livedisk-bed
 
@@ -25,7 +25,8 @@ daemon_paths() {
 virsh() { XDG_CACHE_HOME=$state/cache command virsh -q -c "$uri" "$@"; }
 
 daemon_prepare() {
-    mkdir -p "$conf" "$state"/{run,lib,cache,log}
+    mkdir -p "$conf" "$state"/{run,lib,cache,log,tpmlog,tpmca}
+    [[ $EUID != 0 ]] || chown nobody "$state"/tpm*
     cat >"$conf/libvirtd.conf" <<TEXT
 host_uuid = "$(cat /proc/sys/kernel/random/uuid)"
 auth_unix_ro = "none"

@@ -4,12 +4,12 @@
 # guest_parse SPEC: sets what the SPEC says and the defaults for the rest.
 guest_parse() {
     local field fields size="[0-9]+[KMGT]?"
-    name=guest1 disks=qcow2-backed:64M data=16M persistent=yes agent=yes cdrom=no memory=128
+    name=guest1 disks=qcow2-backed:64M data=16M persistent=yes agent=yes cdrom=no tpm=no memory=128
     IFS=, read -ra fields <<<"$1"
     for field in "${fields[@]}"; do
         case $field in
             name=* | disks=* | data=* | memory=* | persistent=yes | persistent=no | agent=yes | agent=no | \
-                cdrom=yes | cdrom=no) printf -v "${field%%=*}" %s "${field#*=}" ;;
+                cdrom=yes | cdrom=no | tpm=yes | tpm=no) printf -v "${field%%=*}" %s "${field#*=}" ;;
             *) fail "--guest $1: '$field' is not known; see tests/bed --help" ;;
         esac
     done
@@ -63,6 +63,7 @@ guest_start() {
     "
     done
     [[ $cdrom == no ]] || all+="<disk type='file' device='cdrom'><target dev='sda' bus='sata'/><readonly/></disk>"
+    [[ $tpm == no ]] || all+="<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
     [[ $agent == no ]] ||
         channel="<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
     tell "WRITER_$number" "$dir/$name.writer"

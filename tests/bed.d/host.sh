@@ -23,6 +23,8 @@ TEXT
 user = "nobody"
 group = "nogroup"
 dynamic_ownership = 1
+swtpm_user = "nobody"
+swtpm_group = "nogroup"
 TEXT
 }
 

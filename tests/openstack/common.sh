@@ -9,12 +9,13 @@ configured=$cloud/configured
 need_root() { ((EUID == 0)) || fail "needs root: it makes namespaces and mounts; run: sudo make openstack"; }
 
 # namespaces LAYERS DIR: runs the files of LAYERS (as overlayfs names them), with namespaces of their own, until process 1 in
-# there ends. What changes is in DIR/changes. Nothing that is mounted shows outside, and with process 1 all the rest ends.
+# there ends, or the caller. What changes is in DIR/changes. Nothing that is mounted shows outside, and with process 1 all the
+# rest ends.
 namespaces() {
     local layers=$1 dir=$2
     mkdir -p "$dir"/{changes,work,root}
     # shellcheck disable=SC2016
-    setsid unshare --fork --pid --kill-child --mount --net --uts --ipc bash -c '
+    setsid setpriv --pdeathsig KILL unshare --fork --pid --kill-child --mount --net --uts --ipc bash -c '
         set -e
         dir=$2 root=$2/root
         mount --make-rprivate /

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -111,6 +112,8 @@ def in_child(work: object) -> int:
     child = os.fork()
     if child == 0:
         status = 1
+        # A thread of the parent's may have held a lock of GLib's, which libvirt waits for here without end.
+        signal.alarm(120)
         try:
             work()  # type: ignore[operator]
             status = 0
@@ -136,17 +139,25 @@ def test_fork(start: Start, connection: livedisk.Connection) -> None:
         assert operation.closed and connection.closed
         with pytest.raises(livedisk.UnsupportedError, match="event_loop=False"):
             livedisk.open(bed.uri())
-        with livedisk.open(bed.uri(), event_loop=False) as own:
-            with pytest.raises(livedisk.BusyError):
-                own.start_live_snapshot(bed.WITHOUT_AGENT.domain, {"vda": bed.path("child")})
-            other = bed.path("child-third")
-            with own.start_live_snapshot(bed.THIRD.domain, {"vda": other}, method="mirror") as whole:
-                assert whole.finish(60).disk_count == 1
-            other.unlink()
 
     assert in_child(work) == 0
     assert operation.poll(0).phase in (livedisk.Phase.PREPARING, livedisk.Phase.COPYING)
     cancelled(operation, bed.WITHOUT_AGENT, path)
+    bed.WITHOUT_AGENT.check_clean()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_opens_anew(connection: livedisk.Connection) -> None:
+    """Where no operation runs: see README.md."""
+    other = bed.path("child-third")
+
+    def work() -> None:
+        with livedisk.open(bed.uri(), event_loop=False) as own:
+            with own.start_live_snapshot(bed.THIRD.domain, {"vda": other}, method="mirror") as whole:
+                assert whole.finish(60).disk_count == 1
+
+    assert in_child(work) == 0
+    other.unlink()
     bed.THIRD.check_clean()
 
 

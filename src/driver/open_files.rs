@@ -197,14 +197,22 @@ mod tests {
         let (path, moved) = (directory.join("image"), directory.join("moved"));
         let _open = fs::File::create(&path).unwrap();
         let text = path.to_str().unwrap();
-        let mine = OpenFiles(descriptors(Path::new("/proc/self")).ok());
+        let mine = OpenFiles {
+            descriptors: descriptors(Path::new("/proc/self")).ok(),
+            locks: true,
+        };
         assert!(matches!(mine.find(text), Found::Same));
         fs::rename(&path, &moved).unwrap();
         assert!(matches!(mine.find(text), Found::Failed(error) if error.kind() == io::ErrorKind::NotFound));
         assert!(matches!(mine.find(moved.to_str().unwrap()), Found::Same));
         fs::File::create(&path).unwrap();
         assert!(matches!(mine.find(text), Found::Other));
-        assert!(matches!(OpenFiles(None).find(text), Found::Unknown));
+        let unseen = |locks| OpenFiles {
+            descriptors: None,
+            locks,
+        };
+        assert!(matches!(unseen(false).find(text), Found::Unknown));
+        assert!(matches!(unseen(true).find(text), Found::Other));
         fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -24,8 +24,8 @@ SMALLEST = GIB // 4
 # Rounds of all rows, (cache, bytes), the most wanted first. What there is no time for is left out, and said so.
 ROUNDS = {
     "ext4": [("none", SMALLEST)] if QUICK else [
-        ("none", SMALLEST), ("none", GIB), ("none", 4 * GIB), ("none", SMALLEST), ("writeback", SMALLEST), ("none", SMALLEST),
-        ("none", GIB), ("writeback", GIB), ("none", 16 * GIB), ("none", SMALLEST), ("none", SMALLEST), ("none", GIB), ("none", 4 * GIB),
+        ("none", SMALLEST), ("none", GIB), ("none", 4 * GIB), ("none", SMALLEST), ("writeback", SMALLEST), ("none", 16 * GIB),
+        ("none", SMALLEST), ("none", GIB), ("writeback", GIB), ("none", SMALLEST), ("none", SMALLEST), ("none", GIB), ("none", 4 * GIB),
         ("writeback", GIB), ("none", SMALLEST), ("none", SMALLEST)],
     "xfs": [("none", SMALLEST)] if QUICK else [
         ("none", SMALLEST), ("none", 4 * GIB), ("none", GIB), ("writeback", GIB), ("none", SMALLEST), ("none", GIB), ("none", SMALLEST),

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::image::{Backing, Destination, Place};
+use crate::image::{Backing, Destination, Identity, Place};
 use crate::libvirt::xml::Target;
 use crate::operation::parts::image::{Like, Wanted};
 use crate::operation::plan::preflight::{libvirt_target, staging};
@@ -112,6 +112,17 @@ impl PlannedDisk {
             self.size
         } else {
             found.min(self.size)
+        }
+    }
+
+    /// Under two names, or by a link.
+    pub(crate) fn is_one_file_with(&self, other: &Self) -> bool {
+        match (&self.destination, &other.destination) {
+            (Destination::Path(a), Destination::Path(b)) => {
+                let found = Identity::of_path(a);
+                found.is_some() && found == Identity::of_path(b)
+            }
+            _ => false,
         }
     }
 

@@ -26,7 +26,8 @@ use crate::operation::snapshot::backup::plan as backup;
 use crate::operation::snapshot::backup::since::Changes;
 use crate::operation::snapshot::clone::plan::{Way, choose, takes_no_room};
 use crate::operation::snapshot::mirror::plan as mirror;
-use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
+use crate::operation::snapshot::warnings::warnings;
+use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions, Warnings};
 
 const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -66,6 +67,8 @@ pub(crate) struct Request {
     pub(crate) disks: Vec<PlannedDisk>,
     /// The disks that a backup leaves out.
     pub(crate) other_disks: Vec<String>,
+    #[serde(default)]
+    pub(crate) warnings: Warnings,
 }
 
 fn error(code: ErrorCode, message: impl Into<String>) -> Error {
@@ -172,6 +175,7 @@ impl Plan {
             compress: options.compress,
             checkpoint: options.checkpoint.clone(),
             server,
+            warnings: warnings(guest, &config, options, method, &disks)?,
             disks,
             other_disks,
         };
@@ -238,6 +242,10 @@ impl Asked for Request {
 
     fn remarks(&self) -> Vec<String> {
         self.disks.iter().flat_map(PlannedDisk::remarks).collect()
+    }
+
+    fn warnings(&self) -> Warnings {
+        self.warnings
     }
 }
 
@@ -433,7 +441,7 @@ fn must_differ(disks: &[PlannedDisk]) -> Result<()> {
     for (index, disk) in disks.iter().enumerate() {
         let twin = disks[..index]
             .iter()
-            .find(|other| other.destination == disk.destination || is_one_file(other, disk));
+            .find(|other| other.destination == disk.destination || other.is_one_file_with(disk));
         if let Some(twin) = twin {
             return Err(error(
                 ErrorCode::InvalidArgument,
@@ -447,17 +455,6 @@ fn must_differ(disks: &[PlannedDisk]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Under two names, or by a link.
-fn is_one_file(a: &PlannedDisk, b: &PlannedDisk) -> bool {
-    match (&a.destination, &b.destination) {
-        (Destination::Path(a), Destination::Path(b)) => {
-            let found = Identity::of_path(a);
-            found.is_some() && found == Identity::of_path(b)
-        }
-        _ => false,
-    }
 }
 
 /// Whether the window freezes. REQUIRE that cannot be met fails here, before anything was started.

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
- * An operation that was let go of is taken up and finished; another one is recovered. */
+ * An operation that was released is resumed and finished; another one is recovered. */
 #include "bed.h"
 #include "check.h"
 

@@ -129,7 +129,7 @@ void bed_await(struct livedisk_operation *operation, int32_t phase)
     CHECK_EQ(progress.phase, phase);
 }
 
-/* The number behind "name": in the records tool's output. */
+/* The number after "name": in the records tool's output. */
 static int64_t field(const char *json, const char *name)
 {
     char key[64];

@@ -18,8 +18,8 @@ static bool is_busy(void)
     return code == LIVEDISK_ERR_BUSY;
 }
 
-/* The guest writes; what is left is settled; whether it was taken back. Else it had come to its end. */
-static bool settle(char *path)
+/* The guest writes; what is left is cleaned up; whether it was rolled back. Else it had completed. */
+static bool clean_up(char *path)
 {
     struct livedisk_recovery recovery;
     struct livedisk_error *error = NULL;
@@ -42,14 +42,14 @@ static void while_ready(void)
     livedisk_operation_free(operation);
     CHECK(bed_exists(path));
     CHECK(is_busy());
-    CHECK(settle(path));
+    CHECK(clean_up(path));
 }
 
 static void while_copying(void)
 {
     char *path = bed_destination("vda.qcow2");
     livedisk_operation_free(bed_start(connection, GUEST_WITH_AGENT, path, 1 << 20));
-    CHECK(settle(path));
+    CHECK(clean_up(path));
 }
 
 /* As near to the freeze window as a program can get; several times, each a little later. */
@@ -63,7 +63,7 @@ static void while_finishing(void)
         CHECK_EQ(code, LIVEDISK_ERR_TIMEOUT);
         bed_sleep_ms(delay_ms);
         livedisk_operation_free(operation);
-        settle(path);
+        clean_up(path);
     }
 }
 

@@ -9,7 +9,7 @@
 /* More than any struct of the header, and what a later header might append. */
 enum { ROOM = 128, CANARY = 0xa5 };
 
-/* The end of a page behind which nothing may be read. */
+/* The end of a page after which nothing may be read. */
 static unsigned char *wall;
 
 static void build_wall(void)
@@ -21,7 +21,7 @@ static void build_wall(void)
     CHECK(mprotect(wall, page, PROT_NONE) == 0);
 }
 
-/* The first `size` bytes of a struct, with zeros behind its own end, up against the wall. */
+/* The first `size` bytes of a struct, with zeros after its own end, up against the wall. */
 static const void *cut(const void *whole, size_t whole_size, size_t size)
 {
     memset(wall - size, 0, size);
@@ -29,7 +29,7 @@ static const void *cut(const void *whole, size_t whole_size, size_t size)
     return wall - size;
 }
 
-/* Whether a struct of `size` bytes ends within a field that is set, so that zeros behind it would change its value. */
+/* Whether a struct of `size` bytes ends within a field that is set, so that zeros after it would change its value. */
 static bool cuts_a_value(const void *whole, size_t whole_size, size_t size, const size_t *ends)
 {
     size_t from = 0;
@@ -44,7 +44,7 @@ static bool cuts_a_value(const void *whole, size_t whole_size, size_t size, cons
 
 static void short_snapshot_options(struct livedisk_connection *connection)
 {
-    /* Behind the fields, where an older header may have ended. */
+    /* After the fields, where an older header may have ended. */
     static const size_t ends[] = {8, 16, 20, 24, 28, 32, 40, 48, 56, 60, 64, 72, 80, 88, 0};
     char *destination = bed_destination("never-made");
     struct livedisk_snapshot_disk disk = {.target = "vda", .destination = destination};
@@ -78,7 +78,7 @@ static void short_snapshot_options(struct livedisk_connection *connection)
     }
     CHECK(operation == NULL);
 
-    /* Fields behind the caller's size are zero, whatever stands there. */
+    /* Fields after the caller's size are zero, whatever stands there. */
     memset(&options.freeze_limit_ms, 0xff, size - offsetof(struct livedisk_snapshot_options, freeze_limit_ms));
     options.flags = LIVEDISK_SNAPSHOT_DRY_RUN;
     CHECK_OK(error,

@@ -26,7 +26,7 @@ static void set(void (*callback)(int32_t, const char *, void *), int32_t level, 
     CHECK_OK(error, livedisk_set_log(callback, level, data, &error));
 }
 
-/* All levels: a dry run tells its plan, a cancelled operation a little of everything. */
+/* All levels: a dry run logs its plan, a cancelled operation a little of everything. */
 static void work(void)
 {
     char *path = bed_destination("vda.qcow2");

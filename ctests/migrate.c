@@ -9,7 +9,7 @@
 
 static const char *const disk = "vda";
 
-/* What the callback is given and told to do. */
+/* What the callback is given and asked to do. */
 struct request {
     const char *destination;
     int32_t result;
@@ -68,7 +68,7 @@ static void moves(struct livedisk_connection *connection, struct livedisk_migrat
     CHECK_EQ(report.freeze_ns, 0);
     CHECK(report.point_in_time_ns >= began && report.point_in_time_ns <= ended);
     CHECK(report.elapsed_ns > 0 && (int64_t)report.elapsed_ns <= ended - began);
-    /* It cannot be taken back any more. */
+    /* It cannot be rolled back any more. */
     CHECK_FAILS(error, LIVEDISK_ERR_NO_OPERATION, "", livedisk_cancel(operation, &error));
     livedisk_operation_free(operation);
     CHECK(bed_exists(options.destination));
@@ -121,7 +121,7 @@ int main(void)
     CHECK(request.called && !bed_exists(never));
     bed_check_clean(GUEST_WITHOUT_AGENT);
 
-    /* Taken back at READY. */
+    /* Rolled back at READY. */
     operation = start(connection, (struct livedisk_migrate_options){.destination = never});
     bed_await(operation, LIVEDISK_PHASE_READY);
     CHECK_OK(error, livedisk_cancel(operation, &error));

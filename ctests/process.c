@@ -102,7 +102,7 @@ static void redirect(const char *path)
     CHECK(dup2(output, STDOUT_FILENO) >= 0 && dup2(output, STDERR_FILENO) >= 0);
 }
 
-/* Tells what was written meanwhile: nothing, or why a check failed. */
+/* Returns what was written meanwhile: nothing, or why a check failed. */
 static void restore(void)
 {
     char text[4096];

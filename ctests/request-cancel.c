@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
- * A cancel that does not wait; the phase and the descriptor tell. */
+ * A cancel that does not wait; the phase and the descriptor show its end. */
 #include "bed.h"
 #include "check.h"
 

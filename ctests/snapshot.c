@@ -27,7 +27,7 @@ static void look_at_records(int64_t acknowledged[2])
     acknowledged[1] = bed_last_record(GUEST_WITH_AGENT, "vdb");
 }
 
-/* Goes through the phases up to DONE, and returns which it saw as bits. Finishes by itself if told to, and looks
+/* Goes through the phases up to DONE, and returns which it saw as bits. Finishes by itself if asked to, and looks
  * at the records just before. */
 static unsigned drive(struct livedisk_operation *operation, bool finish, int64_t acknowledged[2])
 {

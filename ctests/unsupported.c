@@ -6,12 +6,10 @@
 static struct livedisk_connection *connection;
 static struct livedisk_error *error;
 
-static const char *backing;
-
 static void snapshot(struct livedisk_snapshot_options options, const char *word)
 {
     char *destination = bed_destination("never-made");
-    struct livedisk_snapshot_disk disk = {.target = "vda", .destination = destination, .backing = backing};
+    struct livedisk_snapshot_disk disk = {.target = "vda", .destination = destination};
     struct livedisk_operation *operation = NULL;
     options.disks = &disk;
     options.disk_count = 1;
@@ -27,12 +25,10 @@ int main(void)
     connection = bed_open(0);
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_REBASE}, "");
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_CLONE, .clone = LIVEDISK_CLONE_VOLUME}, "volumes");
-    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP, .checkpoint = "c"}, "checkpoint");
-    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP, .since = "c"}, "since");
+    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_MIRROR, .checkpoint = "c"}, "checkpoint");
+    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_CLONE, .since = "c"}, "since");
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_MIRROR, .flags = LIVEDISK_SNAPSHOT_COMPRESS}, "COMPRESS");
-    snapshot((struct livedisk_snapshot_options){.flags = LIVEDISK_SNAPSHOT_FULL_IF_NEEDED}, "FULL_IF_NEEDED");
-    backing = "/backup/full.qcow2";
-    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_BACKUP}, "backing of disk 'vda'");
+    snapshot((struct livedisk_snapshot_options){.flags = LIVEDISK_SNAPSHOT_COMPRESS | LIVEDISK_SNAPSHOT_SHALLOW}, "SHALLOW");
     livedisk_close(connection);
     bed_check_clean(GUEST_WITHOUT_AGENT);
     return 0;

@@ -163,7 +163,8 @@
 #define LIVEDISK_METHOD_MIRROR 2
 
 /**
- * Like MIRROR, by virDomainBlockRebase, for old hosts. Not supported yet.
+ * Like MIRROR, by virDomainBlockRebase, for old hosts; to files and block devices. A persistent domain is undefined for a
+ * moment, and defined again as it was. What its image rests on is copied into it after the point in time. Not for migrations.
  */
 #define LIVEDISK_METHOD_REBASE 3
 
@@ -326,7 +327,7 @@
 #define LIVEDISK_SNAPSHOT_COMPRESS 32
 
 /**
- * Copy a disk whole where `since` cannot be used; the report says how many disks that were. Not supported yet.
+ * Copy a disk whole where `since` cannot be used; the report says how many disks that were.
  */
 #define LIVEDISK_SNAPSHOT_FULL_IF_NEEDED 64
 
@@ -416,7 +417,9 @@ struct livedisk_snapshot_disk {
    */
   uint32_t flags;
   /**
-   * The image that an increment (`since`) rests on; NULL: none is named. Not supported yet: NULL.
+   * The image that an increment (`since`) rests on: that of the backup at whose point in time the checkpoint was made. Its
+   * format is raw on a block device and where its name ends in `.raw`, else qcow2; a header that says otherwise refuses it.
+   * NULL: none is named, and the increment alone is not the disk.
    */
   const char *backing;
   /**
@@ -465,11 +468,13 @@ struct livedisk_snapshot_options {
    */
   uint64_t bandwidth;
   /**
-   * BACKUP: create this checkpoint at the point in time. Not supported yet: NULL.
+   * BACKUP: create this checkpoint at the point in time. It covers the disks that keep bitmaps: qcow2 images of version 3
+   * that the guest may write to. A backup that fails or is cancelled leaves none. NULL: none.
    */
   const char *checkpoint;
   /**
-   * BACKUP: only what changed since this checkpoint. Not supported yet: NULL.
+   * BACKUP: only what changed since this checkpoint, in a qcow2 image that rests on the disk's `backing`. A disk that the
+   * checkpoint does not cover is copied whole; the report counts it, and the log says why. NULL: everything.
    */
   const char *since;
   /**
@@ -794,7 +799,10 @@ extern "C" {
  * BACKUP (virDomainBackupBegin, pull mode) has the content of the start. QEMU saves what the guest overwrites in a scratch file
  * for each disk, and livedisk copies from QEMU's export at its own pace with qemu-img. A destination that fails or hangs never
  * reaches the guest. Where a scratch file has used the room that there is for it, the operation ends with NO_SPACE and the
- * guest goes on. VERIFY compares the images with the export. COMPRESS is for BACKUP alone.
+ * guest goes on. VERIFY compares the images with the export. COMPRESS is for BACKUP alone. So are `checkpoint` and `since`:
+ * the call that fixes the point in time also makes the checkpoint, and an increment holds what the bitmaps of an older one
+ * mark. A checkpoint whose bitmap of a disk is missing or inconsistent is refused before anything begins, or with
+ * FULL_IF_NEEDED that disk is copied whole.
  *
  * CLONE has the content of the start. It takes one external snapshot of all disks (virDomainSnapshotCreateXML, no metadata),
  * clones the images outside QEMU while they do not change, and commits the overlays back (virDomainBlockCommit, active, with
@@ -802,7 +810,7 @@ extern "C" {
  * on their size. Meanwhile the overlays, beside the guest's images, take its writes. A disk with a backing file is flattened
  * in the same pass unless SHALLOW.
  *
- * AUTO takes BACKUP for COMPRESS. Otherwise it takes CLONE where the destinations share a file system that can clone with the
+ * AUTO takes BACKUP for COMPRESS, `checkpoint` and `since`. Otherwise it takes CLONE where the destinations share a file system that can clone with the
  * images and nothing is to be flattened or converted; else MIRROR.
  *
  * The order is freeze, the one call that fixes the point in time, thaw: never around the copy (docs/threads.md quotes qemu-devel,
@@ -822,7 +830,9 @@ extern "C" {
  *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
  *         LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_DISK (check the names),
  *         LIVEDISK_ERR_DOMAIN_STATE (start or resume the domain),
- *         LIVEDISK_ERR_BUSY (wait for what is in the way, or end it),
+ *         LIVEDISK_ERR_BUSY (wait for what is in the way, or end it; a checkpoint of this name exists: name another),
+ *         LIVEDISK_ERR_NO_CHECKPOINT (there is no checkpoint `since`: see livedisk_list_checkpoints()),
+ *         LIVEDISK_ERR_CHECKPOINT (it cannot be used: take a full backup, or ask for FULL_IF_NEEDED),
  *         LIVEDISK_ERR_UNSUPPORTED (ask for another method, format or disk),
  *         LIVEDISK_ERR_AGENT (REQUIRE, and no agent answers: start it in the guest),
  *         LIVEDISK_ERR_FREEZE (a guard is required, and none can run: the message says why),

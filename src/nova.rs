@@ -18,8 +18,8 @@ impl Guest {
     /// - It undefines the domain meanwhile, which loses a vTPM, and the domain itself if nova-compute dies. The domain stays
     ///   defined.
     /// - It writes everything twice, to a delta and then to the image. The image is written once.
-    /// - It freezes first and then tells the mirror to end, under no limit, and a job that vanished counts as complete. The
-    ///   freeze is guarded and limited to 10 s, and what nobody saw end well is a failure.
+    /// - It freezes first and then ends the mirror, under no limit, and a job that vanished counts as complete. Here the
+    ///   freeze is guarded and limited to 10 s, and a job that was not seen to complete is a failure.
     /// - After a failure its files stay, and the guest may stay frozen. All is rolled back.
     ///
     /// # Errors

@@ -59,7 +59,7 @@ fn in_each_phase() {
     drop(slow);
 }
 
-/// Whoever wins: either the images are there and whole, or all is taken back.
+/// Whoever wins: either the images are there and whole, or all is rolled back.
 #[test]
 fn racing_finish() {
     let bed = bed();

@@ -276,7 +276,7 @@ fn cancel_in_each_phase() {
     }
 }
 
-/// The commit is the way home, so it is carried to its end, and then the rest is taken back.
+/// The commit is the only way out, so it is completed, and then the rest is rolled back.
 #[test]
 fn cancel_while_committing() {
     let bed = bed();

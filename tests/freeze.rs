@@ -86,7 +86,7 @@ fn thawed_over_another_connection() {
     assert_eq!(before.fsfreeze_status(), "frozen");
 
     let [held] = &bed.connection.operations(Some("a")).unwrap()[..] else {
-        panic!("it is not told of");
+        panic!("it is not reported");
     };
     assert_eq!((held.kind, held.orphaned, held.disks.len()), ("freeze", false, 0));
     assert_eq!(held.owner_process, std::process::id());
@@ -138,7 +138,7 @@ fn the_limit_passes() {
         println!("thawed after {took:?}");
         assert!(took >= limit && took < limit + 2 * LET_GO_WITHIN);
         if forgotten {
-            // Whoever freezes now would be thawed with it; soon what is left of it is in nobody's way.
+            // Whoever freezes now would be thawed with it; what is left of it is soon in no one's way.
             until("it is over", || match bed.connection.freeze("a", LONG) {
                 Ok(_) => true,
                 Err(busy) => {
@@ -179,7 +179,7 @@ fn killed_while_it_holds() {
         if recovered {
             let recovery = bed.connection.recover(None, false).unwrap();
             assert_eq!((recovery.taken_back(), recovery.thawed(), recovery.failed()), (1, 0, 0));
-            // By now its guard thaws nobody else's freeze.
+            // By now its guard thaws no other freeze.
             bed.connection.freeze("a", LONG).unwrap();
             thread::sleep(2 * LET_GO_WITHIN);
             assert!(bed.connection.thaw("a").unwrap() > 0);
@@ -214,7 +214,7 @@ fn killed_without_a_guard() {
     }
 }
 
-/// The guard of a process that was thawed by another one thaws nobody else's freeze.
+/// The guard of a process that was thawed by another one thaws no other freeze.
 #[test]
 fn thawed_by_another_process() {
     let bed = bed();

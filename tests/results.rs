@@ -386,7 +386,7 @@ fn verify_compares_a_paused_guest() {
     }
 }
 
-/// Behind the back of QEMU.
+/// Without QEMU's knowledge.
 fn corrupt(image: &Path, at: u64) {
     use std::os::unix::fs::FileExt;
     let file = fs::OpenOptions::new().write(true).open(image).unwrap();

@@ -33,7 +33,7 @@ const LEFT_OUT: [(&str, &str); 10] = [
         "encryption",
         "given on to libvirt whole, or refused whole; shared with storage volumes",
     ),
-    ("geometry", "what the guest's firmware is told"),
+    ("geometry", "what the guest's firmware sees"),
     ("pciaddress", "the address of a host device, as <hostdev> has it"),
     ("reconnect", "the client's end of a socket, as other devices have it"),
 ];

@@ -49,9 +49,10 @@ func TestErrors(t *testing.T) {
 		"freeze limit":   {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), FreezeLimit: -time.Second}, livedisk.ErrInvalidArgument, 0, "freeze_limit"},
 		"no clone":       {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), Method: livedisk.MethodClone, Clone: livedisk.CloneCallback}, livedisk.ErrInvalidArgument, 0, "callback"},
 		"compress":       {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), Method: livedisk.MethodMirror, Compress: true}, livedisk.ErrUnsupported, 0, "COMPRESS"},
-		"full if needed": {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), FullIfNeeded: true}, livedisk.ErrUnsupported, 0, "FULL_IF_NEEDED"},
+		"full if needed": {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), FullIfNeeded: true}, livedisk.ErrInvalidArgument, 0, "FULL_IF_NEEDED"},
 		"scratch":        {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), Scratch: "/tmp"}, livedisk.ErrInvalidArgument, 0, "scratch"},
-		"backing":        {guest, livedisk.SnapshotOptions{Disks: resting}, livedisk.ErrUnsupported, 0, "backing of disk 'vda'"},
+		"backing":        {guest, livedisk.SnapshotOptions{Disks: resting}, livedisk.ErrInvalidArgument, 0, "backing of disk 'vda'"},
+		"since":          {guest, livedisk.SnapshotOptions{Disks: disk("vda", new), Since: "never"}, livedisk.ErrNoCheckpoint, 0, "'never'"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			operation, err := connection.StartLiveSnapshot(context.Background(), test.domain, test.options)

@@ -31,7 +31,9 @@ type SnapshotDisk struct {
 	ReuseExisting bool
 	// An encrypted disk may be written to a plain destination.
 	AllowPlaintext bool
-	// The image that an increment (Since) rests on. Empty: none is named. Not supported yet.
+	// The image that an increment (Since) rests on: that of the backup at whose point in time the checkpoint was made.
+	// Its format is raw on a block device and where its name ends in `.raw`, else qcow2; a header that says otherwise
+	// refuses it. Empty: none is named, and the increment alone is not the disk.
 	Backing string
 }
 
@@ -55,15 +57,18 @@ type SnapshotOptions struct {
 	WriteBlocking bool
 	// Compress the images (qcow2, zstd). By [MethodBackup], which [MethodAuto] takes then.
 	Compress bool
-	// Copy a disk whole where Since cannot be used; the report says how many disks that were. Not supported yet.
+	// Copy a disk whole where Since cannot be used; the report says how many disks that were.
 	FullIfNeeded bool
 	// How long the guest may be frozen; 0: 10 s. Past it the guest is thawed and the operation fails with [ErrFreeze].
 	FreezeLimit time.Duration
 	// Bytes per second; 0: no limit. The disks of the operation share it equally.
 	Bandwidth uint64
-	// [MethodBackup]: create this checkpoint at the point in time. Not supported yet.
+	// [MethodBackup]: create this checkpoint at the point in time. It covers the disks that keep bitmaps: qcow2 images
+	// of version 3 that the guest may write to. A backup that fails or is cancelled leaves none. Empty: none.
 	Checkpoint string
-	// [MethodBackup]: only what changed since this checkpoint. Not supported yet.
+	// [MethodBackup]: only what changed since this checkpoint, in a qcow2 image that rests on the disk's Backing. A
+	// disk that the checkpoint does not cover is copied whole; the report counts it, and the log says why. Empty:
+	// everything.
 	Since string
 	// [MethodBackup]: absolute path of a directory for the scratch files, which grow by what the guest overwrites until
 	// everything is copied. Empty: beside each disk's image.

@@ -22,7 +22,9 @@ import (
 // in a scratch file for each disk, and livedisk copies from QEMU's export at its own pace with qemu-img. A destination
 // that fails or hangs never reaches the guest. Where a scratch file has used the room that there is for it, the
 // operation ends with NO_SPACE and the guest goes on. VERIFY compares the images with the export. COMPRESS is for
-// [MethodBackup] alone.
+// [MethodBackup] alone. So are Checkpoint and Since: the call that fixes the point in time also makes the checkpoint,
+// and an increment holds what the bitmaps of an older one mark. A checkpoint whose bitmap of a disk is missing or
+// inconsistent is refused before anything begins, or with FULL_IF_NEEDED that disk is copied whole.
 //
 // [MethodClone] has the content of the start. It takes one external snapshot of all disks (virDomainSnapshotCreateXML,
 // no metadata), clones the images outside QEMU while they do not change, and commits the overlays back
@@ -30,8 +32,9 @@ import (
 // their clones, the time does not depend on their size. Meanwhile the overlays, beside the guest's images, take its
 // writes. A disk with a backing file is flattened in the same pass unless Shallow.
 //
-// [MethodAuto] takes [MethodBackup] for COMPRESS. Otherwise it takes [MethodClone] where the destinations share a file
-// system that can clone with the images and nothing is to be flattened or converted; else [MethodMirror].
+// [MethodAuto] takes [MethodBackup] for COMPRESS, Checkpoint and Since. Otherwise it takes [MethodClone] where the
+// destinations share a file system that can clone with the images and nothing is to be flattened or converted; else
+// [MethodMirror].
 //
 // The order is freeze, the one call that fixes the point in time, thaw: never around the copy (docs/threads.md quotes
 // qemu-devel, 20 January 2022, on Nova's live snapshot).

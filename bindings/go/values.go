@@ -17,7 +17,9 @@ const (
 	MethodBackup Method = C.LIVEDISK_METHOD_BACKUP
 	// virDomainBlockCopy: content as of the finish. A destination that fails or hangs never reaches the guest.
 	MethodMirror Method = C.LIVEDISK_METHOD_MIRROR
-	// Like [MethodMirror], by virDomainBlockRebase, for old hosts. Not supported yet.
+	// Like [MethodMirror], by virDomainBlockRebase, for old hosts; to files and block devices. A persistent domain is
+	// undefined for a moment, and defined again as it was. What its image rests on is copied into it after the point in
+	// time. Not for migrations.
 	MethodRebase Method = C.LIVEDISK_METHOD_REBASE
 	// External snapshot, clone of the base outside QEMU, active commit: content as of the start. A destination that
 	// fails or hangs never reaches the guest. In a migration: the five steps of [Connection.MigrateDisk].

@@ -35,7 +35,7 @@ readers whose numbers are exact below 2^53 only, as a string; and in RFC 3339, l
   snapshot
     domain, method, consistency (filesystem, crash), filesystems_frozen,
     point_in_time_ns (since 1970), point_in_time_ns_string, point_in_time, freeze_ns and pause_ns (0: not), bytes_copied, elapsed_ns,
-    disks: [{target, destination}]
+    full_disks (copied whole although --since was asked for), disks: [{target, destination}]
   migrate
     domain, method, moved_at_ns, moved_at_ns_string, moved_at, bytes_copied, elapsed_ns,
     old_image (null: on no file or block device), old_image_removed,
@@ -45,7 +45,7 @@ readers whose numbers are exact below 2^53 only, as a string; and in RFC 3339, l
   attach
     what snapshot or migrate has, and for both:
     domain, target, kind (snapshot, migration), method, consistency, filesystems_frozen, point_in_time_ns,
-    point_in_time_ns_string, point_in_time, freeze_ns, pause_ns, bytes_copied, elapsed_ns
+    point_in_time_ns_string, point_in_time, freeze_ns, pause_ns, bytes_copied, elapsed_ns, full_disks
   cancel
     domain, cancelled: [id]
   recover
@@ -176,6 +176,19 @@ pub struct Snapshot {
     /// With backup: where the scratch files go, which grow by what the guest overwrites [default: beside each disk's image]
     #[arg(long, value_name = "DIRECTORY", value_parser = absolute_path)]
     pub scratch: Option<String>,
+    /// Make this checkpoint at the point in time, for the next increment to begin at; by backup
+    #[arg(long, value_name = "NAME")]
+    pub checkpoint: Option<String>,
+    /// Copy only what changed since this checkpoint; by backup
+    #[arg(long, value_name = "NAME")]
+    pub since: Option<String>,
+    /// The image that the increment of a disk rests on: that of the backup at whose point in time --since was made. Raw if it
+    /// is a block device or its name ends in .raw, else qcow2
+    #[arg(long = "backing", value_name = "TARGET=PATH", requires = "since", value_parser = backing)]
+    pub backings: Vec<Disk>,
+    /// Copy a disk whole whose changes since the checkpoint are not known for certain, and say so
+    #[arg(long, requires = "since")]
+    pub full_if_needed: bool,
     #[command(flatten)]
     pub run: Run,
 }
@@ -358,9 +371,9 @@ pub enum MethodName {
     Auto,
     /// Content as of the end; a bad destination never reaches the guest
     Mirror,
-    /// Content as of the start; a bad destination gives the guest I/O errors or stalls it
+    /// Content as of the start; makes checkpoints, increments and compressed images; a bad destination never reaches the guest
     Backup,
-    /// As mirror, by the older call of libvirt
+    /// As mirror, by an older call of libvirt, for which a persistent domain is undefined for a moment
     Rebase,
     /// Content as of the start, by cloning the image while an overlay takes the guest's writes; a bad destination never
     /// reaches the guest
@@ -454,6 +467,17 @@ fn disk(text: &str) -> Result<Disk, String> {
     Ok(Disk {
         target: target.to_owned(),
         destination: absolute(destination)?,
+    })
+}
+
+fn backing(text: &str) -> Result<Disk, String> {
+    let (target, path) = text
+        .split_once('=')
+        .filter(|(target, path)| !target.is_empty() && !path.is_empty())
+        .ok_or("expected TARGET=PATH, such as vda=/backup/sunday/vda.qcow2")?;
+    Ok(Disk {
+        target: target.to_owned(),
+        destination: absolute_path(path)?,
     })
 }
 

@@ -90,6 +90,7 @@ impl Done<'_> {
         object.insert("filesystems_frozen".into(), report.filesystems_frozen.into());
         object.insert("freeze_ns".into(), nanoseconds(report.freeze).into());
         object.insert("pause_ns".into(), nanoseconds(report.pause).into());
+        object.insert("full_disks".into(), report.full_disks.into());
     }
 
     fn snapshot_words(&self) -> String {
@@ -112,6 +113,12 @@ impl Done<'_> {
             lines.push(line("pause", &milliseconds(report.pause)));
         }
         lines.extend(self.amounts());
+        if report.full_disks > 0 {
+            lines.push(line(
+                "copied whole",
+                &format!("{} of {} disks", report.full_disks, report.disk_count),
+            ));
+        }
         if report.consistency == Consistency::Crash {
             lines.push(
                 "warning: not frozen over the point in time: the images are as after a power failure; \

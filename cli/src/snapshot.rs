@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! livedisk snapshot.
 
+use std::collections::HashMap;
+
 use livedisk::{Connection, ErrorCode, SnapshotDisk, SnapshotOptions};
 
 use crate::args::{Arguments, Disk, Snapshot};
@@ -73,13 +75,25 @@ fn options(snapshot: &Snapshot, disks: &[Disk]) -> Result<SnapshotOptions, Failu
             return Err(Failure::new(ErrorCode::InvalidArgument, message));
         }
     }
+    let mut backings = HashMap::new();
+    for backing in &snapshot.backings {
+        let target = &backing.target;
+        let message = if !disks.iter().any(|disk| disk.target == *target) {
+            format!("--backing {target}=...: no such disk is part of the snapshot; name the disk too")
+        } else if backings.insert(target, &backing.destination).is_some() {
+            format!("--backing {target}=...: it is named twice; an increment rests on one image")
+        } else {
+            continue;
+        };
+        return Err(Failure::new(ErrorCode::InvalidArgument, message));
+    }
     let disks = disks.iter().map(|disk| SnapshotDisk {
+        backing: backings.get(&disk.target).map(|path| (*path).clone()),
         target: disk.target.clone(),
         destination: disk.destination.clone(),
         format: format(snapshot, &disk.target),
         reuse_existing: snapshot.reuse_existing,
         allow_plaintext: snapshot.run.allow_plaintext,
-        ..SnapshotDisk::default()
     });
     Ok(SnapshotOptions {
         disks: disks.collect(),
@@ -92,6 +106,9 @@ fn options(snapshot: &Snapshot, disks: &[Disk]) -> Result<SnapshotOptions, Failu
         verify: snapshot.verify,
         write_blocking: snapshot.run.write_blocking,
         compress: snapshot.compress,
+        full_if_needed: snapshot.full_if_needed,
+        checkpoint: snapshot.checkpoint.clone(),
+        since: snapshot.since.clone(),
         scratch: snapshot.scratch.clone(),
         freeze_limit: snapshot.freeze_limit.unwrap_or_default(),
         bandwidth: snapshot.run.bandwidth.unwrap_or_default(),

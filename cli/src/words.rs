@@ -2,7 +2,7 @@
 //! The library speaks of its constants; here they become the command's options.
 
 /// A constant as the library's messages name it, and the option.
-const OPTIONS: [(&str, &str); 15] = [
+const OPTIONS: [(&str, &str); 16] = [
     ("BACKUP", "--method backup"),
     ("MIRROR", "--method mirror"),
     ("REBASE", "--method rebase"),
@@ -18,6 +18,7 @@ const OPTIONS: [(&str, &str); 15] = [
     ("ALLOW_PLAINTEXT", "--allow-plaintext"),
     ("DELETE_SOURCE", "--delete-source"),
     ("DRY_RUN", "--dry-run"),
+    ("FULL_IF_NEEDED", "--full-if-needed"),
 ];
 
 /// The ways of cloning; AUTO beside one of them is of `--clone`.

@@ -123,7 +123,7 @@ fn status_busy_and_interrupt(bed: &Bed) {
     must_be_clean(bed, &image);
 }
 
-/// Takes a slow snapshot of vda of a to `image`, in a process group of its own, as behind a terminal.
+/// Takes a slow snapshot of vda of a to `image`, in a process group of its own, as in a terminal.
 fn slow_snapshot(bed: &Bed, image: &str) -> Child {
     let disk = format!("vda={image}");
     let child = bed
@@ -301,7 +301,7 @@ fn failures(bed: &Bed) {
     bed.fails(
         8,
         "UNSUPPORTED",
-        &[&snapshot("a", &free)[..], &["--method", "rebase"]].concat(),
+        &[&snapshot("a", &free)[..], &["--method", "clone", "--clone", "volume"]].concat(),
     );
     bed.virsh(&["destroy", "b"]);
     let off = bed.run(&snapshot("b", &free));

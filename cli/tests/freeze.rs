@@ -22,7 +22,7 @@ impl Bed {
         self.virsh(&["qemu-agent-command", "--timeout", "10", "a", question])
     }
 
-    /// The process that stays behind.
+    /// The process that holds the freeze.
     fn holder(&self) -> String {
         let status: serde_json::Value = serde_json::from_str(&self.ends(0, &["status", "a", "--json"])).unwrap();
         let operation = &status["operations"][0];
@@ -70,7 +70,7 @@ fn a_freeze_outlives_its_command() {
         let late = bed.ends(7, &["thaw", "a"]);
         assert!(late.contains("not consistent"), "{late}");
     }
-    // To cancel is to thaw: what is held, what its guard has let go, and what nobody guards.
+    // To cancel is to thaw: what is held, what its guard has let go, and what is unguarded.
     for (killed, guard) in [(false, ""), (true, ""), (true, "/no/such/guard")] {
         let mut freeze = bed.livedisk(&["freeze", "a", "--limit", "120s"]);
         assert!(freeze.env("LIVEDISK_GUARD", guard).status().unwrap().success());

@@ -7,7 +7,7 @@
 
 enum { CANARY = 0xa5, BEHIND = 64 };
 
-/* What an older program has behind its structs. */
+/* What an older program has after its structs. */
 #define GUARDED(type)                 \
     struct {                          \
         struct type value;            \
@@ -71,7 +71,7 @@ static void migrate(struct livedisk_connection *connection)
     free(destination);
 }
 
-/* What was let go of is taken up, let go of again, and settled. */
+/* What was released is resumed, released again, and resolved. */
 static void recover(struct livedisk_connection *connection)
 {
     const char *domain = bed_domain(GUEST_WITHOUT_AGENT);

@@ -32,7 +32,9 @@ pub struct livedisk_snapshot_disk {
     pub format: *const c_char,
     /// LIVEDISK_DISK_*.
     pub flags: u32,
-    /// The image that an increment (`since`) rests on; NULL: none is named. Not supported yet: NULL.
+    /// The image that an increment (`since`) rests on: that of the backup at whose point in time the checkpoint was made. Its
+    /// format is raw on a block device and where its name ends in `.raw`, else qcow2; a header that says otherwise refuses it.
+    /// NULL: none is named, and the increment alone is not the disk.
     pub backing: *const c_char,
     /// Zero.
     pub reserved: [u64; 3],
@@ -56,9 +58,11 @@ pub struct livedisk_snapshot_options {
     pub freeze_limit_ms: u32,
     /// Bytes per second; 0: no limit. The disks of the operation share it equally.
     pub bandwidth: u64,
-    /// BACKUP: create this checkpoint at the point in time. Not supported yet: NULL.
+    /// BACKUP: create this checkpoint at the point in time. It covers the disks that keep bitmaps: qcow2 images of version 3
+    /// that the guest may write to. A backup that fails or is cancelled leaves none. NULL: none.
     pub checkpoint: *const c_char,
-    /// BACKUP: only what changed since this checkpoint. Not supported yet: NULL.
+    /// BACKUP: only what changed since this checkpoint, in a qcow2 image that rests on the disk's `backing`. A disk that the
+    /// checkpoint does not cover is copied whole; the report counts it, and the log says why. NULL: everything.
     pub since: *const c_char,
     /// CLONE: how to clone, LIVEDISK_CLONE_*.
     pub clone: i32,
@@ -118,7 +122,10 @@ input!(livedisk_migrate_options,
 /// BACKUP (virDomainBackupBegin, pull mode) has the content of the start. QEMU saves what the guest overwrites in a scratch file
 /// for each disk, and livedisk copies from QEMU's export at its own pace with qemu-img. A destination that fails or hangs never
 /// reaches the guest. Where a scratch file has used the room that there is for it, the operation ends with NO_SPACE and the
-/// guest goes on. VERIFY compares the images with the export. COMPRESS is for BACKUP alone.
+/// guest goes on. VERIFY compares the images with the export. COMPRESS is for BACKUP alone. So are `checkpoint` and `since`:
+/// the call that fixes the point in time also makes the checkpoint, and an increment holds what the bitmaps of an older one
+/// mark. A checkpoint whose bitmap of a disk is missing or inconsistent is refused before anything begins, or with
+/// FULL_IF_NEEDED that disk is copied whole.
 ///
 /// CLONE has the content of the start. It takes one external snapshot of all disks (virDomainSnapshotCreateXML, no metadata),
 /// clones the images outside QEMU while they do not change, and commits the overlays back (virDomainBlockCommit, active, with
@@ -126,7 +133,7 @@ input!(livedisk_migrate_options,
 /// on their size. Meanwhile the overlays, beside the guest's images, take its writes. A disk with a backing file is flattened
 /// in the same pass unless SHALLOW.
 ///
-/// AUTO takes BACKUP for COMPRESS. Otherwise it takes CLONE where the destinations share a file system that can clone with the
+/// AUTO takes BACKUP for COMPRESS, `checkpoint` and `since`. Otherwise it takes CLONE where the destinations share a file system that can clone with the
 /// images and nothing is to be flattened or converted; else MIRROR.
 ///
 /// The order is freeze, the one call that fixes the point in time, thaw: never around the copy (docs/threads.md quotes qemu-devel,
@@ -146,7 +153,9 @@ input!(livedisk_migrate_options,
 ///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
 ///         LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_DISK (check the names),
 ///         LIVEDISK_ERR_DOMAIN_STATE (start or resume the domain),
-///         LIVEDISK_ERR_BUSY (wait for what is in the way, or end it),
+///         LIVEDISK_ERR_BUSY (wait for what is in the way, or end it; a checkpoint of this name exists: name another),
+///         LIVEDISK_ERR_NO_CHECKPOINT (there is no checkpoint `since`: see livedisk_list_checkpoints()),
+///         LIVEDISK_ERR_CHECKPOINT (it cannot be used: take a full backup, or ask for FULL_IF_NEEDED),
 ///         LIVEDISK_ERR_UNSUPPORTED (ask for another method, format or disk),
 ///         LIVEDISK_ERR_AGENT (REQUIRE, and no agent answers: start it in the guest),
 ///         LIVEDISK_ERR_FREEZE (a guard is required, and none can run: the message says why),

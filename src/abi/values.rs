@@ -61,7 +61,8 @@ pub const LIVEDISK_METHOD_AUTO: i32 = 0;
 pub const LIVEDISK_METHOD_BACKUP: i32 = 1;
 /// virDomainBlockCopy: content as of the finish. A destination that fails or hangs never reaches the guest.
 pub const LIVEDISK_METHOD_MIRROR: i32 = 2;
-/// Like MIRROR, by virDomainBlockRebase, for old hosts. Not supported yet.
+/// Like MIRROR, by virDomainBlockRebase, for old hosts; to files and block devices. A persistent domain is undefined for a
+/// moment, and defined again as it was. What its image rests on is copied into it after the point in time. Not for migrations.
 pub const LIVEDISK_METHOD_REBASE: i32 = 3;
 /// External snapshot, clone of the base outside QEMU, active commit: content as of the start. A destination that fails or
 /// hangs never reaches the guest. In a migration: the five steps of livedisk_migrate_disk().
@@ -135,7 +136,7 @@ pub const LIVEDISK_SNAPSHOT_VERIFY: u32 = 8;
 pub const LIVEDISK_SNAPSHOT_WRITE_BLOCKING: u32 = 16;
 /// Compress the images (qcow2, zstd). By BACKUP, which AUTO takes then.
 pub const LIVEDISK_SNAPSHOT_COMPRESS: u32 = 32;
-/// Copy a disk whole where `since` cannot be used; the report says how many disks that were. Not supported yet.
+/// Copy a disk whole where `since` cannot be used; the report says how many disks that were.
 pub const LIVEDISK_SNAPSHOT_FULL_IF_NEEDED: u32 = 64;
 
 /// The destination holds an image of this format and of exactly the disk's virtual size. It is overwritten and never removed.

@@ -11,10 +11,10 @@ use crate::libvirt::xml::{RunningBackup, backup_disks};
 use crate::libvirt::{BackupEnd, Domain, JobStats};
 
 impl Guest {
-    /// virDomainBackupBegin with scratch files that exist.
-    pub(crate) fn begin_backup(&self, backup_xml: &CStr) -> Result<()> {
+    /// virDomainBackupBegin with scratch files that exist, and with a new checkpoint, if one is wanted.
+    pub(crate) fn begin_backup(&self, backup_xml: &CStr, checkpoint_xml: Option<&CStr>) -> Result<()> {
         self.call(&self.what("cannot begin the backup of"), |domain| {
-            domain.backup_begin(backup_xml)
+            domain.backup_begin(backup_xml, checkpoint_xml)
         })
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The bitmaps that tell what has changed since a checkpoint: QEMU's own, or those in the images of a domain that is off.
+//! The bitmaps that record what has changed since a checkpoint: QEMU's own, or those in the images of a domain that is off.
 
 use std::collections::HashMap;
 
@@ -112,7 +112,7 @@ impl Bitmaps {
         layers.filter_map(move |(index, layer)| layer.contains_key(name).then_some(index))
     }
 
-    /// Why the bitmaps of this name do not tell all that has changed, if so: to an image without the bitmap the guest may have
+    /// Why the bitmaps of this name do not record all that has changed, if so: to an image without the bitmap the guest may have
     /// written unseen.
     pub(super) fn why_not(&self, name: &str) -> Option<String> {
         let mut holders = self.holders(name).enumerate();

@@ -5,10 +5,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::guest::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::xml::{Disk, Source};
-use crate::libvirt::{BlockCopy, BlockJobInfo, BlockJobType, IoTune};
+use crate::libvirt::{BlockCopy, BlockJobInfo, BlockJobType, IoTune, RebaseCopy};
 
 /// How long a commit that was half begun may take to end.
 const HALF_BEGUN: Duration = Duration::from_secs(5);
@@ -36,7 +38,7 @@ pub struct BlockDevice<'a> {
     asked: Mutex<Option<Asked>>,
 }
 
-/// What a job was asked for: by that its end is told from its failure, since libvirt forgets it either way.
+/// What a job was asked for: by it a completed job is distinguished from a failed one, since libvirt forgets both.
 #[derive(Debug, Clone)]
 enum Asked {
     /// A mirror or an active commit, which becomes ready and stays so; where it goes, once that was seen.
@@ -86,10 +88,21 @@ impl BlockDevice<'_> {
         Ok(())
     }
 
+    /// The same by virDomainBlockRebase, of a domain that is not defined.
+    pub(crate) fn copy_by_rebase(&self, copy: &RebaseCopy<'_>) -> Result<()> {
+        let path = copy.path.escape_debug();
+        let what = self.what(&format!("cannot start the copy to '{path}' of"));
+        self.guest
+            .call(&what, |domain| domain.block_rebase_copy(self.target, copy))?;
+        self.ask_for(Some(Asked::Ready(None)));
+        Ok(())
+    }
+
     /// Starts to draw what lies between the active layer and `base`, an image of the chain, into the active layer
     /// (virDomainBlockRebase); `None`: everything, so that it rests on nothing. It ends by itself.
     ///
-    /// Nova's `copy=True` is [`copy`](Self::copy) here: with virDomainBlockRebase it needs a domain that is not defined.
+    /// Nova's `copy=True` is [`copy`](Self::copy) here: with virDomainBlockRebase it needs a domain that is not defined. As a whole
+    /// snapshot it is [`Method::Rebase`](crate::Method::Rebase), which sees to that.
     ///
     /// # Errors
     /// `BUSY` where the disk has a job, `UNSUPPORTED`, or what libvirt says.
@@ -108,7 +121,7 @@ impl BlockDevice<'_> {
     }
 
     /// Asks the job to end (virDomainBlockJobAbort with ASYNC), and returns before it has. A READY mirror ends whole, any
-    /// other job is dropped.
+    /// other job is dropped. libvirt before 8.0 drops that, too.
     ///
     /// # Errors
     /// `DOMAIN_STATE` where there is no job, or what libvirt says.
@@ -116,6 +129,35 @@ impl BlockDevice<'_> {
         self.guest.call(&self.what("cannot end the block job of"), |domain| {
             domain.block_job_abort(self.target)
         })?;
+        self.ask_for(Some(Asked::Abort));
+        Ok(())
+    }
+
+    /// QEMU's name of the READY mirror, where QEMU has to be asked itself to end it whole. libvirt before 8.0 has it dropped
+    /// (job-cancel): what the guest wrote last is missing then.
+    pub(crate) fn get_mirror_to_end(&self) -> Result<Option<String>> {
+        if !self.guest.host().drops_mirrors()? {
+            return Ok(None);
+        }
+        let prefix = format!("copy-{}-", self.target);
+        let jobs = self.guest.ask("query-block-jobs")?;
+        let mut names = jobs.iter().filter_map(|job| job["device"].as_str());
+        match names.find(|name| name.starts_with(&prefix)) {
+            Some(name) => Ok(Some(name.to_owned())),
+            None => Err(Error::new(
+                ErrorCode::JobFailed,
+                format!("{}; try again", self.what("QEMU has no mirror of")),
+            )),
+        }
+    }
+
+    /// Asks a READY mirror to end, whole. `job` is what [`get_mirror_to_end`](Self::get_mirror_to_end) said.
+    pub(crate) fn end_mirror(&self, job: Option<&str>) -> Result<()> {
+        let Some(job) = job else {
+            return self.abort_job();
+        };
+        let command = json!({ "execute": "block-job-cancel", "arguments": { "device": job } });
+        self.guest.command(&command)?;
         self.ask_for(Some(Asked::Abort));
         Ok(())
     }

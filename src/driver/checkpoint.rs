@@ -94,7 +94,7 @@ impl Guest {
     }
 
     /// `None` where it was deleted meanwhile.
-    fn read(&self, checkpoint: &libvirt::Checkpoint, size: bool) -> Result<Option<CheckpointXml>> {
+    pub(super) fn read(&self, checkpoint: &libvirt::Checkpoint, size: bool) -> Result<Option<CheckpointXml>> {
         let what = self.what("cannot read a checkpoint of");
         let text = match checkpoint.xml(size) {
             Err(error) if error.code().to_raw() as i32 == code::NO_DOMAIN_CHECKPOINT => return Ok(None),

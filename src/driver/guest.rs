@@ -116,7 +116,7 @@ impl Guest {
         self.id
     }
 
-    pub(crate) fn host(&self) -> &Host {
+    pub(crate) fn host(&self) -> &Arc<Host> {
         &self.host
     }
 
@@ -277,7 +277,7 @@ impl Guest {
         self.call(&self.what("cannot resume"), Domain::resume)
     }
 
-    /// virDomainFSFreeze of all file systems, which nobody guards; how many were frozen.
+    /// virDomainFSFreeze of all file systems, unguarded; how many were frozen.
     pub(crate) fn fs_freeze(&self) -> Result<u32> {
         self.call(&self.what("cannot freeze the file systems of"), Domain::fs_freeze)
     }
@@ -366,9 +366,9 @@ impl Guest {
         })
     }
 
-    /// How many snapshots libvirt keeps metadata of.
-    pub(crate) fn count_snapshots(&self) -> Result<u32> {
-        self.call(&self.what("cannot list the snapshots of"), Domain::snapshot_count)
+    /// The names of the snapshots that libvirt keeps metadata of.
+    pub(crate) fn snapshots(&self) -> Result<Vec<String>> {
+        self.call(&self.what("cannot list the snapshots of"), Domain::snapshots)
     }
 
     /// Removes the metadata element of this namespace, in the inactive definition first. libvirt keeps an empty `<metadata/>`

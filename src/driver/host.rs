@@ -76,6 +76,15 @@ impl Host {
         self.event_loop != EventLoop::None
     }
 
+    /// Its virDomainBlockJobAbort has QEMU drop a READY mirror, whatever of it is not copied yet.
+    pub(crate) fn drops_mirrors(&self) -> Result<bool> {
+        /// At the latest.
+        const ENDS_THEM: u32 = 8_000_000;
+        let asked = self.connection().version();
+        let version = asked.map_err(|error| self.failed(&error, "cannot ask for libvirt's version"))?;
+        Ok(version < ENDS_THEM)
+    }
+
     /// Returns when the embedded driver has resumed all guests: a process that ends before that may end them.
     pub(crate) fn await_taking_up(&self) {
         for domain in self.connection().domains().unwrap_or_default() {

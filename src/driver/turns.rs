@@ -3,7 +3,7 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// libvirtd takes five requests at a time from a client, so that no thaw waits behind another guest's slow call; and the
+/// libvirtd takes five requests at a time from a client, so that no thaw waits for another guest's slow call; and the
 /// more guests are frozen at once, the longer each of them is.
 const AT_ONCE: usize = 4;
 

@@ -35,6 +35,11 @@ pub(crate) fn bitmaps_of_chain(path: &str) -> Result<Vec<(String, Vec<Bitmap>)>>
     Ok(found)
 }
 
+/// Whether a qcow2 image that QEMU has open is of a version that keeps bitmaps.
+pub(crate) fn can_keep_bitmaps(path: &str) -> Result<bool> {
+    qemu_img::info_live(path).map(|info| info.keeps_bitmaps)
+}
+
 /// A copy of an image has no checkpoints.
 pub(crate) fn drop_bitmaps(file: &File, shown: &str) -> Result<()> {
     let bitmaps = qemu_img::info(file, "qcow2", shown)?.bitmaps;

@@ -13,19 +13,22 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::clone::Cloned;
+use super::qemu_img;
 use super::qemu_img::{QEMU_IMG, SETPRIV, Target, chain, failed, not_started, one_line};
 use super::write_out::{self, Watch};
 use crate::error::{Error, ErrorCode, Result};
 
 /// The descriptor by which qemu-img gets the connection to an export.
-const CONNECTION: i32 = 3;
-/// At a time. More are hardly quicker, and a guest waits behind them.
+pub(super) const CONNECTION: i32 = 3;
+/// And by which it gets one thing more.
+pub(super) const MORE: i32 = 4;
+/// At a time. More are hardly quicker, and a guest waits for them.
 const REQUESTS: &str = "4";
 /// No disk has larger sectors.
 const LARGEST_SECTOR: u64 = 4096;
 
 /// How long a conversion is left alone before it is looked at again.
-const LOOK_AGAIN: Timespec = Timespec {
+pub(super) const LOOK_AGAIN: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
 };
@@ -56,49 +59,62 @@ pub(crate) struct Manner {
     pub(crate) compress: bool,
 }
 
+/// One of QEMU's programs. It may run for hours, and ends when we do.
+fn command(name: &str, arguments: &[&str], stdin: Stdio) -> Command {
+    let mut command = Command::new(SETPRIV);
+    command
+        .args(["--pdeathsig", "KILL", name])
+        .args(arguments)
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // A terminal's Ctrl-C is for the caller, who rolls back what is to be rolled back.
+        .process_group(0);
+    command
+}
+
+fn started(command: &mut Command, what: &str) -> Result<Child> {
+    command.spawn().map_err(|error| not_started(what, SETPRIV, &error))
+}
+
 impl Source<'_> {
     fn shown(&self) -> String {
         match self {
             Self::Chain(layers) => chain(layers),
-            Self::Export(export) => {
-                let server = serde_json::json!({ "type": "fd", "str": CONNECTION.to_string() });
-                let file = serde_json::json!({ "driver": "nbd", "server": server, "export": export.name });
-                let image = serde_json::json!({ "driver": "raw", "file": file });
-                format!("json:{image}")
-            }
+            Self::Export(export) => format!("json:{}", export.image(CONNECTION)),
         }
     }
 
-    /// qemu-img with what it needs to read this. It may run for hours, and ends when we do.
+    /// qemu-img with what it needs to read this.
     fn reader(&self, arguments: &[&str], stdin: Option<OwnedFd>, what: &str) -> Result<Child> {
-        let mut command = Command::new(SETPRIV);
-        command
-            .args(["--pdeathsig", "KILL", QEMU_IMG])
-            .args(arguments)
-            .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // A terminal's Ctrl-C is for the caller, who rolls back what is to be rolled back.
-            .process_group(0);
+        let stdin = stdin.map_or_else(Stdio::null, Stdio::from);
+        self.program(QEMU_IMG, arguments, stdin, None, what)
+    }
+
+    /// One of QEMU's programs with what it needs to read this, and with `more`.
+    pub(super) fn program(
+        &self,
+        name: &str,
+        arguments: &[&str],
+        stdin: Stdio,
+        more: Option<OwnedFd>,
+        what: &str,
+    ) -> Result<Child> {
+        let mut command = command(name, arguments, stdin);
         if let Self::Export(export) = self {
-            let mapping = FdMapping {
-                parent_fd: (export.connect)()?,
-                child_fd: CONNECTION,
-            };
+            let mapping = |parent_fd, child_fd| FdMapping { parent_fd, child_fd };
+            let connection = mapping((export.connect)()?, CONNECTION);
+            let more = more.map(|more| mapping(more, MORE));
             command
                 .env(export.label.0, export.label.1)
-                .fd_mappings(vec![mapping])
+                .fd_mappings(std::iter::once(connection).chain(more).collect())
                 .map_err(|error| failed(what, &error.to_string()))?;
         }
-        command.spawn().map_err(|error| not_started(what, SETPRIV, &error))
+        started(&mut command, what)
     }
 
     fn run(&self, arguments: &[&str], stdin: Option<OwnedFd>, what: &str) -> Result<(i32, String)> {
-        let output = self.reader(arguments, stdin, what)?.wait_with_output();
-        let output = output.map_err(|error| failed(what, &error.to_string()))?;
-        let code = output.status.code().unwrap_or(-1);
-        let said = if code == 0 { &output.stdout } else { &output.stderr };
-        Ok((code, String::from_utf8_lossy(said).trim().to_owned()))
+        said(self.reader(arguments, stdin, what)?, what)
     }
 
     /// How many bytes a standalone image of it takes, more or less.
@@ -114,14 +130,64 @@ impl Source<'_> {
     }
 }
 
+impl Exported<'_> {
+    /// As QEMU's programs open it, by the descriptor of a connection.
+    pub(super) fn node(&self, connection: i32) -> serde_json::Value {
+        let server = serde_json::json!({ "type": "fd", "str": connection.to_string() });
+        serde_json::json!({ "driver": "nbd", "server": server, "export": self.name })
+    }
+
+    pub(super) fn image(&self, connection: i32) -> serde_json::Value {
+        serde_json::json!({ "driver": "raw", "file": self.node(connection) })
+    }
+
+    /// A qcow2 image that rests on it, whatever its header names.
+    pub(super) fn below(&self, image: &str, connection: i32) -> serde_json::Value {
+        // QEMU finds out whether it is a file or a block device.
+        serde_json::json!({ "driver": "qcow2", "file": { "filename": image }, "backing": self.image(connection) })
+    }
+
+    /// qemu-img, with a connection; its exit status and what it said.
+    pub(super) fn ask(
+        &self,
+        arguments: &[&str],
+        stdin: Option<OwnedFd>,
+        more: Option<OwnedFd>,
+        what: &str,
+    ) -> Result<(i32, String)> {
+        let stdin = stdin.map_or_else(Stdio::null, Stdio::from);
+        said(
+            Source::Export(self).program(QEMU_IMG, arguments, stdin, more, what)?,
+            what,
+        )
+    }
+}
+
+/// Its exit status and what it said.
+fn said(child: Child, what: &str) -> Result<(i32, String)> {
+    let output = child.wait_with_output();
+    let output = output.map_err(|error| failed(what, &error.to_string()))?;
+    let code = output.status.code().unwrap_or(-1);
+    let said = if code == 0 { &output.stdout } else { &output.stderr };
+    Ok((code, String::from_utf8_lossy(said).trim().to_owned()))
+}
+
 /// Whether the image shows what the source does.
 pub(super) fn equals(source: Source<'_>, target: Target<'_>, format: &str, shown: &str) -> Result<bool> {
     let what = format!("compare '{shown}' with the disk");
     let (name, stdin) = target.hand_over(&what)?;
-    match source.run(&["compare", "-F", format, &source.shown(), name], stdin, &what)? {
+    compared(
+        source.run(&["compare", "-F", format, &source.shown(), name], stdin, &what)?,
+        &what,
+    )
+}
+
+/// What `qemu-img compare` came to.
+pub(super) fn compared(outcome: (i32, String), what: &str) -> Result<bool> {
+    match outcome {
         (0, _) => Ok(true),
         (1, _) => Ok(false),
-        (_, errors) => Err(failed(&what, &one_line(&errors))),
+        (_, errors) => Err(failed(what, &one_line(&errors))),
     }
 }
 
@@ -162,6 +228,27 @@ pub(super) fn convert(source: Source<'_>, written: Written<'_>, manner: Manner, 
             write_out::beside(file, watch, run).map_err(|error| failed(&what, &error.to_string()))?
         }
         _ => run(watch),
+    }
+}
+
+/// Copies what a qcow2 image rests on into it. One that was ended half way is as good, and is gone on with.
+pub(super) fn flatten(file: &File, direct: bool, shown: &str, watch: Watch<'_>) -> Result<Cloned> {
+    let what = format!("copy what '{shown}' rests on into it");
+    // Of an end half way.
+    qemu_img::repair_leaks(file, shown)?;
+    let target = Target::File(file);
+    let (name, stdin) = target.hand_over(&what)?;
+    let cache = if direct { "none" } else { "writeback" };
+    let arguments = ["rebase", "-p", "-f", "qcow2", "-t", cache, "-b", "", name];
+    let size = qemu_img::info(file, "qcow2", shown)?.virtual_size;
+    let stdin = stdin.map_or_else(Stdio::null, Stdio::from);
+    let run = |watch: Watch<'_>| {
+        let mut command = command(QEMU_IMG, &arguments, stdin);
+        follow(started(&mut command, &what)?, size, watch, &what)
+    };
+    match direct {
+        true => run(watch),
+        false => write_out::beside(file, watch, run).map_err(|error| failed(&what, &error.to_string()))?,
     }
 }
 

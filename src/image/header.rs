@@ -75,6 +75,7 @@ mod tests {
                 backing_format: format.map(str::to_owned),
                 encrypted: false,
                 data_file: false,
+                keeps_bitmaps: true,
                 bitmaps: Vec::new(),
             };
             assert_eq!(leads_to(&info, &image, (&base, "raw")), right, "{name:?}");

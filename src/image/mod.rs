@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod backing;
 mod bitmaps;
 mod clone;
 mod convert;
@@ -10,6 +11,7 @@ mod destination;
 mod failure;
 mod header;
 mod identity;
+mod increment;
 mod made;
 mod nbd;
 mod output;
@@ -19,7 +21,8 @@ mod room;
 mod write_out;
 
 pub(crate) use access::{is_closed_to, is_readable};
-pub(crate) use bitmaps::{bitmaps_of_chain, drop_bitmaps, must_have_bitmaps_of};
+pub(crate) use backing::find_backing;
+pub(crate) use bitmaps::{bitmaps_of_chain, can_keep_bitmaps, drop_bitmaps, must_have_bitmaps_of};
 pub(crate) use clone::{Cloned, can_share_blocks, copy, reflink};
 pub(crate) use convert::{Exported, Manner, Source};
 pub(crate) use destination::{Destination, Place};
@@ -30,7 +33,8 @@ pub(crate) use nbd::Server;
 pub(crate) use output::{Backing, Form, Output};
 pub(crate) use owner::{give_as, succeed};
 pub(crate) use qemu_img::{
-    Bitmap, are_equal, check, commit, compare_with_live, has_content, must_be_able_to_convert, remove_bitmap,
+    Bitmap, are_equal, check, commit, compare_with_live, has_content, must_be_able_to_convert,
+    must_be_able_to_copy_changes, remove_bitmap,
 };
 pub(crate) use room::{Room, directory_of};
 pub(crate) use write_out::Watch;

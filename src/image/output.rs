@@ -37,7 +37,7 @@ pub(crate) struct Output {
     destination: Destination,
     place: Place,
     format: String,
-    /// Not of an NBD export. Of an image that was taken up again it may have to wait: while a job writes to it, it may belong
+    /// Not of an NBD export. Of an image of a resumed operation it may have to wait: while a job writes to it, it may belong
     /// to QEMU's user, and not be ours to open.
     file: OnceCell<File>,
     made: Option<Made>,
@@ -265,7 +265,7 @@ impl Output {
         }
     }
 
-    fn target(&self) -> Result<Target<'_>> {
+    pub(super) fn target(&self) -> Result<Target<'_>> {
         Ok(match self.opened()? {
             Some(file) => Target::File(file),
             // Only an export has no file.
@@ -276,15 +276,22 @@ impl Output {
     /// Writes what the source shows into the image, which must be one of the right size already.
     pub(crate) fn write(&mut self, source: Source<'_>, manner: Manner, watch: Watch<'_>) -> Result<Cloned> {
         let blank = std::mem::take(&mut self.blank);
-        let shown = self.destination.shown();
-        let written = Written {
+        let shown = self.shown();
+        convert::convert(source, self.written(blank, &shown)?, manner, watch)
+    }
+
+    pub(super) fn shown(&self) -> String {
+        self.destination.shown()
+    }
+
+    pub(super) fn written<'a>(&'a self, blank: bool, shown: &'a str) -> Result<Written<'a>> {
+        Ok(Written {
             target: self.target()?,
             format: &self.format,
             blank,
             direct: self.direct,
-            shown: &shown,
-        };
-        convert::convert(source, written, manner, watch)
+            shown,
+        })
     }
 
     /// Writes what a backing chain (path and format of each layer, the active one first) shows.
@@ -299,6 +306,18 @@ impl Output {
             compress: false,
         };
         self.write(Source::Chain(layers), manner, watch)
+    }
+
+    /// Copies what a qcow2 image rests on into it, if it rests on anything still.
+    pub(crate) fn flatten(&self, watch: Watch<'_>) -> Result<Cloned> {
+        let Target::File(file) = self.target()? else {
+            return Ok(Cloned::Whole);
+        };
+        let shown = self.destination.shown();
+        if qemu_img::info(file, &self.format, &shown)?.backing.is_none() {
+            return Ok(Cloned::Whole);
+        }
+        convert::flatten(file, convert::is_direct(file, &self.format), &shown, watch)
     }
 
     /// Whether it shows what a backing chain shows.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorCode, Result};
 
 pub(super) const QEMU_IMG: &str = "qemu-img";
+pub(super) const QEMU_IO: &str = "qemu-io";
 /// Ends qemu-img with us.
 pub(super) const SETPRIV: &str = "setpriv";
 
@@ -26,6 +27,8 @@ pub(super) struct Info {
     pub(super) backing_format: Option<String>,
     pub(super) encrypted: bool,
     pub(super) data_file: bool,
+    /// Of a qcow2 image: of its version 3, which alone can.
+    pub(super) keeps_bitmaps: bool,
     pub(super) bitmaps: Vec<Bitmap>,
 }
 
@@ -64,8 +67,17 @@ pub(super) fn not_started(what: &str, program: &str, error: &io::Error) -> Error
 
 /// Before anything is begun that ends with a conversion: its programs are there.
 pub(crate) fn must_be_able_to_convert() -> Result<()> {
+    must_have(&[QEMU_IMG, SETPRIV])
+}
+
+/// Before an increment is begun: its programs are there.
+pub(crate) fn must_be_able_to_copy_changes() -> Result<()> {
+    must_have(&[QEMU_IMG, QEMU_IO, SETPRIV])
+}
+
+fn must_have(programs: &[&str]) -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    for program in [QEMU_IMG, SETPRIV] {
+    for program in programs {
         if !std::env::split_paths(&path).any(|directory| directory.join(program).is_file()) {
             return Err(not_started("write the disk", program, &io::ErrorKind::NotFound.into()));
         }
@@ -163,6 +175,7 @@ fn parse_info(what: &str, text: &str) -> Result<Info> {
         backing_format: value["backing-filename-format"].as_str().map(str::to_owned),
         encrypted: value["encrypted"].as_bool().unwrap_or(false),
         data_file: !value["format-specific"]["data"]["data-file"].is_null(),
+        keeps_bitmaps: value["format-specific"]["data"]["compat"] == "1.1",
         bitmaps: parse_bitmaps(&value["format-specific"]["data"]["bitmaps"]),
     })
 }
@@ -219,6 +232,13 @@ pub(crate) fn check(file: &File, format: &str, shown: &str) -> Result<()> {
         ErrorCode::Verify,
         format!("the image '{shown}' does not pass qemu-img check: {said}"),
     ))
+}
+
+/// Gives back what an image that was not closed takes and does not use.
+pub(super) fn repair_leaks(file: &File, shown: &str) -> Result<()> {
+    let what = format!("check '{shown}'");
+    let arguments = ["check", "-q", "-r", "leaks", "-f", "qcow2", STDIN];
+    must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
 }
 
 /// `qemu-img compare` of a chain (path and format of each layer, the active one first) in use by QEMU, read with its lock

@@ -94,6 +94,11 @@ impl Connection {
         )
     }
 
+    /// libvirt's, of the daemon: major * 1000000 + minor * 1000 + release.
+    pub(crate) fn version(&self) -> Result<u32, Error> {
+        self.connect.lib_version()
+    }
+
     pub(crate) fn domains(&self) -> Result<Vec<Domain>, Error> {
         Ok(self.connect.list_all_domains(0)?.into_iter().map(Domain::new).collect())
     }

@@ -136,12 +136,6 @@ impl Domain {
         self.inner.xml_desc(flags)
     }
 
-    /// The inactive definition with all its secrets: only to be handed to [`super::Connection::define`].
-    pub(crate) fn whole_definition(&self) -> Result<String, Error> {
-        self.inner
-            .xml_desc(sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE)
-    }
-
     /// virDomainUpdateDeviceFlags of the inactive definition.
     pub(crate) fn define_device(&self, device: &str) -> Result<(), Error> {
         self.inner.update_device_flags(device, sys::VIR_DOMAIN_AFFECT_CONFIG)
@@ -254,11 +248,10 @@ impl Domain {
         Ok(())
     }
 
-    /// How many snapshots libvirt keeps metadata of.
-    pub(crate) fn snapshot_count(&self) -> Result<u32, Error> {
-        // SAFETY: no pointers but the domain's; without a list the call counts.
-        let snapshots = check(unsafe { sys::virDomainListAllSnapshots(self.ptr(), ptr::null_mut(), 0) })?;
-        Ok(snapshots.unsigned_abs())
+    /// The names of the snapshots that libvirt keeps metadata of.
+    pub(crate) fn snapshots(&self) -> Result<Vec<String>, Error> {
+        let snapshots = self.inner.list_all_snapshots(0)?;
+        snapshots.iter().map(|snapshot| snapshot.name()).collect()
     }
 
     /// virDomainGetBlockJobInfo; `None` where the disk has no job.
@@ -300,14 +293,14 @@ impl Domain {
         .map(drop)
     }
 
-    /// virDomainBackupBegin with scratch files that exist.
-    pub(crate) fn backup_begin(&self, backup_xml: &CStr) -> Result<(), Error> {
-        // SAFETY: the string lives until the call returns.
+    /// virDomainBackupBegin with scratch files that exist, and with a new checkpoint at its point in time, if one is wanted.
+    pub(crate) fn backup_begin(&self, backup_xml: &CStr, checkpoint_xml: Option<&CStr>) -> Result<(), Error> {
+        // SAFETY: the strings live until the call returns; without a checkpoint it is NULL.
         check(unsafe {
             sys::virDomainBackupBegin(
                 self.ptr(),
                 backup_xml.as_ptr(),
-                ptr::null(),
+                checkpoint_xml.map_or(ptr::null(), CStr::as_ptr),
                 sys::VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL,
             )
         })

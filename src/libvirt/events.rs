@@ -29,7 +29,7 @@ pub(crate) enum BlockJobStatus {
 pub(crate) enum Event {
     /// VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2.
     BlockJob { target: String, status: BlockJobStatus },
-    /// QEMU's BLOCK_JOB_COMPLETED: it comes before libvirt's own event and carries the reason of a failure.
+    /// QEMU's BLOCK_JOB_COMPLETED or BLOCK_JOB_CANCELLED: it comes before libvirt's own event and carries the reason of a failure.
     QemuJobEnded { job: String, error: Option<String> },
     /// QEMU's JOB_STATUS_CHANGE to running. The jobs of a backup start together, in one transaction.
     QemuJobRunning { job: String },
@@ -99,7 +99,8 @@ impl Subscription {
             }
             subscription.callbacks.push(number);
         }
-        for name in [c"BLOCK_JOB_COMPLETED", c"JOB_STATUS_CHANGE"] {
+        // Before 6.2 QEMU says CANCELLED of a mirror that ended whole.
+        for name in [c"BLOCK_JOB_COMPLETED", c"BLOCK_JOB_CANCELLED", c"JOB_STATUS_CHANGE"] {
             subscription.register_monitor_event(domain, name, &sink);
         }
         Ok(subscription)
@@ -261,7 +262,7 @@ unsafe extern "C" fn qemu_event(
         return;
     };
     let field = |name: &str| details.get(name).and_then(|value| value.as_str()).map(str::to_owned);
-    // BLOCK_JOB_COMPLETED names a device, JOB_STATUS_CHANGE an id.
+    // BLOCK_JOB_COMPLETED and BLOCK_JOB_CANCELLED name a device, JOB_STATUS_CHANGE an id.
     let event = match (field("device"), field("id"), field("status").as_deref()) {
         (Some(job), ..) => Event::QemuJobEnded {
             job,

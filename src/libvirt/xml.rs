@@ -3,6 +3,7 @@
 
 mod chain;
 mod checkpoint;
+mod definition;
 mod disk;
 mod label;
 mod understood;
@@ -10,7 +11,8 @@ mod volume;
 mod write;
 
 pub(crate) use chain::{disk_on, on_destination, without_overlay};
-pub(crate) use checkpoint::{CheckpointXml, checkpoint_without};
+pub(crate) use checkpoint::{CheckpointXml, checkpoint, checkpoint_without};
+pub(crate) use definition::{has_fleeting_tpm, host_uuid, is_same_definition};
 pub(crate) use disk::{
     Device, Disk, DomainXml, Encryption, Filter, Layer, Machine, Mirror, NbdServer, RunningBackup, Source, backup_disks,
 };

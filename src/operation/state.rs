@@ -146,6 +146,17 @@ impl Image {
     }
 }
 
+/// The stored definition of a domain that must not be defined for a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Stored {
+    /// libvirt has it, and nobody else.
+    Stands,
+    /// So have we.
+    Saved,
+    /// Only we have it.
+    Away,
+}
+
 pub(crate) fn position<T>(list: &[T], matches: impl Fn(&T) -> bool) -> Option<usize> {
     list.iter().position(matches)
 }

@@ -23,7 +23,9 @@ pub enum Method {
     /// virDomainBlockCopy: content as of the finish. In its background mode a destination that fails or hangs never
     /// reaches the guest.
     Mirror = 2,
-    /// As [`Method::Mirror`] by virDomainBlockRebase, for hosts without the newer call. Not supported yet.
+    /// As [`Method::Mirror`] by virDomainBlockRebase, for hosts without the newer call; to files and block devices. A persistent
+    /// domain is undefined while the mirrors are started, and then defined again as it was; refused where libvirt keeps
+    /// more of it than that brings back. What an image rests on is copied into it after the point in time. Not for migrations.
     Rebase = 3,
     /// External snapshot, clone of the quiet base out of band, active commit: content as of the start. A destination that
     /// fails or hangs never reaches the guest, and on a file system that shares blocks the time does not depend on the
@@ -132,7 +134,9 @@ pub struct SnapshotDisk {
     pub reuse_existing: bool,
     /// An encrypted disk may be written to the destination in plain.
     pub allow_plaintext: bool,
-    /// The image that an increment rests on ([`SnapshotOptions::since`]). Not supported yet.
+    /// The image that an increment rests on ([`SnapshotOptions::since`]): that of the backup at whose point in time the
+    /// checkpoint was made. Raw on a block device and where its name ends in `.raw`, else qcow2. `None`: the increment alone is
+    /// not the disk.
     pub backing: Option<String>,
 }
 
@@ -145,7 +149,7 @@ pub struct SnapshotOptions {
     pub method: Method,
     /// Frozen or not.
     pub quiesce: Quiesce,
-    /// Keep the backing file instead of making a standalone image (`Mirror` and `Clone` to qcow2 only).
+    /// Keep the backing file instead of making a standalone image (`Mirror`, `Rebase` and `Clone` to qcow2 only).
     pub shallow: bool,
     /// Finish as soon as READY, without waiting for [`Operation::finish`](crate::Operation::finish).
     pub auto_finish: bool,
@@ -157,15 +161,17 @@ pub struct SnapshotOptions {
     pub write_blocking: bool,
     /// Compress the images (qcow2, zstd). With `Backup`, which `Auto` takes then.
     pub compress: bool,
-    /// Copy a disk whole where `since` cannot be used; [`Report::full_disks`] counts them. Not supported yet.
+    /// Copy a disk whole where `since` cannot be used; [`Report::full_disks`] counts them.
     pub full_if_needed: bool,
     /// How long the guest may be frozen; zero is 10 s.
     pub freeze_limit: Duration,
     /// Bytes per second, 0: no limit. The disks of the operation share it equally.
     pub bandwidth: u64,
-    /// Not supported yet.
+    /// With `Backup`, which `Auto` takes then: create this checkpoint at the point in time. A backup that fails or is
+    /// cancelled leaves none.
     pub checkpoint: Option<String>,
-    /// Not supported yet.
+    /// With `Backup`, which `Auto` takes then: only what changed since this checkpoint. A disk that it does not cover is
+    /// copied whole; [`Report::full_disks`] counts them, and the log says why.
     pub since: Option<String>,
     /// With `Backup`: directory of the scratch files, which grow by what the guest overwrites; `None`: beside each disk's
     /// image.

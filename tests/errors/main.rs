@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What goes wrong on a real guest: the right error that names what it is about, and nothing left behind.
+//! What goes wrong on a real guest: the right error that names what it is about, and nothing left over.
 
 mod agents;
 mod destinations;
@@ -210,26 +210,26 @@ fn what_is_not_supported_says_so() {
     let bed = bed();
     let before = bed.watch("a");
     let options = one(bed.path("out"));
-    let rebase = with(Method::Rebase, &options);
-    refused(&bed, "a", &rebase, ErrorCode::Unsupported, &["not supported"]);
     for (checkpoint, since) in [(Some("now".to_owned()), None), (None, Some("then".to_owned()))] {
         let options = SnapshotOptions {
             checkpoint,
             since,
-            ..options.clone()
+            ..with(Method::Mirror, &options)
         };
-        refused(&bed, "a", &options, ErrorCode::Unsupported, &["not supported"]);
+        refused(
+            &bed,
+            "a",
+            &options,
+            ErrorCode::Unsupported,
+            &["checkpoint and since", "use BACKUP"],
+        );
     }
-    let backup = with(Method::Backup, &options);
-    let mut resting = backup.clone();
-    resting.disks[0].backing = Some("/backup/full.qcow2".into());
-    let patient = SnapshotOptions {
-        full_if_needed: true,
-        ..backup.clone()
+    let mixed = SnapshotOptions {
+        compress: true,
+        shallow: true,
+        ..options.clone()
     };
-    for (options, named) in [(&patient, "FULL_IF_NEEDED"), (&resting, "backing of disk 'vda'")] {
-        refused(&bed, "a", options, ErrorCode::Unsupported, &["not supported", named]);
-    }
+    refused(&bed, "a", &mixed, ErrorCode::Unsupported, &["SHALLOW and BACKUP"]);
     before.must_be_as_before(&[]);
 }
 

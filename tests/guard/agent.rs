@@ -153,7 +153,7 @@ impl Agent {
         writeln!(self.stdin.as_ref().unwrap(), "{line}").unwrap();
     }
 
-    /// The answer to what was told; what was logged meanwhile is kept.
+    /// The answer to that line; what was logged meanwhile is kept.
     pub fn answer(&mut self) -> String {
         loop {
             let line = self.answers.recv_timeout(PATIENCE).unwrap();

@@ -15,7 +15,7 @@ use crate::support::ordinary::is_without_backup;
 use crate::support::{PATIENCE, must_tell, until};
 use crate::{MIB, attach, bed, migration, recover, snapshot_method};
 
-/// Nobody can tell what it left from a file of somebody else's, so it stays; all else is taken back.
+/// Nobody can tell what it left from a file of somebody else's, so it stays; all else is rolled back.
 #[test]
 fn a_callers_clone_that_was_killed_is_taken_back() {
     let bed = bed();
@@ -110,7 +110,7 @@ fn a_snapshot_is_settled_in_each_phase() {
             ("finishing", true, 30),
             ("finishing", true, 100),
         ] {
-            println!("{what}, killed {delay} ms behind '{word}'");
+            println!("{what}, killed {delay} ms after '{word}'");
             let before = bed.watch("a");
             let bandwidth = if word == "copying" { 4 * MIB } else { 0 };
             let mut agent = Agent::start(
@@ -161,7 +161,7 @@ fn a_migration_is_taken_up_in_each_phase() {
     .into_iter()
     .enumerate()
     {
-        println!("{what}, killed {delay} ms behind '{word}'");
+        println!("{what}, killed {delay} ms after '{word}'");
         let before = home(&bed, "a", "vdb");
         let acknowledged = before.acknowledged();
         let destination = bed.path(&format!("moved-{index}"));
@@ -195,9 +195,9 @@ fn a_migration_is_taken_up_in_each_phase() {
 }
 
 /// Whatever was killed when: the disk is where it was or where it goes, whole, and nothing else is left. With `off` the
-/// guest is killed too, and then started again, before or behind the recovery.
+/// guest is killed too, and then started again, before or after the recovery.
 fn settle_migration(bed: &Bed, work: Work<'_>, word: &str, delay: u64, off: Option<bool>) {
-    println!("{work:?}, killed {delay} ms behind '{word}', QEMU killed and started first: {off:?}");
+    println!("{work:?}, killed {delay} ms after '{word}', QEMU killed and started first: {off:?}");
     let before = home(bed, "a", work.target);
     let acknowledged = before.acknowledged();
     let destination = bed.path("there");

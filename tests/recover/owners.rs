@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Whose an operation is: races, leases, and what nobody owns.
+//! Who owns an operation: races, leases, and operations without an owner.
 
 use std::fs;
 use std::thread;
@@ -56,7 +56,7 @@ fn one_of_many_wins() {
     drop(bare);
 }
 
-/// As above, but of processes: each has an owner of its own to tell of.
+/// As above, but of processes: each is an owner of its own.
 #[test]
 fn one_of_two_processes_wins() {
     let bed = bed();

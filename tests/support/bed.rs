@@ -18,7 +18,7 @@ static TURN: Mutex<()> = Mutex::new(());
 /// The bed, for one test alone.
 pub struct Turn {
     bed: Arc<Bed>,
-    // Behind the bed, so that the next test waits until it is down.
+    // After the bed, so that the next test waits until it is down.
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -170,7 +170,7 @@ impl Bed {
         }
     }
 
-    /// What the bed told as `LIVEDISK_TEST_<name>`.
+    /// What the bed printed as `LIVEDISK_TEST_<name>`.
     pub fn value(&self, name: &str) -> &str {
         &self.lines[name]
     }
@@ -184,7 +184,7 @@ impl Bed {
         })
     }
 
-    /// A line of what the bed told of one guest.
+    /// A line of what the bed printed of one guest.
     pub fn of_guest(&self, domain: &str, name: &str) -> &str {
         let number = self.number(domain).unwrap();
         let (name, target) = name.split_once(' ').unwrap_or((name, ""));

@@ -75,7 +75,7 @@ pub fn await_copying(operation: &Operation) {
     });
 }
 
-/// The error has this code and tells all of these.
+/// The error has this code and names all of these.
 pub fn must_tell(error: &Error, code: ErrorCode, parts: &[&str]) {
     assert_eq!(error.code(), code, "{error}");
     for part in parts {

@@ -47,7 +47,7 @@ impl Monitor {
             .map(|path| path.join("monitor.sock"));
         // Those of instances that are gone refuse.
         let stream = sockets.find_map(|socket| UnixStream::connect(socket).ok());
-        let stream = stream.ok_or("nobody answers at the monitor's socket")?;
+        let stream = stream.ok_or("nothing answers at the monitor's socket")?;
         stream
             .set_read_timeout(Some(Duration::from_secs(30)))
             .map_err(|error| error.to_string())?;

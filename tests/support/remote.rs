@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The bed's daemon as a remote host: by TCP, so that nobody takes its files for this machine's.
+//! The bed's daemon as a remote host: by TCP, so that its files are not taken for this machine's.
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -74,7 +74,8 @@ pub fn one_point_unfrozen(bed: &Bed, domain: &str, quiesce: Quiesce, method: Met
     println!("{report:?}");
     assert_eq!(report.consistency, Consistency::Crash);
     assert_eq!((report.filesystems_frozen, report.freeze), (0, Duration::ZERO));
-    assert_eq!(report.pause.is_zero(), method != Method::Mirror);
+    let is_mirror = matches!(method, Method::Mirror | Method::Rebase);
+    assert_eq!(report.pause.is_zero(), !is_mirror);
     let edges = [
         edge(bed, domain, "vda", &bed.path("one"), "qcow2"),
         edge(bed, domain, "vdb", &bed.path("two"), "raw"),

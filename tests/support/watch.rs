@@ -77,7 +77,7 @@ fn files(directory: &Path) -> BTreeSet<String> {
 }
 
 impl Watch<'_> {
-    /// The one check behind every test. `images` were asked for: they must be there, and are removed.
+    /// The one check after every test. `images` were asked for: they must be there, and are removed.
     pub fn must_be_as_before(&self, images: &[&str]) {
         let (bed, domain) = (self.bed, self.domain.as_str());
         let mut expected = self.files.clone();

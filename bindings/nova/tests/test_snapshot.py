@@ -78,7 +78,7 @@ def test_compression_is_novas(driver, options, with_agent):
 
 def test_without_an_agent_the_image_is_crash_consistent(driver, without_agent):
     acknowledged = without_agent.guest.last_record()
-    # Nova knows of none; and Nova has been told of one that is not there.
+    # Nova knows of none; and Nova expects one that is not there.
     for properties in {}, {"hw_qemu_guest_agent": "yes"}:
         compute.snapshot(driver, without_agent.instance(**properties))
         bed.check_image(*uploaded(driver, "qcow2"), clean=False, at_least=acknowledged)

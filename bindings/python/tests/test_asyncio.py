@@ -70,7 +70,7 @@ def test_a_cancelled_task_only_stops_waiting(start: Start) -> None:
     async def main() -> None:
         async for _ in operation:
             pass
-        # Ready, and asked to finish by nobody.
+        # Ready, and not asked to finish.
         task = asyncio.ensure_future(operation)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

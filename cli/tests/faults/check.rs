@@ -143,7 +143,7 @@ impl Form {
     }
 }
 
-/// The operations that the domain's metadata tell of.
+/// The operations in the domain's metadata.
 pub fn recorded(stand: &Stand) -> Result<usize> {
     let output = stand.bed.livedisk(&["status", "--json"]).output();
     let output = output.map_err(|error| error.to_string())?;
@@ -231,7 +231,7 @@ pub fn agreement(stand: &Stand) -> Result<()> {
     Err(format!("QEMU has images {open:?} open, and libvirt names {named:?}"))
 }
 
-/// The guest's disks hold all that it was told is written. Read beside a guest that stands still.
+/// The guest's disks hold every write that was acknowledged to it. Read while the guest is paused.
 pub fn whole(stand: &Stand, log: &Log) -> Result<()> {
     let xml = stand.virsh(&["dumpxml", DOMAIN])?;
     let images: Vec<_> = DISKS

@@ -84,8 +84,10 @@ impl Fault {
         match self {
             Self::DestinationFull => Place::Small,
             Self::ScratchFull => Place::Scratch,
-            // Who reads a backup hangs in the kernel there.
-            Self::DestinationFails | Self::DestinationHangs if operation.method == "backup" => Place::Device,
+            // Who reads a backup hangs in the kernel there, and a rebase reaches no export.
+            Self::DestinationFails | Self::DestinationHangs if matches!(operation.method, "backup" | "rebase") => {
+                Place::Device
+            }
             Self::DestinationFails | Self::DestinationHangs => Place::Export,
             Self::SourceFails => Place::FromExport,
             _ => Place::Bed,

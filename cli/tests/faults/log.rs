@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::Result;
 use super::stand::DISKS;
 
-/// How many records show that it writes, and is not only told of what it wrote before.
+/// How many records show that it writes, and does not only report what it wrote before.
 const WRITES: usize = 2;
 
 /// The log after a place in it.

@@ -2,6 +2,7 @@
 //! The fault matrix: whatever dies, and whenever, nothing is left. docs/faults.md says how it is run.
 
 mod agent;
+mod away;
 #[path = "../bed/mod.rs"]
 mod bed;
 mod cell;
@@ -62,6 +63,25 @@ fn what_libvirtd_did_not_live_to_note() {
     matrix.must_have_passed();
 }
 
+/// The definition of a domain that is gone, and one that was made meanwhile.
+#[test]
+fn a_definition_that_is_away_comes_back() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut stand = Stand::up();
+    for point in ["after Undefine", "after StartCopy(1)"] {
+        println!("all gone {point}");
+        away::all_gone(&mut stand, point).unwrap();
+    }
+    for (point, succeeds) in [
+        ("before Undefine", false),
+        ("before StartCopy(0)", false),
+        ("before Redefine", true),
+    ] {
+        println!("defined by another {point}");
+        away::defined_by_another(&mut stand, point, succeeds).unwrap();
+    }
+}
+
 /// The model is held against the world: a step that only says that it did something is caught.
 #[test]
 fn a_step_that_does_nothing_is_caught() {
@@ -70,7 +90,8 @@ fn a_step_that_does_nothing_is_caught() {
     for (operation, step) in [
         (OPERATIONS[0], "MakeImage(0)"),
         (OPERATIONS[2], "MakeOverlay(1)"),
-        (OPERATIONS[3], "TakeSnapshot"),
+        (OPERATIONS[3], "Undefine"),
+        (OPERATIONS[4], "TakeSnapshot"),
     ] {
         let number = stand.number();
         let names = operation.destinations(stand::Place::Bed, number);
@@ -235,7 +256,7 @@ impl Matrix {
         let all = pairs.flat_map(|(operation, course)| FAULTS.map(|fault| (operation, course, fault)));
         let name = |(operation, course, fault)| format!("{operation}, {course}, {fault}");
         let names: Vec<_> = all.clone().map(name).collect();
-        // What names no operation, course or fault is a moment, which only a run of the operation tells of.
+        // What names no operation, course or fault is a moment, which only a run of the operation knows.
         let moment = |part: &str| !names.iter().any(|name| name.split(", ").any(|known| known == part));
         let moments: Vec<_> = self.wanted.iter().filter(|part| moment(part)).collect();
         let is_wanted = |name: &String| {

@@ -47,10 +47,11 @@ const fn migrate(method: &'static str) -> Operation {
     }
 }
 
-pub const OPERATIONS: [Operation; 6] = [
+pub const OPERATIONS: [Operation; 7] = [
     snapshot("mirror"),
     snapshot("backup"),
     snapshot("clone"),
+    snapshot("rebase"),
     migrate("clone"),
     migrate("mirror"),
     Operation {
@@ -96,7 +97,7 @@ impl Operation {
     /// The command's words. Slow enough for its waiting to be met.
     pub fn words(self, destinations: &[String], scratch: Option<&str>) -> Vec<String> {
         if self.kind == Kind::Freeze {
-            // By the process that stays behind for it.
+            // By the process that stays for it.
             return ["freeze", "a", "--limit", "2s", "--hold", "--verbose"]
                 .map(str::to_owned)
                 .into();

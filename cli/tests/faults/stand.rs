@@ -163,7 +163,7 @@ impl Stand {
         }
     }
 
-    /// A libvirtd that dies while it tidies up behind a block job cannot read what it wrote of the domain ("unknown mirror job
+    /// A libvirtd that dies while it tidies up after a block job cannot read what it wrote of the domain ("unknown mirror job
     /// type ''"): to it the domain is off, and QEMU runs. Nothing but ending that QEMU helps.
     pub fn end_if_lost(&self) -> Result<bool> {
         let qemu = self.qemu()?;
@@ -243,7 +243,7 @@ impl Stand {
             .collect())
     }
 
-    /// What is left when libvirtd dies between telling QEMU to pivot behind an active commit and noting that it did.
+    /// What is left when libvirtd dies between asking QEMU to pivot after an active commit and noting that it did.
     pub fn commit_unseen(&self) -> Result<()> {
         monitor::end_unseen(
             Path::new(self.bed.get("DAEMON_PIDFILE")),

@@ -13,6 +13,7 @@ use super::{attribute, children, parse, to_text};
 pub(crate) struct CheckpointXml {
     pub(crate) name: String,
     pub(crate) parent: Option<String>,
+    pub(crate) description: Option<String>,
     pub(crate) created: SystemTime,
     /// Those that it has a bitmap of.
     pub(crate) disks: Vec<CheckpointDisk>,
@@ -23,7 +24,7 @@ pub(crate) struct CheckpointXml {
 pub(crate) struct CheckpointDisk {
     pub(crate) target: String,
     pub(crate) bitmap: String,
-    /// Bytes changed since, where libvirt was asked for them and could tell.
+    /// Bytes changed since, where libvirt was asked for them and knew.
     pub(crate) changed: Option<u64>,
 }
 
@@ -45,6 +46,7 @@ impl CheckpointXml {
         Ok(Self {
             disks: disks.collect(),
             parent: root.get_child("parent").and_then(|parent| text_of(parent, "name")),
+            description: text_of(&root, "description"),
             created: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.unwrap_or(0)),
             name,
         })
@@ -58,6 +60,21 @@ fn has_bitmap(disk: &Element) -> bool {
 
 fn text_of(parent: &Element, name: &str) -> Option<String> {
     Some(parent.get_child(name)?.get_text()?.into_owned())
+}
+
+/// A new checkpoint, with bitmaps of these disks and of no others.
+pub(crate) fn checkpoint(name: &str, description: &str, noted: &[&str], others: &[&str]) -> Result<String, String> {
+    let with_text = |tag: &str, text: &str| {
+        let mut element = element(tag, &[], vec![]);
+        element.children.push(xmltree::XMLNode::Text(text.to_owned()));
+        element
+    };
+    let disk = |target: &&str, kind: &str| element("disk", &[("name", target), ("checkpoint", kind)], vec![]);
+    let noted = noted.iter().map(|target| disk(target, "bitmap"));
+    let others = others.iter().map(|target| disk(target, "no"));
+    let disks = element("disks", &[], noted.chain(others).collect());
+    let children = vec![with_text("name", name), with_text("description", description), disks];
+    to_text(&element("domaincheckpoint", &[], children))
 }
 
 /// The checkpoint without bitmaps of these disks.
@@ -100,5 +117,21 @@ mod tests {
         let less = CheckpointXml::parse(&checkpoint_without(text, &["vda"]).unwrap()).unwrap();
         assert_eq!(less.disks, found.disks[1..]);
         assert_eq!((less.parent, less.created), (found.parent, found.created));
+    }
+
+    #[test]
+    fn a_new_checkpoint_has_bitmaps_of_the_disks_named() {
+        let text = checkpoint("<a&b>", "of us", &["vda"], &["vdb"]).unwrap();
+        let found = CheckpointXml::parse(&text).unwrap();
+        assert_eq!(
+            (found.name.as_str(), found.description.as_deref()),
+            ("<a&b>", Some("of us"))
+        );
+        let disks: Vec<_> = found
+            .disks
+            .iter()
+            .map(|disk| (disk.target.as_str(), disk.bitmap.as_str()))
+            .collect();
+        assert_eq!(disks, [("vda", "<a&b>")]);
     }
 }

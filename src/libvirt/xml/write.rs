@@ -20,6 +20,8 @@ pub(crate) struct BackupDisk<'a> {
     pub(crate) target: &'a str,
     /// Path of its scratch file; `None` leaves the disk out.
     pub(crate) scratch: Option<&'a str>,
+    /// The export says what has changed since this checkpoint.
+    pub(crate) since: Option<&'a str>,
 }
 
 pub(super) fn element(name: &str, attributes: &[(&str, &str)], children: Vec<Element>) -> Element {
@@ -117,25 +119,28 @@ pub(crate) fn external_snapshot(overlays: &[(&str, &str)], others: &[String]) ->
 }
 
 /// The `<domainbackup>` of a pull backup: each disk is exported by its target's name over a unix socket, and what the guest
-/// overwrites is saved in its scratch file.
+/// overwrites is saved in its scratch file. Each disk says for itself whether it is incremental: one that cannot be is whole.
 pub(crate) fn backup(socket: &str, disks: &[BackupDisk<'_>]) -> Result<String, String> {
     let server = element("server", &[("transport", "unix"), ("socket", socket)], vec![]);
     let disks = disks
         .iter()
         .map(|disk| match disk.scratch {
-            Some(scratch) => element(
-                "disk",
-                &[
+            Some(scratch) => {
+                let mut attributes = vec![
                     ("name", disk.target),
                     ("backup", "yes"),
                     ("type", "file"),
                     ("exportname", disk.target),
-                ],
-                vec![
+                ];
+                if let Some(since) = disk.since {
+                    attributes.extend([("backupmode", "incremental"), ("incremental", since)]);
+                }
+                let children = vec![
                     element("driver", &[("type", "qcow2")], vec![]),
                     element("scratch", &[("file", scratch)], vec![]),
-                ],
-            ),
+                ];
+                element("disk", &attributes, children)
+            }
             None => element("disk", &[("name", disk.target), ("backup", "no")], vec![]),
         })
         .collect();
@@ -196,15 +201,24 @@ mod tests {
             BackupDisk {
                 target: "vda",
                 scratch: Some("/a<b"),
+                since: Some("mo&n"),
             },
             BackupDisk {
                 target: "vdb",
                 scratch: None,
+                since: None,
+            },
+            BackupDisk {
+                target: "vdc",
+                scratch: Some("/c"),
+                since: None,
             },
         ];
         let text = backup("/run/s", &disks).unwrap();
         assert!(text.contains("<scratch file=\"/a&lt;b\""), "{text}");
         assert!(text.contains("backup=\"no\" name=\"vdb\""), "{text}");
         assert!(text.contains("socket=\"/run/s\""), "{text}");
+        assert!(text.contains("incremental=\"mo&amp;n\""), "{text}");
+        assert_eq!(text.matches("incremental").count(), 2, "{text}");
     }
 }

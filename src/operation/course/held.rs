@@ -169,7 +169,7 @@ mod present {
     #[cfg(test)]
     mod tests {
         use super::*;
-        use crate::operation::snapshot::mirror::{Observed, Step};
+        use crate::operation::snapshot::mirror::{Observed, Rest, Step};
         use crate::operation::state::{Image, Job, Mark};
 
         /// Mirrors that run, of so many disks.
@@ -182,7 +182,8 @@ mod present {
                 fixed: false,
                 finish: false,
                 limited: false,
-                verified: false,
+                rest: Rest::Verify,
+                stored: None,
                 taken: vec![false; disks],
                 images: vec![Image::Made; disks],
                 jobs: vec![Job::Running; disks],
@@ -217,7 +218,7 @@ mod present {
             assert!(!follows(&before, |now| now.fixed = true));
             assert!(!follows(&before, |now| now.images[0] = Image::Missing));
             assert!(!follows(&before, |now| now.jobs[0] = Job::Completed));
-            assert!(!follows(&before, |now| now.verified = true));
+            assert!(!follows(&before, |now| now.rest = Rest::Nothing));
             assert!(!follows(&before, |now| now.thawed = false));
             let mut dead = before.clone();
             (dead.alive, dead.jobs) = (false, vec![Job::Failed; 2]);

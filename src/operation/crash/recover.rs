@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use super::definitions;
 use super::resume::resume;
 use crate::driver::{AgentStatus, Guest, Host};
 use crate::error::{Error, ErrorCode, Result};
@@ -68,6 +69,23 @@ pub enum Settlement {
     Failed(Error),
 }
 
+impl Recovered {
+    /// Nothing was done about it yet.
+    pub(super) fn of(domain: &str, record: &Record) -> Self {
+        Self {
+            domain: domain.to_owned(),
+            id: record.id.clone(),
+            kind: record.kind.name(),
+            method: record.method,
+            mark: record.mark.name(),
+            owner: record.owner.to_string(),
+            thawed: false,
+            plan: Vec::new(),
+            settlement: Settlement::LeftAlone,
+        }
+    }
+}
+
 impl Recovery {
     fn count(&self, matches: impl Fn(&Recovered) -> bool) -> u32 {
         let count = self.operations.iter().filter(|operation| matches(operation)).count();
@@ -105,15 +123,26 @@ impl Recovery {
 
 /// Of one domain, or of all; a dry run changes nothing.
 pub(crate) fn recover(host: &Arc<Host>, domain: Option<&str>, dry_run: bool) -> Result<Recovery> {
-    let guests = match domain {
-        Some(domain) => vec![host.get_guest(domain)?],
+    // First: domains that are gone are back then.
+    let mut defined = definitions::recover(host, domain, dry_run)?;
+    let guests = match domain.map(|domain| host.get_guest(domain)) {
+        // A dry run does not bring it back.
+        Some(Err(error)) if error.code() == ErrorCode::NoDomain && !defined.is_empty() => Vec::new(),
+        Some(guest) => vec![guest?],
         None => host.list_guests()?,
     };
     let guests: Vec<_> = guests.into_iter().map(Arc::new).collect();
     let mut recovery = Recovery::default();
     for (guest, found) in guests.iter().zip(side_by_side(&guests, dry_run)) {
         match found {
-            Ok(operations) => recovery.operations.extend(operations),
+            Ok(operations) => {
+                for mut operation in operations {
+                    if let Some(index) = defined.iter().position(|defined| defined.id == operation.id) {
+                        operation.plan.splice(0..0, defined.remove(index).plan);
+                    }
+                    recovery.operations.push(operation);
+                }
+            }
             // It was removed since the list was made.
             Err(error) if error.code() == ErrorCode::NoDomain && domain.is_none() => {}
             Err(error) if domain.is_none() => {
@@ -123,6 +152,7 @@ pub(crate) fn recover(host: &Arc<Host>, domain: Option<&str>, dry_run: bool) -> 
             Err(error) => return Err(error),
         }
     }
+    recovery.operations.append(&mut defined);
     Ok(recovery)
 }
 
@@ -184,17 +214,7 @@ fn unreadable(guest: &Guest, error: Error) -> Recovered {
 }
 
 fn settle(guest: &Arc<Guest>, record: Record, dry_run: bool) -> Result<Recovered> {
-    let mut found = Recovered {
-        domain: guest.name().to_owned(),
-        id: record.id.clone(),
-        kind: record.kind.name(),
-        method: record.method,
-        mark: record.mark.name(),
-        owner: record.owner.to_string(),
-        thawed: false,
-        plan: Vec::new(),
-        settlement: Settlement::LeftAlone,
-    };
+    let mut found = Recovered::of(guest.name(), &record);
     if !record.owner.is_dead() && !record.has_lapsed() {
         return Ok(found);
     }

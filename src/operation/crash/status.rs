@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::driver::Host;
+use super::definitions;
+use crate::driver::{Guest, Host};
 use crate::error::{ErrorCode, Result};
 use crate::operation::ownership::record::{Kind, Record};
 use crate::operation::types::Method;
@@ -53,11 +54,14 @@ pub struct DiskStatus {
 
 /// Of one domain, or of all.
 pub(crate) fn operations(host: &Arc<Host>, domain: Option<&str>) -> Result<Vec<OperationStatus>> {
-    let guests = match domain {
-        Some(domain) => vec![host.get_guest(domain)?],
+    let left = definitions::left(host, domain)?;
+    let guests = match domain.map(|domain| host.get_guest(domain)) {
+        // It ended while it was not defined.
+        Some(Err(error)) if error.code() == ErrorCode::NoDomain && !left.is_empty() => Vec::new(),
+        Some(guest) => vec![guest?],
         None => host.list_guests()?,
     };
-    let mut found = Vec::new();
+    let mut found: Vec<OperationStatus> = Vec::new();
     for guest in guests {
         let records = match Record::all(&guest) {
             // It was removed since the list was made.
@@ -65,43 +69,49 @@ pub(crate) fn operations(host: &Arc<Host>, domain: Option<&str>) -> Result<Vec<O
             other => other?,
         };
         for record in records {
-            let record = record?;
-            let disks = record
-                .disks
-                .iter()
-                .map(|disk| {
-                    let info = guest.get_block_device(&disk.target).get_job_info();
-                    DiskStatus {
-                        target: disk.target.clone(),
-                        destination: disk.destination.clone(),
-                        format: disk.format.clone(),
-                        // A domain that is off has no block jobs to report.
-                        progress: info.ok().flatten().map(|info| (info.done, info.total)),
-                    }
-                })
-                .collect();
-            let request = match record.kind {
-                Kind::Migration => &record.details["request"],
-                Kind::Snapshot | Kind::Freeze => &serde_json::Value::Null,
-            };
-            found.push(OperationStatus {
-                old_image: request["source"][0]
-                    .as_str()
-                    .filter(|path| !path.is_empty())
-                    .map(str::to_owned),
-                removes_old_image: request["delete_source"].as_bool().unwrap_or_default(),
-                domain: guest.name().to_owned(),
-                orphaned: record.owner.is_dead() || record.has_lapsed(),
-                mark: record.mark.name(),
-                id: record.id,
-                kind: record.kind.name(),
-                method: record.method,
-                started: record.started,
-                owner_host: record.owner.host,
-                owner_process: record.owner.process,
-                disks,
-            });
+            found.push(OperationStatus::of(guest.name(), Some(&guest), record?));
+        }
+    }
+    for (saved, _) in left {
+        if found.iter().all(|operation| operation.id != saved.record.id) {
+            found.push(OperationStatus::of(&saved.name, None, saved.record));
         }
     }
     Ok(found)
+}
+
+impl OperationStatus {
+    fn of(domain: &str, guest: Option<&Guest>, record: Record) -> Self {
+        let disks = record.disks.iter().map(|disk| {
+            let info = guest.map(|guest| guest.get_block_device(&disk.target).get_job_info());
+            DiskStatus {
+                target: disk.target.clone(),
+                destination: disk.destination.clone(),
+                format: disk.format.clone(),
+                // A domain that is off has no block jobs to report.
+                progress: info.and_then(Result::ok).flatten().map(|info| (info.done, info.total)),
+            }
+        });
+        let request = match record.kind {
+            Kind::Migration => &record.details["request"],
+            Kind::Snapshot | Kind::Freeze => &serde_json::Value::Null,
+        };
+        Self {
+            old_image: request["source"][0]
+                .as_str()
+                .filter(|path| !path.is_empty())
+                .map(str::to_owned),
+            removes_old_image: request["delete_source"].as_bool().unwrap_or_default(),
+            domain: domain.to_owned(),
+            orphaned: record.owner.is_dead() || record.has_lapsed(),
+            mark: record.mark.name(),
+            disks: disks.collect(),
+            id: record.id,
+            kind: record.kind.name(),
+            method: record.method,
+            started: record.started,
+            owner_host: record.owner.host,
+            owner_process: record.owner.process,
+        }
+    }
 }

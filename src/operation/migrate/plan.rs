@@ -268,7 +268,7 @@ fn must_be_no_volume(guest: &Guest, destination: &Destination) -> Result<()> {
 }
 
 fn must_have_no_snapshots(guest: &Guest, what: &str) -> Result<()> {
-    match guest.count_snapshots()? {
+    match guest.snapshots()?.len() {
         0 => Ok(()),
         snapshots => Err(error(
             ErrorCode::Busy,

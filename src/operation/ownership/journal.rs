@@ -321,7 +321,12 @@ impl Pages {
 /// In the inactive definition first: whatever the live one says, the other has said already.
 pub(in crate::operation) fn write(guest: &Guest, record: &Record) -> Result<()> {
     let uri = record.namespace();
-    if guest.has_persistent_configuration()? {
+    let persistent = match guest.has_persistent_configuration() {
+        // A transient domain took it with it.
+        Err(error) if error.code() == ErrorCode::NoDomain => return Ok(()),
+        persistent => persistent?,
+    };
+    if persistent {
         guest.set_metadata(&uri, Some(&record.to_xml(false)?), false, true)?;
     }
     if guest.is_active()? {

@@ -6,3 +6,4 @@ pub(in crate::operation) mod journal;
 pub(in crate::operation) mod owner;
 pub(in crate::operation) mod record;
 pub(in crate::operation) mod request;
+pub(in crate::operation) mod saved;

@@ -2,7 +2,7 @@
 //! A mirror of one disk: brought to READY, helped where it does not catch up with the guest, and ended or pivoted to.
 
 use crate::error::{ErrorCode, Result};
-use crate::libvirt::BlockCopy;
+use crate::libvirt::{BlockCopy, RebaseCopy};
 use crate::operation::parts::site::Site;
 use crate::operation::parts::tracked::{End, Shown, Tracked, is_drained};
 use crate::operation::state::{Job, Remedy};
@@ -15,6 +15,8 @@ pub(in crate::operation) struct Mirror {
     pub(in crate::operation) limited: bool,
     /// The caller allows that the guest's writes wait for the copy.
     may_block: bool,
+    /// What it is to be ended by, where libvirt does not end it whole.
+    to_end: Option<String>,
 }
 
 /// Where to, as virDomainBlockCopy takes it.
@@ -34,6 +36,7 @@ impl Mirror {
             bandwidth,
             limited: bandwidth > 0,
             may_block,
+            to_end: None,
         }
     }
 
@@ -73,6 +76,18 @@ impl Mirror {
             write_blocking: self.job.write_blocking,
         };
         let started = self.site.device().copy(&copy);
+        self.begun(started)
+    }
+
+    /// By virDomainBlockRebase, which has no write-blocking mode.
+    pub(in crate::operation) fn start_by_rebase(&mut self, to: RebaseCopy<'_>) -> Result<()> {
+        self.site.forget_events();
+        let bandwidth = if self.limited { self.bandwidth } else { 0 };
+        let started = self.site.device().copy_by_rebase(&RebaseCopy { bandwidth, ..to });
+        self.begun(started)
+    }
+
+    fn begun(&mut self, started: Result<()>) -> Result<()> {
         // A call that was cut off may have begun the job all the same; the record says that it is ours.
         let is_cut_off = matches!(&started, Err(error) if error.code() == ErrorCode::NoConnection);
         self.job.begin(started.is_ok() || is_cut_off);
@@ -96,6 +111,17 @@ impl Mirror {
         self.job.ask(End::Restart);
         self.job.watch_anew();
         Ok(())
+    }
+
+    /// Before [`end`](Self::end), which there is no time to be lost in.
+    pub(in crate::operation) fn prepare_end(&mut self) -> Result<()> {
+        self.to_end = self.site.device().get_mirror_to_end()?;
+        Ok(())
+    }
+
+    /// READY, it is asked to end whole.
+    pub(in crate::operation) fn end(&self) -> Result<()> {
+        self.site.device().end_mirror(self.to_end.as_deref())
     }
 
     pub(in crate::operation) fn abort(&mut self) -> Result<()> {

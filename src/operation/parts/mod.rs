@@ -4,6 +4,7 @@
 pub(in crate::operation) mod backup;
 pub(in crate::operation) mod clone;
 pub(in crate::operation) mod convergence;
+pub(in crate::operation) mod definition;
 pub(in crate::operation) mod image;
 pub(in crate::operation) mod left;
 pub(in crate::operation) mod mirror;

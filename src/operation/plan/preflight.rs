@@ -197,7 +197,7 @@ pub(in crate::operation) fn must_stay_writable(
         return Ok(());
     };
     let danger = match method {
-        Method::Mirror if layer.format.as_deref() == Some("raw") => "abort at the end of the mirror",
+        Method::Mirror | Method::Rebase if layer.format.as_deref() == Some("raw") => "abort at the end of the mirror",
         Method::Clone => "have no way back from the overlay",
         _ => return Ok(()),
     };

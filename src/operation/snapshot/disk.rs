@@ -8,6 +8,7 @@ use crate::libvirt::xml::Target;
 use crate::operation::parts::image::{Like, Wanted};
 use crate::operation::plan::preflight::{libvirt_target, staging};
 use crate::operation::plan::room::{Load, allocated};
+use crate::operation::snapshot::backup::since::Changes;
 
 /// One disk, with everything decided.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub(crate) struct PlannedDisk {
     /// With a backup: the directory of its scratch file.
     #[serde(default)]
     pub(crate) scratch: Option<String>,
+    #[serde(default)]
+    pub(crate) changes: Changes,
     /// Path and format of each image of its chain, the guest's own first; none where one of them has not both.
     pub(crate) layers: Vec<(String, String)>,
 }
@@ -54,11 +57,18 @@ impl PlannedDisk {
     }
 
     /// What is to be copied to a file, if it is to one.
-    pub(crate) fn load(&self) -> Option<Load<'_>> {
+    pub(crate) fn load(&self, shallow: bool) -> Option<Load<'_>> {
         let Destination::Path(destination) = &self.destination else {
             return None;
         };
-        let copied = if self.backing.is_some() { 1 } else { self.layers.len() };
+        if self.changes.since.is_some() {
+            return None;
+        }
+        let copied = if shallow && self.backing.is_some() {
+            1
+        } else {
+            self.layers.len()
+        };
         (!self.place.is_device()).then(|| Load {
             target: &self.target,
             destination,

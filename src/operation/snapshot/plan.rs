@@ -23,7 +23,9 @@ use crate::operation::plan::preflight::{
 };
 use crate::operation::plan::room::must_have_room;
 use crate::operation::snapshot::backup::plan as backup;
+use crate::operation::snapshot::backup::since::Changes;
 use crate::operation::snapshot::clone::plan::{Way, choose, takes_no_room};
+use crate::operation::snapshot::mirror::plan as mirror;
 use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
 
 const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);
@@ -47,11 +49,17 @@ pub(crate) struct Request {
     pub(crate) paused: bool,
     pub(crate) bandwidth: u64,
     pub(crate) shallow: bool,
+    /// With REBASE: the domain is defined, and must not be as the mirrors are started.
+    #[serde(default)]
+    pub(crate) undefine: bool,
     pub(crate) auto_finish: bool,
     pub(crate) verify: bool,
     pub(crate) write_blocking: bool,
     #[serde(default)]
     pub(crate) compress: bool,
+    /// With a backup: it is made at the point in time.
+    #[serde(default)]
+    pub(crate) checkpoint: Option<String>,
     /// With a backup: where its export's socket may be. None of one that release 0.1 began.
     #[serde(default)]
     pub(crate) server: Option<String>,
@@ -105,12 +113,14 @@ impl Plan {
             choose(guest, &config, options, &disks)?
         };
         let server = match method {
-            Method::Backup => Some(backup::prepare(guest, &config, options, &mut disks)?),
+            Method::Backup => Some(backup::prepare(guest, &config, options, &mut disks, &in_use)?),
             _ => None,
         };
-        if method == Method::Mirror {
-            must_be_mirrorable(guest, &config, &disks)?;
-        }
+        let undefine = match method {
+            Method::Mirror => mirror::check(guest, &config, &disks).map(|()| false)?,
+            Method::Rebase => mirror::prepare_rebase(guest, &config, options, &mut disks)?,
+            _ => false,
+        };
         for planned in &disks {
             let what = format!("disk '{}' of domain '{name}'", planned.target);
             must_stay_writable(
@@ -124,7 +134,7 @@ impl Plan {
         let copied = disks.iter().enumerate();
         let loads: Vec<_> = copied
             .filter(|(index, disk)| !takes_no_room(ways.get(*index), options, disk))
-            .filter_map(|(_, disk)| disk.load())
+            .filter_map(|(_, disk)| disk.load(options.shallow))
             .collect();
         must_have_room(&name, &loads)?;
         let freeze = !paused && decide_freeze(guest, &config, options.quiesce)?;
@@ -148,17 +158,19 @@ impl Plan {
             },
             paused,
             bandwidth: match method {
-                // It copies one disk after the other.
-                Method::Clone => options.bandwidth,
+                // They copy one disk after the other.
+                Method::Backup | Method::Clone => options.bandwidth,
                 _ if options.bandwidth == 0 => 0,
                 // The others copy all at once, and each disk gets an equal share.
                 _ => (options.bandwidth / disks.len() as u64).max(1),
             },
             shallow: options.shallow,
+            undefine,
             auto_finish: options.auto_finish,
             verify: options.verify,
             write_blocking: options.write_blocking,
             compress: options.compress,
+            checkpoint: options.checkpoint.clone(),
             server,
             disks,
             other_disks,
@@ -184,7 +196,7 @@ impl Plan {
     /// Several mirrors end one by one: in a window that does not freeze, the vCPUs are paused for them. The other methods give
     /// all disks one point in time in one call of QEMU's.
     pub(in crate::operation) fn pauses(&self) -> bool {
-        self.method == Method::Mirror && self.disks.len() > 1 && !self.paused
+        matches!(self.method, Method::Mirror | Method::Rebase) && self.disks.len() > 1 && !self.paused
     }
 
     /// The window in which the disks get their point in time.
@@ -227,17 +239,15 @@ impl Asked for Request {
 
 fn check_options(options: &SnapshotOptions) -> Result<()> {
     let method = options.method;
-    if method == Method::Rebase {
-        return Err(error(
-            ErrorCode::Unsupported,
-            "method REBASE is not supported yet; use MIRROR or BACKUP",
-        ));
-    }
     backup::check_options(options)?;
-    if matches!(method, Method::Backup | Method::Clone) && options.write_blocking {
+    if matches!(method, Method::Backup | Method::Clone | Method::Rebase) && options.write_blocking {
+        let why = match method {
+            Method::Rebase => "virDomainBlockRebase has no write-blocking mode",
+            _ => "WRITE_BLOCKING is about a mirror's convergence",
+        };
         return Err(error(
             ErrorCode::InvalidArgument,
-            "WRITE_BLOCKING is about a mirror's convergence; leave it out, or use MIRROR",
+            format!("{why}; leave it out, or use MIRROR"),
         ));
     }
     Ok(())
@@ -313,6 +323,7 @@ fn plan_disk(
         backing,
         reuse: wanted.reuse_existing,
         scratch: None,
+        changes: Changes::default(),
         source: disk
             .active()
             .source
@@ -382,20 +393,12 @@ fn must_agree(guest: &Guest, disk: &Disk, what: &str) -> Result<()> {
     Ok(())
 }
 
-fn must_be_mirrorable(guest: &Guest, config: &DomainXml, disks: &[PlannedDisk]) -> Result<()> {
-    for planned in disks {
-        if let Some(hindrance) = config
-            .disk(&planned.target)
-            .and_then(|disk| guest.why_not_mirrored(disk))
-        {
-            let what = format!("disk '{}' of domain '{}'", planned.target, guest.name());
-            return Err(hindrance.refuse(&what, "cannot be mirrored", "use BACKUP"));
-        }
-    }
-    Ok(())
-}
-
-fn shallow_backing(guest: &Guest, disk: &Disk, format: &str, what: &str) -> Result<Option<Backing>> {
+pub(in crate::operation) fn shallow_backing(
+    guest: &Guest,
+    disk: &Disk,
+    format: &str,
+    what: &str,
+) -> Result<Option<Backing>> {
     let Some(layer) = disk.backing() else {
         return Ok(None);
     };

@@ -60,7 +60,7 @@ def _write_all(lines: queue.SimpleQueue[_Line]) -> None:
 
 
 def write_log() -> None:
-    """Writes the lines that have come so far to the logger, on this thread. From the first call on nobody else does: it is
+    """Writes the lines that have come so far to the logger, on this thread. From the first call on nothing else does: it is
     for programs whose loggers must not be called from another thread, such as those of greenlets. Such a program calls it
     before it opens a connection, and again whenever an operation has news.
     """

@@ -38,7 +38,9 @@ class Method(_Value):
         BACKUP: virDomainBackupBegin: content as of the start. A destination that fails or hangs never
             reaches the guest. Not for migrations.
         MIRROR: virDomainBlockCopy: content as of the finish. A destination that fails or hangs never reaches the guest.
-        REBASE: as MIRROR by virDomainBlockRebase, for old hosts. Not supported yet.
+        REBASE: as MIRROR by virDomainBlockRebase, for old hosts; to files and block devices. A persistent domain is
+            undefined for a moment, and defined again as it was. What its image rests on is copied into it after the
+            point in time. Not for migrations.
         CLONE: external snapshot, clone of the quiet base out of band, active commit: content as of the start. A
             destination that fails or hangs never reaches the guest. In a migration the five-step procedure.
     """

@@ -140,14 +140,28 @@ impl Server {
     }
 }
 
-/// The `<domainbackup>` of disks (target, path of the scratch file); `others` are left out.
-pub(in crate::operation) fn to_begin(server: &Server, disks: &[(&str, &str)], others: &[String]) -> Result<CString> {
+/// A disk of the backup that is to begin.
+pub(in crate::operation) struct Begun<'a> {
+    pub(in crate::operation) target: &'a str,
+    /// Path of its scratch file.
+    pub(in crate::operation) scratch: &'a str,
+    /// The export says what has changed since this checkpoint.
+    pub(in crate::operation) since: Option<&'a str>,
+}
+
+/// The `<domainbackup>` of these disks; `others` are left out.
+pub(in crate::operation) fn to_begin(server: &Server, disks: &[Begun<'_>], others: &[String]) -> Result<CString> {
     let internal = |reason: String| Error::new(ErrorCode::Internal, reason);
-    let chosen = disks.iter().map(|(target, scratch)| BackupDisk {
-        target,
-        scratch: Some(scratch),
+    let chosen = disks.iter().map(|disk| BackupDisk {
+        target: disk.target,
+        scratch: Some(disk.scratch),
+        since: disk.since,
     });
-    let others = others.iter().map(|target| BackupDisk { target, scratch: None });
+    let others = others.iter().map(|target| BackupDisk {
+        target,
+        scratch: None,
+        since: None,
+    });
     let xml = backup(&server.socket(), &chosen.chain(others).collect::<Vec<_>>()).map_err(internal)?;
     CString::new(xml).map_err(|error| internal(error.to_string()))
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::left::LABEL;
 use super::line::Line;
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{self, Exported, Form, Manner, Output, Place, Source};
+use crate::image::{self, Backing, Exported, Form, Manner, Output, Place, Source};
 use crate::operation::course::shared::Shared;
 use crate::operation::parts::clone::finished;
 use crate::operation::parts::window::spawn;
@@ -23,6 +23,14 @@ pub(in crate::operation) struct Task {
     pub(in crate::operation) shown: String,
     /// Another process has written to it: it is made anew.
     pub(in crate::operation) renew: Option<(Place, Form<'static>)>,
+    /// Only what has changed.
+    pub(in crate::operation) increment: Option<Increment>,
+}
+
+/// What is copied where a disk is not copied whole.
+pub(in crate::operation) struct Increment {
+    /// What the image rests on, if anything.
+    pub(in crate::operation) backing: Option<Backing>,
 }
 
 #[derive(Default)]
@@ -84,6 +92,11 @@ impl Drop for Reader {
 }
 
 impl Task {
+    /// libvirt's name for what it merges for a disk of what its images have noted.
+    fn bitmap(&self) -> String {
+        format!("backup-{}", self.target)
+    }
+
     fn read(&self, mut output: Output, watch: image::Watch<'_>) -> Result<()> {
         if let Some((place, form)) = &self.renew {
             output.fill(place, *form)?;
@@ -94,12 +107,26 @@ impl Task {
             connect: &connect,
             label: (LABEL, &self.operation),
         };
-        finished(output.write(Source::Export(&export), self.manner, watch)?)?;
+        let changed = self.increment.as_ref().map(|_| export.changed(&self.bitmap()));
+        let changed = changed.transpose()?;
+        finished(match &changed {
+            None => output.write(Source::Export(&export), self.manner, watch)?,
+            Some(changed) => output.write_changed(&export, changed, self.manner, watch)?,
+        })?;
+        let backing = self.increment.as_ref().and_then(|increment| increment.backing.as_ref());
+        if let Some(backing) = backing {
+            output.put_on(backing)?;
+        }
         if self.verify {
             if let Some(file) = output.file() {
                 image::check(file, output.format(), &self.shown)?;
             }
-            if !output.equals(Source::Export(&export))? {
+            // An increment on the image before it shows the whole disk.
+            let is_equal = match &changed {
+                Some(changed) if backing.is_none() => output.equals_changed(&export, changed)?,
+                _ => output.equals(Source::Export(&export))?,
+            };
+            if !is_equal {
                 return Err(Error::new(
                     ErrorCode::Verify,
                     format!(

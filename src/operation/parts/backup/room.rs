@@ -58,11 +58,11 @@ impl Room {
     pub(in crate::operation) fn watch(directories: BTreeSet<String>, shared: &Arc<Shared>) -> Result<Self> {
         let used_up = Arc::new(AtomicBool::new(false));
         let (end, ended) = channel();
-        let (told, shared) = (Arc::clone(&used_up), Arc::clone(shared));
+        let (noted, shared) = (Arc::clone(&used_up), Arc::clone(shared));
         spawn("livedisk-room", move || {
             while ended.recv_timeout(LOOK_AGAIN) == Err(RecvTimeoutError::Timeout) {
                 if directories.iter().any(|directory| usable(directory) == Some(0)) {
-                    told.store(true, Ordering::SeqCst);
+                    noted.store(true, Ordering::SeqCst);
                     shared.wake();
                     return;
                 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The file in which QEMU saves what the guest overwrites while a backup runs. Its name has the operation's id, so it can be
-//! told from anybody else's at any time.
+//! The file in which QEMU saves what the guest overwrites while a backup runs. Its name has the operation's id, so it can
+//! always be distinguished from anybody else's.
 
 use std::path::Path;
 

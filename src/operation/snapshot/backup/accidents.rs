@@ -5,6 +5,7 @@
 use super::seen::{Observed, Read};
 use super::step::Step;
 use crate::operation::course::modelled::Modelled;
+use crate::operation::parts::backup::checkpoint::Checkpoint;
 use crate::operation::parts::backup::export::Export;
 use crate::operation::state::Image;
 
@@ -30,7 +31,14 @@ impl Modelled<Step> for Observed {
                 Step::MakeScratch(index) => worlds.push(with(&|world| world.scratches[index] = Image::Missing)),
                 Step::MakeServer => worlds.push(with(&|world| world.backup.server = false)),
                 // The call was cut off, and did it all the same.
-                Step::FixPoint => worlds.push(with(&|world| world.backup.export = Export::Running)),
+                Step::FixPoint => {
+                    worlds.push(with(&|world| {
+                        (world.backup.export, world.checkpoint) = (Export::Running, world.checkpoint.begun());
+                    }));
+                    // libvirtd died of it, and has never heard of the checkpoint, or of the backup.
+                    worlds.push(with(&|world| world.checkpoint = world.checkpoint.begun()));
+                    worlds.push(with(&|world| world.backup.export = Export::Running));
+                }
                 _ => {}
             }
         }
@@ -48,6 +56,10 @@ impl Modelled<Step> for Observed {
         with(&|world| world.finish = true);
         // An administrator lets a guest go on that was stopped.
         with(&|world| world.backup.stopped = false);
+        // Somebody deletes it, or it goes with a transient domain.
+        if self.checkpoint == Checkpoint::Made {
+            with(&|world| world.checkpoint = Checkpoint::Missing);
+        }
         if self.backup.export != Export::None {
             with(&|world| world.backup.stopped = true);
             with(&|world| world.backup.broken = true);

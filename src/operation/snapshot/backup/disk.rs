@@ -9,7 +9,7 @@ use crate::image::{Form, Manner};
 use crate::operation::course::shared::Shared;
 use crate::operation::parts::backup::job;
 use crate::operation::parts::backup::line::Line;
-use crate::operation::parts::backup::reader::{Reader, Task};
+use crate::operation::parts::backup::reader::{Increment, Reader, Task};
 use crate::operation::parts::backup::scratch::Scratch;
 use crate::operation::parts::image::{DestinationImage, Wanted};
 use crate::operation::snapshot::disk::PlannedDisk;
@@ -56,7 +56,7 @@ impl Backed {
     pub(super) fn new(planned: &PlannedDisk, compress: bool, operation: &str) -> Self {
         let directory = planned.scratch.as_deref().unwrap_or_default();
         let wanted = Wanted {
-            // QEMU's backup is of the whole chain.
+            // QEMU's backup is of the whole chain, and an increment is put on its backing when it is copied.
             backing: None,
             compress,
             ..planned.wanted(operation, false)
@@ -148,6 +148,9 @@ impl Backed {
             },
             verify: request.verify,
             shown: planned.destination.shown(),
+            increment: planned.changes.since.as_ref().map(|_| Increment {
+                backing: planned.backing.clone(),
+            }),
             renew: (!fresh).then(|| (planned.place.clone(), form(planned, request.compress))),
         };
         self.copy = Copy::Reading(Some(Reader::start(task, output.duplicate()?, shared)?));

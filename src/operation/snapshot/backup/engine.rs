@@ -14,7 +14,8 @@ use crate::operation::course::procedure::Ties;
 use crate::operation::course::shared::Shared;
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
-use crate::operation::parts::backup::export::{self, Export, Server};
+use crate::operation::parts::backup::checkpoint::{Checkpoint, NewCheckpoint};
+use crate::operation::parts::backup::export::{self, Begun, Export, Server};
 use crate::operation::parts::backup::job::Job;
 use crate::operation::parts::backup::pushed::Pushed;
 use crate::operation::parts::left::Left;
@@ -40,6 +41,8 @@ pub(in crate::operation) struct Engine {
     pub(super) ties: Ties,
     pub(super) disks: Vec<Backed>,
     pub(super) job: Job,
+    /// It is made at the point in time.
+    checkpoint: Option<NewCheckpoint>,
     pub(super) fixed: Option<Fixed>,
     /// The record says of each disk that is copied that it is.
     noted: bool,
@@ -52,8 +55,19 @@ pub(super) fn at_start(plan: &Plan) -> Observed {
     let taken = plan.disks.iter().map(PlannedDisk::is_taken);
     Observed {
         finish: plan.auto_finish,
+        checkpoint: match plan.checkpoint {
+            Some(_) => Checkpoint::Missing,
+            None => Checkpoint::Unwanted,
+        },
         ..Observed::at_start(taken.collect())
     }
+}
+
+fn new_checkpoint(plan: &Plan, operation: &str) -> Option<NewCheckpoint> {
+    let noted = plan.disks.iter().filter(|disk| disk.changes.noted);
+    let noted = noted.map(|disk| disk.target.clone()).collect();
+    let name = plan.checkpoint.as_deref()?;
+    Some(NewCheckpoint::new(name, operation, noted))
 }
 
 impl Engine {
@@ -85,6 +99,7 @@ impl Engine {
         let server = Server::of(plan.server.as_deref().unwrap_or_default(), &id);
         Self {
             job: Job::new(&id, server, places.collect()),
+            checkpoint: new_checkpoint(&plan, &id),
             disks,
             plan,
             ties,
@@ -150,6 +165,11 @@ impl Engine {
         if !alive {
             self.job.export = Export::None;
         }
+        let checkpoint = match &mut self.checkpoint {
+            None => Checkpoint::Unwanted,
+            Some(new) if matches!(mark, Mark::Fixing | Mark::Fixed) => new.observe(&self.plan.guest)?,
+            Some(_) => Checkpoint::Missing,
+        };
         Ok(Observed {
             alive,
             mark,
@@ -166,6 +186,7 @@ impl Engine {
                 broken: self.job.broken,
                 stopped: alive && stopped,
             },
+            checkpoint,
             taken: self.plan.disks.iter().map(PlannedDisk::is_taken).collect(),
             images: self.disks.iter().map(|disk| disk.image.seen()).collect(),
             scratches: self.disks.iter().map(Backed::scratch_image).collect(),
@@ -239,17 +260,38 @@ impl Engine {
     pub(super) fn fix_point(&mut self) -> Result<()> {
         let plan = &self.plan;
         let disks = plan.disks.iter().zip(&self.disks);
-        let disks: Vec<_> = disks
-            .map(|(planned, disk)| (planned.target.as_str(), disk.scratch_path()))
-            .collect();
+        let disks = disks.map(|(planned, disk)| Begun {
+            target: &planned.target,
+            scratch: disk.scratch_path(),
+            since: planned.changes.since.as_deref(),
+        });
+        let disks: Vec<_> = disks.collect();
         let xml = export::to_begin(&self.job.server, &disks, &plan.other_disks)?;
+        let checkpoint = match &mut self.checkpoint {
+            None => None,
+            Some(new) => {
+                // Until the call returns nobody knows.
+                new.note(None);
+                let whole = plan.disks.iter().filter(|disk| !disk.changes.noted);
+                let whole = whole.map(|disk| &disk.target).chain(&plan.other_disks);
+                Some(new.to_begin(&whole.map(String::as_str).collect::<Vec<_>>())?)
+            }
+        };
         let held = self.ties.journal.hold();
         let fixed = plan
             .window(&self.ties.shared)
-            .run(|_deadline| plan.guest.begin_backup(&xml))?;
+            .run(|_deadline| plan.guest.begin_backup(&xml, checkpoint.as_deref()))?;
         drop(held);
+        if let Some(new) = &mut self.checkpoint {
+            new.note(Some(Checkpoint::Made));
+        }
         self.fixed = Some(fixed);
         Ok(())
+    }
+
+    pub(super) fn remove_checkpoint(&mut self) -> Result<()> {
+        let guest = &self.plan.guest;
+        self.checkpoint.as_mut().map_or(Ok(()), |new| new.remove(guest))
     }
 
     pub(super) fn start_reader(&mut self, index: usize) -> Result<()> {

@@ -14,6 +14,7 @@ mod model;
 pub(in crate::operation) mod plan;
 mod procedure;
 mod seen;
+pub(in crate::operation) mod since;
 mod step;
 
 pub(in crate::operation) use engine::Engine;
@@ -21,6 +22,7 @@ use failure::Failure;
 use seen::{Observed, Read};
 use step::Step;
 
+use crate::operation::parts::backup::checkpoint::Checkpoint;
 use crate::operation::parts::backup::export::Export;
 use crate::operation::state::{Goal, Mark, position};
 
@@ -52,6 +54,10 @@ fn forward(seen: &Observed) -> Step {
         Mark::Absent => Step::WriteRecord(Mark::Begun),
         Mark::Begun => prepare(seen),
         Mark::Fixing if seen.fixed => Step::WriteRecord(Mark::Fixed),
+        // An attempt was cut off halfway.
+        Mark::Fixing if seen.backup.export == Export::None && seen.checkpoint == Checkpoint::Made => {
+            Step::RemoveCheckpoint
+        }
         Mark::Fixing if seen.backup.export == Export::None && is_prepared(seen) => Step::FixPoint,
         Mark::Copying | Mark::Fixing => Step::Fail(Failure::OutcomeUnknown),
         Mark::Fixed if complete && !seen.noted => Step::NoteRead,
@@ -137,6 +143,9 @@ fn back(seen: &Observed) -> Step {
     }
     if let Some(step) = end(seen) {
         return step;
+    }
+    if seen.checkpoint == Checkpoint::Made {
+        return Step::RemoveCheckpoint;
     }
     if let Some(index) = position(&seen.images, |image| image.is_ours()) {
         return Step::RemoveImage(index);

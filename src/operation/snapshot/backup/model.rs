@@ -7,6 +7,7 @@ use super::seen::{Observed, Read};
 use super::step::Step;
 use crate::operation::course::procedure::steps;
 use crate::operation::course::reachable::{States, must_terminate, reachable};
+use crate::operation::parts::backup::checkpoint::Checkpoint;
 use crate::operation::parts::backup::export::Export;
 use crate::operation::state::{Goal, Image, Mark};
 
@@ -23,6 +24,13 @@ fn plan(seen: &Observed, goal: Goal) -> Vec<Step> {
 fn start(disks: usize) -> Observed {
     // The second one is the caller's.
     Observed::at_start((0..disks).map(|index| index == 1).collect())
+}
+
+fn start_with_checkpoint() -> Observed {
+    Observed {
+        checkpoint: Checkpoint::Missing,
+        ..start(1)
+    }
 }
 
 /// A process died, and another one resumes: what only the old one knew is forgotten.
@@ -55,6 +63,7 @@ fn resumed(seen: &Observed) -> Vec<Observed> {
 fn worlds() -> Vec<States<Engine>> {
     vec![
         reachable::<Engine, _>([start(1)], resumed),
+        reachable::<Engine, _>([start_with_checkpoint()], resumed),
         reachable::<Engine, _>([start(2)], resumed),
     ]
 }
@@ -80,6 +89,7 @@ fn back_leaves_nothing_and_touches_no_image_of_the_caller() {
                 apply(&mut end, step);
             }
             assert_eq!(end.mark, Mark::Absent);
+            assert!(seen.mark == Mark::Absent || end.checkpoint != Checkpoint::Made);
             assert!(!end.images.iter().chain(&end.scratches).any(|image| image.is_ours()));
             assert!(!end.backup.server && !end.reads.contains(&Read::Reading));
             if seen.alive {
@@ -112,6 +122,7 @@ fn a_window_opens_only_with_everything_prepared() {
     for world in worlds() {
         for (seen, _) in world.iter().filter(|(_, goal)| *goal == Goal::Forward) {
             if next(seen, Goal::Forward) == Step::FixPoint {
+                assert_ne!(seen.checkpoint, Checkpoint::Made);
                 assert!(seen.mark == Mark::Fixing && seen.alive && seen.thawed && !seen.fixed && seen.backup.server);
                 assert!(!seen.images.contains(&Image::Missing) && !seen.scratches.contains(&Image::Missing));
             }
@@ -128,6 +139,27 @@ fn a_backup_is_ended_with_nobody_reading() {
             }
         }
     }
+}
+
+/// And it stays with the images of its point in time.
+#[test]
+fn a_checkpoint_is_deleted_with_no_backup_under_way_and_never_once_its_point_is_fixed() {
+    for world in worlds() {
+        for (seen, goal) in &world {
+            if next(seen, *goal) == Step::RemoveCheckpoint {
+                assert!(seen.checkpoint == Checkpoint::Made && (!seen.alive || seen.backup.export == Export::None));
+                assert!(
+                    *goal == Goal::Back || !seen.fixed && seen.mark == Mark::Fixing,
+                    "{seen:?}"
+                );
+            }
+        }
+    }
+    let mut seen = start_with_checkpoint();
+    plan(&seen, Goal::Forward)
+        .into_iter()
+        .for_each(|step| apply(&mut seen, step));
+    assert_eq!(seen.checkpoint, Checkpoint::Made);
 }
 
 #[test]

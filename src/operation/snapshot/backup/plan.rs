@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What a backup asks before it begins.
 
+use super::since;
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
+use crate::image::{self, Identity};
 use crate::libvirt::xml::DomainXml;
 use crate::operation::parts::backup::{export, scratch};
 use crate::operation::plan::preflight::find_disk;
@@ -15,35 +17,28 @@ fn error(code: ErrorCode, message: impl Into<String>) -> Error {
 
 /// Options that a backup alone has.
 pub(in crate::operation) fn check_options(options: &SnapshotOptions) -> Result<()> {
-    let unsupported = |what: &str| {
-        Err(error(
-            ErrorCode::Unsupported,
-            format!("{what} not supported yet; leave it out"),
-        ))
-    };
-    if options.checkpoint.is_some() || options.since.is_some() {
-        return unsupported("checkpoint and since are");
-    }
-    if options.full_if_needed {
-        return unsupported("FULL_IF_NEEDED is");
-    }
-    if let Some(disk) = options.disks.iter().find(|disk| disk.backing.is_some()) {
-        return unsupported(&format!("backing of disk '{}' is", disk.target.escape_debug()));
-    }
+    since::check_options(options)?;
     let is_backup = matches!(options.method, Method::Backup | Method::Auto);
+    let wants_points = options.checkpoint.is_some() || options.since.is_some();
+    if wants_points && !is_backup {
+        return Err(error(
+            ErrorCode::Unsupported,
+            "checkpoint and since: only a backup makes checkpoints and increments; use BACKUP, or AUTO, which takes it then",
+        ));
+    }
     if options.compress && !is_backup {
         return Err(error(
             ErrorCode::Unsupported,
             "COMPRESS: only a backup compresses its images; use BACKUP, or AUTO, which takes it then",
         ));
     }
-    if options.scratch.is_some() && options.method != Method::Backup && !options.compress {
+    if options.scratch.is_some() && !is_asked_for(options) {
         return Err(error(
             ErrorCode::InvalidArgument,
             "scratch: only BACKUP has scratch files; leave it out, or use BACKUP",
         ));
     }
-    if options.method == Method::Backup && options.shallow {
+    if is_asked_for(options) && options.shallow {
         return Err(error(
             ErrorCode::Unsupported,
             "SHALLOW and BACKUP do not go together: libvirt's backup always copies the whole chain; use MIRROR",
@@ -54,7 +49,8 @@ pub(in crate::operation) fn check_options(options: &SnapshotOptions) -> Result<(
 
 /// AUTO takes it for what no other method can do.
 pub(in crate::operation) fn is_asked_for(options: &SnapshotOptions) -> bool {
-    options.method == Method::Backup || (options.method == Method::Auto && options.compress)
+    let needs_it = options.compress || options.checkpoint.is_some() || options.since.is_some();
+    options.method == Method::Backup || (options.method == Method::Auto && needs_it)
 }
 
 /// Finds each disk's place for a scratch file. What comes back is where the exports' sockets may be.
@@ -63,6 +59,7 @@ pub(in crate::operation) fn prepare(
     config: &DomainXml,
     options: &SnapshotOptions,
     disks: &mut [PlannedDisk],
+    in_use: &[Identity],
 ) -> Result<String> {
     let name = guest.name();
     if !guest.host().has_backup(&config.machine)? {
@@ -82,7 +79,7 @@ pub(in crate::operation) fn prepare(
             ),
         ));
     }
-    for planned in disks {
+    for planned in disks.iter_mut() {
         let what = format!("disk '{}' of domain '{name}'", planned.target);
         if options.compress && planned.format != "qcow2" {
             return Err(error(
@@ -111,6 +108,10 @@ pub(in crate::operation) fn prepare(
             ));
         }
         planned.scratch = Some(scratch::directory(options.scratch.as_deref(), disk, &what)?);
+    }
+    since::prepare(guest, config, options, disks, in_use)?;
+    if disks.iter().any(|disk| disk.changes.since.is_some()) {
+        image::must_be_able_to_copy_changes()?;
     }
     export::base(guest)
 }

@@ -88,12 +88,12 @@ impl Procedure for Engine {
 
     fn report(&self) -> Option<Report> {
         let fixed = self.fixed?;
-        Some(fixed.report(
-            self.plan.method,
-            self.plan.disks.len(),
-            self.bytes().0,
-            &self.ties.shared,
-        ))
+        let disks = &self.plan.disks;
+        let whole = disks.iter().filter(|disk| disk.changes.whole.is_some());
+        Some(Report {
+            full_disks: u32::try_from(whole.count()).unwrap_or(u32::MAX),
+            ..fixed.report(self.plan.method, disks.len(), self.bytes().0, &self.ties.shared)
+        })
     }
 
     fn thawed(&self) -> u32 {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What is seen of a snapshot by backup.
 
+use crate::operation::parts::backup::checkpoint::Checkpoint;
 use crate::operation::parts::backup::export::Export;
 use crate::operation::state::{Image, Mark};
 use crate::operation::types::Phase;
@@ -31,6 +32,8 @@ pub(crate) struct Observed {
     pub(crate) noted: bool,
     pub(crate) verified: bool,
     pub(crate) backup: SeenBackup,
+    /// The one that is made at the point in time.
+    pub(crate) checkpoint: Checkpoint,
     /// Of each disk: the destination is the caller's own.
     pub(crate) taken: Vec<bool>,
     pub(crate) images: Vec<Image>,
@@ -74,6 +77,7 @@ impl Observed {
             noted: true,
             verified: false,
             backup: SeenBackup::NOTHING,
+            checkpoint: Checkpoint::Unwanted,
             images: vec![Image::Missing; taken.len()],
             scratches: vec![Image::Missing; taken.len()],
             reads: vec![Read::Waiting; taken.len()],

@@ -5,6 +5,7 @@ use super::engine::Engine;
 use super::failure::Failure;
 use super::seen::Read;
 use crate::operation::course::procedure::{self, Turn};
+use crate::operation::parts::backup::checkpoint::Checkpoint;
 use crate::operation::parts::backup::export::Export;
 use crate::operation::snapshot::plan::Plan;
 use crate::operation::state::{Image, Mark};
@@ -19,6 +20,8 @@ pub(crate) enum Step {
     MakeServer,
     /// The freeze window.
     FixPoint,
+    /// The one that was made at a point in time of which there is no image.
+    RemoveCheckpoint,
     StartReader(usize),
     /// Wait for the reader, or for the backup's end.
     AwaitJobs,
@@ -64,9 +67,20 @@ impl Step {
                 |engine, _| engine.job.server.make(&engine.plan.guest),
             ),
             Step::FixPoint => What::new(
-                |plan| plan.window_in_words("begin the backup (virDomainBackupBegin)"),
-                |seen| (seen.fixed, seen.backup.export) = (true, Export::Running),
+                |plan| plan.window_in_words(&begin(plan)),
+                |seen| {
+                    (seen.fixed, seen.backup.export) = (true, Export::Running);
+                    seen.checkpoint = seen.checkpoint.begun();
+                },
                 |engine, _| engine.fix_point(),
+            ),
+            Step::RemoveCheckpoint => What::new(
+                |plan| {
+                    let name = plan.checkpoint.as_deref().unwrap_or_default();
+                    format!("delete the new checkpoint '{name}'")
+                },
+                |seen| seen.checkpoint = Checkpoint::Missing,
+                |engine, _| engine.remove_checkpoint(),
             ),
             // What a process that died left frozen.
             Step::Thaw => What::new(
@@ -76,14 +90,7 @@ impl Step {
             ),
 
             Step::StartReader(index) => What::new(
-                move |plan| {
-                    format!(
-                        "copy disk '{}' from the backup's export to '{}' (qemu-img{})",
-                        plan.disks[index].target,
-                        plan.disks[index].destination.shown(),
-                        if plan.compress { ", compressed" } else { "" }
-                    )
-                },
+                move |plan| copy(plan, index),
                 move |seen| seen.reads[index] = Read::Reading,
                 move |engine, _| engine.start_reader(index),
             ),
@@ -157,6 +164,31 @@ impl Step {
             Step::Done => What::done().in_phase(Phase::Finishing),
         }
     }
+}
+
+fn begin(plan: &Plan) -> String {
+    match &plan.checkpoint {
+        None => "begin the backup (virDomainBackupBegin)".into(),
+        Some(name) => format!("begin the backup and make checkpoint '{name}' (virDomainBackupBegin)"),
+    }
+}
+
+fn copy(plan: &Plan, index: usize) -> String {
+    let disk = &plan.disks[index];
+    let (what, program) = match (&disk.changes.since, &disk.changes.whole) {
+        (Some(since), _) => (format!(" as it changed since checkpoint '{since}'"), "qemu-io"),
+        (None, Some(why)) => (format!(" whole, because {why},"), "qemu-img"),
+        (None, None) => (String::new(), "qemu-img"),
+    };
+    let on = disk.backing.as_ref();
+    let on = on.map(|on| format!(", on '{}'", on.path.escape_debug()));
+    format!(
+        "copy disk '{}'{what} from the backup's export to '{}'{} ({program}{})",
+        disk.target,
+        disk.destination.shown(),
+        on.unwrap_or_default(),
+        if plan.compress { ", compressed" } else { "" }
+    )
 }
 
 fn scratch(plan: &Plan, index: usize) -> String {

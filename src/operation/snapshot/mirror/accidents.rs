@@ -5,7 +5,7 @@
 use super::seen::Observed;
 use super::step::Step;
 use crate::operation::course::modelled::Modelled;
-use crate::operation::state::{Image, Job};
+use crate::operation::state::{Image, Job, Stored};
 
 impl Modelled<Step> for Observed {
     fn outcomes(&self, step: Step, failed: bool) -> Vec<Self> {
@@ -49,6 +49,16 @@ impl Modelled<Step> for Observed {
             }
         });
         with(&|world| world.finish = true);
+        // Somebody else defines the domain, or undefines it.
+        if let Some(stored) = self.stored {
+            with(&|world| {
+                world.stored = match stored {
+                    Stored::Stands => None,
+                    Stored::Saved => Some(Stored::Away),
+                    Stored::Away => Some(Stored::Saved),
+                }
+            });
+        }
         for (index, job) in self.jobs.iter().enumerate().filter(|(_, job)| job.runs()) {
             for moved in job.moves(self.limited) {
                 with(&|world| world.jobs[index] = moved);

@@ -3,10 +3,11 @@
 
 use crate::driver::code_of_reason;
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{self, Destination, Room, directory_of};
-use crate::libvirt::BlockJobStatus;
+use crate::image::{self, Cloned, Destination, Room, directory_of};
 use crate::libvirt::xml::{Disk, copy_destination};
+use crate::libvirt::{BlockJobStatus, RebaseCopy};
 use crate::operation::ownership::record::Record;
+use crate::operation::parts::clone::{finished, watch};
 use crate::operation::parts::image::DestinationImage;
 use crate::operation::parts::mirror::{Mirror, To};
 use crate::operation::parts::site::Site;
@@ -15,6 +16,7 @@ use crate::operation::plan::preflight::is_at;
 use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::Plan;
 use crate::operation::state::Mark;
+use crate::operation::types::Method;
 
 /// A file system with less room than this is full: QEMU writes up to a MiB at once.
 const FULL: u64 = 2 << 20;
@@ -90,7 +92,7 @@ impl Mirrored {
         } else {
             job.vanished(reason);
         }
-        // Without QEMU's event the reason is not told; a destination without any room left is one.
+        // Without QEMU's event the reason is unknown; a destination without any room left is one.
         let is_untold = job
             .failure()
             .is_some_and(|why| code_of_reason(why) == ErrorCode::JobFailed);
@@ -102,15 +104,37 @@ impl Mirrored {
 
     // Stepping.
 
-    pub(super) fn start_copy(&mut self, planned: &PlannedDisk, shallow: bool) -> Result<()> {
+    pub(super) fn start_copy(&mut self, plan: &Plan, index: usize) -> Result<()> {
+        let planned = &plan.disks[index];
+        if let (Method::Rebase, Destination::Path(path)) = (plan.method, &planned.destination) {
+            return self.mirror.start_by_rebase(RebaseCopy {
+                path,
+                raw: planned.format == "raw",
+                device: planned.place.is_device(),
+                bandwidth: 0,
+                shallow: planned.backing.is_some(),
+            });
+        }
         let xml = copy_destination(&planned.libvirt_target(), &planned.format, None);
         let xml = xml.map_err(|reason| Error::new(ErrorCode::Internal, reason))?;
         self.mirror.start(&To {
             xml: &xml,
             shown: &planned.destination.shown(),
-            shallow,
+            shallow: plan.shallow,
             reuse: true,
         })
+    }
+
+    /// The image rests on nothing then.
+    pub(super) fn flatten(&mut self) -> Result<()> {
+        let before = (self.mirror.job.done, self.mirror.job.total);
+        let mut progress = (0, 0);
+        let watch = &mut watch(&self.site.shared, before, &mut progress);
+        let flattened = match &self.image.output {
+            Some(output) => output.flatten(watch)?,
+            None => Cloned::Whole,
+        };
+        finished(flattened)
     }
 
     pub(super) fn verify(&self, planned: &PlannedDisk, look: &Look) -> Result<()> {

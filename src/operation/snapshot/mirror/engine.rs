@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::disk::{Contents, Look, Mirrored};
-use super::seen::Observed;
+use super::seen::{Observed, Rest};
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::{BlockJobStatus, State};
@@ -16,13 +16,14 @@ use crate::operation::course::procedure::Ties;
 use crate::operation::course::shared::{Facts, Shared};
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
+use crate::operation::parts::definition::Definition;
 use crate::operation::parts::left::Left;
 use crate::operation::parts::site::Site;
 use crate::operation::parts::tracked::End;
 use crate::operation::parts::window::{Fixed, domain_gone};
 use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::{Plan, Request};
-use crate::operation::state::Mark;
+use crate::operation::state::{Mark, Stored};
 use crate::operation::types::Consistency;
 
 pub(in crate::operation) struct Engine {
@@ -30,7 +31,8 @@ pub(in crate::operation) struct Engine {
     pub(super) ties: Ties,
     pub(super) disks: Vec<Mirrored>,
     pub(super) fixed: Option<Fixed>,
-    verified: bool,
+    rest: Rest,
+    pub(super) definition: Definition,
     /// The guest's write requests just before the point in time, to know whether contents can be compared.
     writes: Vec<i64>,
     pub(super) left: Left,
@@ -48,9 +50,15 @@ struct Details {
 /// The state before the first step.
 pub(super) fn at_start(plan: &Plan) -> Observed {
     let taken = plan.disks.iter().map(PlannedDisk::is_taken);
+    let rest = if plan.disks.iter().any(|disk| plan.flattens(disk)) {
+        Rest::Flatten
+    } else {
+        Rest::Verify
+    };
+    let stored = plan.undefine.then_some(Stored::Stands);
     Observed {
         finish: plan.auto_finish,
-        ..Observed::at_start(taken.collect(), plan.bandwidth > 0)
+        ..Observed::at_start(taken.collect(), plan.bandwidth > 0, rest, stored)
     }
 }
 
@@ -76,7 +84,8 @@ impl Engine {
         Self {
             disks: plan.disks.iter().enumerate().map(disk).collect(),
             fixed: None,
-            verified: false,
+            rest: at_start(&plan).rest,
+            definition: Definition::new(&plan.guest, &ties),
             writes: Vec::new(),
             left: Left::default(),
             plan,
@@ -92,6 +101,9 @@ impl Engine {
         let mut engine = Self::at_rest(Plan::found(guest, details.request), ties);
         engine.fixed = details.fixed;
         engine.left = Left::found(&record, engine.plan.freezes(), engine.plan.pauses());
+        if engine.plan.undefine {
+            engine.definition.find()?;
+        }
         let config = guest.get_config(false)?;
         let disks = engine.plan.disks.iter().zip(&mut engine.disks).enumerate();
         for (index, (planned, disk)) in disks {
@@ -127,6 +139,10 @@ impl Engine {
         if !alive {
             self.disks.iter_mut().for_each(|disk| disk.mirror.job.lost_domain());
         }
+        let stored = match self.plan.undefine {
+            true => self.definition.seen()?,
+            false => None,
+        };
         let finish = self.plan.auto_finish || self.ties.shared.requests().finish;
         Ok(Observed {
             alive,
@@ -136,7 +152,8 @@ impl Engine {
             fixed: self.fixed.is_some(),
             finish,
             limited: self.disks.iter().any(|disk| disk.mirror.limited),
-            verified: self.verified,
+            rest: self.rest,
+            stored,
             images: self.disks.iter().map(|disk| disk.image.seen()).collect(),
             jobs: self.disks.iter().map(|disk| disk.mirror.seen(false, finish)).collect(),
             ..at_start(&self.plan)
@@ -170,7 +187,7 @@ impl Engine {
     }
 
     pub(super) fn start_copy(&mut self, index: usize) -> Result<()> {
-        self.disks[index].start_copy(&self.plan.disks[index], self.plan.shallow)
+        self.disks[index].start_copy(&self.plan, index)
     }
 
     pub(super) fn lift_limit(&mut self) -> Result<()> {
@@ -184,6 +201,7 @@ impl Engine {
             .map(|device| device.get_write_requests())
             .collect::<Result<_>>()
             .unwrap_or_default();
+        self.disks.iter_mut().try_for_each(|disk| disk.mirror.prepare_end())?;
         let window = self.plan.window(&self.ties.shared);
         // QEMU flushes a mirror's destination when it ends: the less is left to write out then, the shorter the freeze.
         for output in self.disks.iter().filter_map(|disk| disk.image.output.as_ref()) {
@@ -202,11 +220,11 @@ impl Engine {
     /// All are asked to end before any is waited for. The end is QEMU's own event where there is one: libvirt's comes
     /// later, and the guest is frozen meanwhile.
     fn end_mirrors(&self, deadline: Instant) -> Result<()> {
-        for disk in &self.disks {
-            disk.site.device().abort_job()?;
-        }
+        self.disks.iter().try_for_each(|disk| disk.mirror.end())?;
         let ended = |facts: &Facts, target: &str| {
-            facts.qemu_end("copy", target).is_some() || facts.block_job(target) == Some(BlockJobStatus::Canceled)
+            let of_libvirt = facts.block_job(target);
+            facts.qemu_end("copy", target).is_some()
+                || matches!(of_libvirt, Some(BlockJobStatus::Canceled | BlockJobStatus::Completed))
         };
         if self.ties.subscription.is_some() {
             self.ties.shared.await_facts(deadline, |facts| {
@@ -248,6 +266,16 @@ impl Engine {
         Ok(())
     }
 
+    pub(super) fn flatten(&mut self) -> Result<()> {
+        for (planned, disk) in self.plan.disks.iter().zip(&mut self.disks) {
+            if self.plan.flattens(planned) {
+                disk.flatten()?;
+            }
+        }
+        self.rest = Rest::Verify;
+        Ok(())
+    }
+
     pub(super) fn verify(&mut self) -> Result<()> {
         // Without events nobody saw how the last step ended, so the image itself has to say.
         let is_unseen = self.ties.subscription.is_none() || self.writes.is_empty();
@@ -262,7 +290,7 @@ impl Engine {
             let check = self.plan.verify || is_unseen;
             disk.verify(&self.plan.disks[index], &Look { check, contents })?;
         }
-        self.verified = true;
+        self.rest = Rest::Nothing;
         Ok(())
     }
 }

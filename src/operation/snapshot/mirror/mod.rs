@@ -11,16 +11,17 @@ mod engine;
 mod failure;
 #[cfg(test)]
 mod model;
+pub(in crate::operation::snapshot) mod plan;
 mod procedure;
 mod seen;
 mod step;
 
 pub(in crate::operation) use engine::Engine;
 use failure::Failure;
-pub(in crate::operation) use seen::Observed;
+pub(in crate::operation) use seen::{Observed, Rest};
 pub(in crate::operation) use step::Step;
 
-use crate::operation::state::{Goal, Job, Mark, Remedy, position};
+use crate::operation::state::{Goal, Job, Mark, Remedy, Stored, position};
 
 /// The next step from what is observed towards the goal.
 #[must_use]
@@ -50,6 +51,10 @@ fn forward(seen: &Observed) -> Step {
     if !seen.thawed {
         return Step::Thaw;
     }
+    // As soon as there is nothing left to start: what the guest would lose if it ended now is more the longer it takes.
+    if is_away(seen) && !is_starting(seen) {
+        return Step::Redefine;
+    }
     match seen.mark {
         // The record goes last, so its absence after the point in time is the end.
         Mark::Absent if seen.fixed => Step::Done,
@@ -72,14 +77,26 @@ fn forward(seen: &Observed) -> Step {
     }
 }
 
+/// Something is left of the definition's way out of libvirt and back.
+fn is_away(seen: &Observed) -> bool {
+    matches!(seen.stored, Some(Stored::Saved | Stored::Away))
+}
+
+/// Mirrors are left to be started, and may be.
+fn is_starting(seen: &Observed) -> bool {
+    seen.mark == Mark::Copying && seen.jobs.contains(&Job::NotStarted) && !seen.jobs.contains(&Job::Failed)
+}
+
 /// Mirrors are brought to READY, kept there until the caller wants them, and then to the window.
 fn mirror(seen: &Observed) -> Step {
     if let Some(index) = position(&seen.jobs, |job| *job == Job::Failed) {
         return Step::Fail(Failure::Job(index));
     }
     if let Some(index) = position(&seen.jobs, |job| *job == Job::NotStarted) {
-        return match seen.mark {
-            Mark::Copying => Step::StartCopy(index),
+        return match (seen.mark, seen.stored) {
+            (Mark::Copying, Some(Stored::Stands)) => Step::SaveDefinition,
+            (Mark::Copying, Some(Stored::Saved)) => Step::Undefine,
+            (Mark::Copying, None | Some(Stored::Away)) => Step::StartCopy(index),
             _ => Step::Fail(Failure::OutcomeUnknown),
         };
     }
@@ -110,12 +127,16 @@ fn mirror(seen: &Observed) -> Step {
 }
 
 fn conclude(seen: &Observed) -> Step {
+    if is_away(seen) {
+        return Step::Redefine;
+    }
     if !seen.finish {
-        Step::AwaitFinish
-    } else if !seen.verified {
-        Step::Verify
-    } else {
-        Step::RemoveRecord
+        return Step::AwaitFinish;
+    }
+    match seen.rest {
+        Rest::Flatten => Step::Flatten,
+        Rest::Verify => Step::Verify,
+        Rest::Nothing => Step::RemoveRecord,
     }
 }
 
@@ -127,6 +148,11 @@ fn back(seen: &Observed) -> Step {
         if !seen.thawed {
             return Step::Thaw;
         }
+    }
+    if is_away(seen) {
+        return Step::Redefine;
+    }
+    if seen.alive {
         if let Some(index) = position(&seen.jobs, |job| {
             matches!(job, Job::Running | Job::Stuck(_) | Job::Ready)
         }) {

@@ -3,12 +3,12 @@
 
 use super::engine::Engine;
 use super::failure::Failure;
-use super::next;
-use super::seen::Observed;
+use super::seen::{Observed, Rest};
 use super::step::Step;
+use super::{is_away, next};
 use crate::operation::course::procedure::steps;
 use crate::operation::course::reachable::{States, must_terminate, reachable};
-use crate::operation::state::{Goal, Image, Job, Mark};
+use crate::operation::state::{Goal, Image, Job, Mark, Stored};
 
 /// The world after `step`.
 fn apply(seen: &mut Observed, step: Step) {
@@ -20,14 +20,29 @@ fn plan(seen: &Observed, goal: Goal) -> Vec<Step> {
     steps::<Engine>(seen, goal)
 }
 
-fn start(disks: usize, limited: bool) -> Observed {
+fn start(disks: usize, limited: bool, rest: Rest, stored: Option<Stored>) -> Observed {
     // The second one is the caller's.
-    Observed::at_start((0..disks).map(|index| index == 1).collect(), limited)
+    let taken = (0..disks).map(|index| index == 1).collect();
+    Observed::at_start(taken, limited, rest, stored)
+}
+
+/// By virDomainBlockCopy.
+fn mirror(disks: usize, limited: bool) -> Observed {
+    start(disks, limited, Rest::Verify, None)
+}
+
+/// By virDomainBlockRebase, of a domain that is defined.
+fn rebase(disks: usize, limited: bool) -> Observed {
+    start(disks, limited, Rest::Flatten, Some(Stored::Stands))
 }
 
 /// A process died, and another one resumes: what only the old one knew is forgotten.
-fn resumed(seen: &Observed) -> Vec<Observed> {
+fn resumed(seen: &Observed, rest: Rest) -> Vec<Observed> {
     let mut worlds = Vec::new();
+    // Without a record nobody does.
+    if seen.mark == Mark::Absent {
+        return worlds;
+    }
     let mut with = |change: &dyn Fn(&mut Observed)| {
         let mut world = seen.clone();
         change(&mut world);
@@ -40,7 +55,7 @@ fn resumed(seen: &Observed) -> Vec<Observed> {
             with(&|world| world.images[index] = Image::Half);
         }
     }
-    with(&|world| (world.finish, world.verified) = (false, false));
+    with(&|world| (world.finish, world.rest) = (false, rest));
     for index in 0..seen.jobs.len() {
         // It died in the window: the jobs ended and nobody knows how.
         if seen.mark == Mark::Fixing && matches!(seen.jobs[index], Job::Ready) {
@@ -54,7 +69,10 @@ fn worlds() -> Vec<States<Engine>> {
     let mut all = Vec::new();
     for disks in [1, 2] {
         for limited in [false, true] {
-            all.push(reachable::<Engine, _>([start(disks, limited)], resumed));
+            for start in [mirror(disks, limited), rebase(disks, limited)] {
+                let rest = start.rest;
+                all.push(reachable::<Engine, _>([start], |seen| resumed(seen, rest)));
+            }
         }
     }
     all
@@ -81,6 +99,7 @@ fn back_leaves_nothing_and_touches_no_image_of_the_caller() {
                 apply(&mut end, step);
             }
             assert_eq!(end.mark, Mark::Absent);
+            assert!(!is_away(&end), "{seen:?} -> {end:?}");
             assert!(
                 !end.images
                     .iter()
@@ -107,7 +126,8 @@ fn forward_ends_in_done_only_with_every_disk_copied_and_checked() {
                 apply(&mut end, step);
             }
             if next(&end, Goal::Forward) == Step::Done {
-                assert!(end.fixed && end.mark == Mark::Absent);
+                assert!(end.fixed && end.mark == Mark::Absent && end.rest == Rest::Nothing);
+                assert!(!is_away(&end), "{seen:?} -> {end:?}");
                 assert!(end.jobs.iter().all(|job| *job == Job::Completed), "{seen:?} -> {end:?}");
             }
         }
@@ -122,15 +142,36 @@ fn a_window_opens_only_with_everything_prepared() {
                 assert_eq!(seen.mark, Mark::Fixing);
                 assert!(seen.alive && seen.thawed && seen.resumed && !seen.fixed);
                 assert!(!seen.images.contains(&Image::Missing));
-                assert!(seen.finish && !seen.limited);
+                assert!(seen.finish && !seen.limited && !is_away(seen));
             }
+        }
+    }
+}
+
+/// What is taken away was saved before, and nothing comes between but what needs it away.
+#[test]
+fn a_definition_is_away_only_while_mirrors_are_started() {
+    for world in worlds() {
+        for (seen, goal) in &world {
+            let step = next(seen, *goal);
+            match step {
+                Step::SaveDefinition => assert_eq!(seen.stored, Some(Stored::Stands)),
+                Step::Undefine => assert_eq!(seen.stored, Some(Stored::Saved)),
+                Step::StartCopy(_) => assert!(matches!(seen.stored, None | Some(Stored::Away))),
+                _ => {}
+            }
+            let may_be_away = matches!(
+                step,
+                Step::Undefine | Step::StartCopy(_) | Step::Redefine | Step::Thaw | Step::Resume | Step::Fail(_)
+            );
+            assert!(!is_away(seen) || may_be_away, "{step:?} from {seen:?}");
         }
     }
 }
 
 #[test]
 fn jobs_that_ended_unseen_are_no_success() {
-    let mut seen = start(1, false);
+    let mut seen = mirror(1, false);
     seen.mark = Mark::Fixing;
     seen.images = vec![Image::Made];
     seen.jobs = vec![Job::Completed];
@@ -139,7 +180,7 @@ fn jobs_that_ended_unseen_are_no_success() {
 
 #[test]
 fn the_plan_of_a_mirror_reads_in_order() {
-    let steps = plan(&start(1, false), Goal::Forward);
+    let steps = plan(&mirror(1, false), Goal::Forward);
     assert_eq!(
         steps,
         [
@@ -157,4 +198,31 @@ fn the_plan_of_a_mirror_reads_in_order() {
             Step::RemoveRecord,
         ]
     );
+}
+
+#[test]
+fn a_rebase_is_a_mirror_whose_definition_is_away_at_its_start_and_that_is_flattened_at_its_end() {
+    let steps = plan(&rebase(2, false), Goal::Forward);
+    let start = steps.iter().position(|step| *step == Step::SaveDefinition).unwrap();
+    assert_eq!(
+        steps[start..start + 5],
+        [
+            Step::SaveDefinition,
+            Step::Undefine,
+            Step::StartCopy(0),
+            Step::StartCopy(1),
+            Step::Redefine,
+        ]
+    );
+    assert!(steps.ends_with(&[Step::Flatten, Step::Verify, Step::RemoveRecord]));
+    let others: Vec<_> = steps
+        .into_iter()
+        .filter(|step| {
+            !matches!(
+                step,
+                Step::SaveDefinition | Step::Undefine | Step::Redefine | Step::Flatten
+            )
+        })
+        .collect();
+    assert_eq!(others, plan(&mirror(2, false), Goal::Forward));
 }

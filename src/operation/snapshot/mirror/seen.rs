@@ -1,8 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What is seen of a snapshot by mirrors.
 
-use crate::operation::state::{Image, Job, Mark};
+use crate::operation::state::{Image, Job, Mark, Stored};
 use crate::operation::types::Phase;
+
+/// What is left to do to the images once they are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Rest {
+    /// They rest on the guest's backing images, and are not to.
+    Flatten,
+    Verify,
+    Nothing,
+}
 
 /// What libvirt, the file system and the record say now.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,7 +28,9 @@ pub(crate) struct Observed {
     /// The caller wants the operation finished.
     pub(crate) finish: bool,
     pub(crate) limited: bool,
-    pub(crate) verified: bool,
+    pub(crate) rest: Rest,
+    /// Of a domain that must not be defined while its mirrors are started, where it is defined at all.
+    pub(crate) stored: Option<Stored>,
     /// Of each disk: the destination is the caller's own.
     pub(crate) taken: Vec<bool>,
     pub(crate) images: Vec<Image>,
@@ -28,7 +39,7 @@ pub(crate) struct Observed {
 
 impl Observed {
     /// Before the first step. `taken`, of each disk.
-    pub(super) fn at_start(taken: Vec<bool>, limited: bool) -> Self {
+    pub(super) fn at_start(taken: Vec<bool>, limited: bool, rest: Rest, stored: Option<Stored>) -> Self {
         Self {
             alive: true,
             mark: Mark::Absent,
@@ -37,7 +48,8 @@ impl Observed {
             fixed: false,
             finish: false,
             limited,
-            verified: false,
+            rest,
+            stored,
             images: vec![Image::Missing; taken.len()],
             jobs: vec![Job::NotStarted; taken.len()],
             taken,

@@ -3,8 +3,9 @@
 
 use super::Failure;
 use super::engine::Engine;
+use super::seen::Rest;
 use crate::operation::course::procedure::{self, Turn};
-use crate::operation::state::{Image, Job, Mark};
+use crate::operation::state::{Image, Job, Mark, Stored};
 use crate::operation::types::Phase;
 
 /// One step. Each is safe to repeat.
@@ -12,7 +13,11 @@ use crate::operation::types::Phase;
 pub(crate) enum Step {
     WriteRecord(Mark),
     MakeImage(usize),
+    /// By virDomainBlockRebase, which libvirt refuses of a domain that is defined.
+    SaveDefinition,
+    Undefine,
     StartCopy(usize),
+    Redefine,
     /// Wait for the jobs to move.
     AwaitJobs,
     /// Wait for the caller: READY.
@@ -21,6 +26,7 @@ pub(crate) enum Step {
     RestartWriteBlocking(usize),
     /// The freeze window.
     FixPoint,
+    Flatten,
     Verify,
     Thaw,
     Resume,
@@ -51,20 +57,45 @@ impl Step {
             )
             .in_phase(Phase::Preparing),
 
+            Step::SaveDefinition => What::new(
+                |plan| format!("save the definition of domain '{}' to a file", plan.guest.name()),
+                |seen| seen.stored = Some(Stored::Saved),
+                |engine, _| engine.definition.save(),
+            )
+            .in_phase(Phase::Preparing),
+            Step::Undefine => What::new(
+                |plan| {
+                    format!(
+                        "undefine domain '{}', which runs on (virDomainUndefineFlags)",
+                        plan.guest.name()
+                    )
+                },
+                |seen| seen.stored = Some(Stored::Away),
+                |engine, _| engine.definition.take_away(),
+            )
+            .in_phase(Phase::Preparing),
             Step::StartCopy(index) => What::new(
                 move |plan| {
-                    let what = if plan.shallow {
-                        "the active layer of disk"
-                    } else {
-                        "disk"
+                    let disk = &plan.disks[index];
+                    let what = match plan.shallow || disk.backing.is_some() {
+                        true => "the active layer of disk",
+                        false => "disk",
                     };
-                    format!(
-                        "mirror {what} '{}' to it (virDomainBlockCopy)",
-                        plan.disks[index].target
-                    )
+                    format!("mirror {what} '{}' to it ({})", disk.target, plan.mirroring_call())
                 },
                 move |seen| seen.jobs[index] = Job::Running,
                 move |engine, _| engine.start_copy(index),
+            )
+            .in_phase(Phase::Copying),
+            Step::Redefine => What::new(
+                |plan| {
+                    format!(
+                        "define domain '{}' again, as it was (virDomainDefineXML)",
+                        plan.guest.name()
+                    )
+                },
+                |seen| seen.stored = Some(Stored::Stands),
+                |engine, _| engine.definition.give_back(),
             )
             .in_phase(Phase::Copying),
             Step::LiftLimit => What::new(
@@ -123,9 +154,14 @@ impl Step {
                 |engine, _| engine.plan.guest.resume(),
             ),
 
+            Step::Flatten => What::new(
+                |_| "copy what the images rest on into them (qemu-img rebase)".into(),
+                |seen| seen.rest = Rest::Verify,
+                |engine, _| engine.flatten(),
+            ),
             Step::Verify => What::new(
                 |_| "check that the images are in place, whole and of the right size, and sync them".into(),
-                |seen| seen.verified = true,
+                |seen| seen.rest = Rest::Nothing,
                 |engine, _| engine.verify(),
             ),
             Step::RemoveImage(index) => What::new(

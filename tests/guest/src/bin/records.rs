@@ -18,7 +18,7 @@ Usage: records IMAGE --format qcow2|raw [--json]
 The first reads an image that nobody writes to: checks its ext4 file system (without replaying the journal, and after
 it) and the guest writer's records. Exit status 0: every record up to the last is there once and unharmed, and the
 file system is clean at least after replay; 1: not; 2: the image could not be read.
-The second says what the writer's log tells of its longest stall.";
+The second prints the longest stall in the writer's log.";
 
 struct Options {
     words: Vec<String>,

@@ -41,7 +41,7 @@ class LiveDiskDriver(driver.LibvirtDriver):
             self._recover()
         except livedisk.Error as error:
             # The servers run, and the next snapshot of a domain that is not clean says so.
-            LOG.error("livedisk could not look for what was left behind: %s", error)
+            LOG.error("livedisk could not look for unfinished operations: %s", error)
 
     def _recover(self):
         """Rolls back, or completes, what a nova-compute that died was doing."""

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Definitions that a dead process had saved, of domains that ended before they were defined again. With its definition a
+//! domain has the operation's record again, and what else is left is found by that.
+
+use std::sync::Arc;
+
+use super::recover::{Recovered, Settlement};
+use crate::driver::{Guest, Host};
+use crate::error::{ErrorCode, Result};
+use crate::operation::ownership::record::Record;
+use crate::operation::ownership::saved::Saved;
+use crate::operation::parts::definition::{Given, give_back};
+
+/// Those of one domain, or of all, whose operation is not found by its record in the running domain.
+pub(super) fn left(host: &Arc<Host>, domain: Option<&str>) -> Result<Vec<(Saved, Option<Guest>)>> {
+    let mut left = Vec::new();
+    for saved in Saved::all(host)? {
+        if domain.is_some_and(|domain| domain != saved.name && domain != saved.uuid) {
+            continue;
+        }
+        let guest = match host.get_guest_by_uuid(&saved.uuid) {
+            Err(error) if error.code() == ErrorCode::NoDomain => None,
+            guest => Some(guest?),
+        };
+        let records = guest.as_ref().map(Record::all).transpose()?.unwrap_or_default();
+        let mut records = records.into_iter().flatten();
+        if !records.any(|record| record.live && record.id == saved.record.id) {
+            left.push((saved, guest));
+        }
+    }
+    Ok(left)
+}
+
+/// Gives them back.
+pub(super) fn recover(host: &Arc<Host>, domain: Option<&str>, dry_run: bool) -> Result<Vec<Recovered>> {
+    let left = left(host, domain)?.into_iter();
+    Ok(left
+        .map(|(saved, guest)| settle(host, &saved, guest.as_ref(), dry_run))
+        .collect())
+}
+
+fn settle(host: &Arc<Host>, saved: &Saved, guest: Option<&Guest>, dry_run: bool) -> Recovered {
+    let mut found = Recovered::of(&saved.name, &saved.record);
+    if !saved.record.owner.is_dead() {
+        return found;
+    }
+    found.plan = vec![format!(
+        "define domain '{}' again, as it was (virDomainDefineXML)",
+        saved.name
+    )];
+    found.settlement = Settlement::TakenBack;
+    if !dry_run {
+        match give_back(host, guest, saved) {
+            Ok(Given::Back) => log::info!("domain '{}' is defined again", saved.name),
+            Ok(Given::NotNeeded) => found.plan = vec!["drop the saved definition".into()],
+            Err(error) => {
+                log::error!("{error}");
+                found.settlement = Settlement::Failed(error);
+            }
+        }
+    }
+    found
+}

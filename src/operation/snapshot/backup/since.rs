@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What a backup has to do with checkpoints: which disks the new one covers, and which are copied from an old one on. All that
+//! may be missing or broken is found here, before anything begins.
+
+use serde::{Deserialize, Serialize};
+
+use crate::driver::{Checkpoint, Guest};
+use crate::error::{Error, ErrorCode, Result};
+use crate::image::{self, Destination, Identity};
+use crate::libvirt::xml::{Disk, DomainXml};
+use crate::operation::plan::preflight::find_disk;
+use crate::operation::snapshot::disk::PlannedDisk;
+use crate::operation::types::SnapshotOptions;
+
+/// libvirt keeps a checkpoint in a file of this name and an ending.
+const LONGEST_NAME: usize = 250;
+
+/// What becomes of a disk's changes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Changes {
+    /// The new checkpoint notes them.
+    pub(crate) noted: bool,
+    /// Those since this checkpoint are all that is copied.
+    pub(crate) since: Option<String>,
+    /// They were to be, and the disk is copied whole: why.
+    pub(crate) whole: Option<String>,
+}
+
+fn error(code: ErrorCode, message: impl Into<String>) -> Error {
+    Error::new(code, message)
+}
+
+/// What can be refused without looking at the domain.
+pub(super) fn check_options(options: &SnapshotOptions) -> Result<()> {
+    for (name, option) in [(&options.checkpoint, "checkpoint"), (&options.since, "since")] {
+        if let Some(name) = name {
+            must_be_a_name(name, option)?;
+        }
+    }
+    let only_with_since = |what: &str| {
+        Err(error(
+            ErrorCode::InvalidArgument,
+            format!("{what} is about an increment; ask for one (since), or leave it out"),
+        ))
+    };
+    if options.since.is_none() {
+        if options.full_if_needed {
+            return only_with_since("FULL_IF_NEEDED");
+        }
+        if let Some(disk) = options.disks.iter().find(|disk| disk.backing.is_some()) {
+            return only_with_since(&format!("backing of disk '{}'", disk.target.escape_debug()));
+        }
+    }
+    Ok(())
+}
+
+fn must_be_a_name(name: &str, option: &str) -> Result<()> {
+    let is_one =
+        !name.is_empty() && !name.starts_with('.') && !name.contains('/') && !name.chars().any(char::is_control);
+    if is_one && name.len() <= LONGEST_NAME {
+        return Ok(());
+    }
+    Err(error(
+        ErrorCode::InvalidArgument,
+        format!(
+            "{option}: '{}' cannot be a checkpoint's name, which has 1 to {LONGEST_NAME} bytes, no '/' and no control character, \
+             and does not begin with '.'",
+            name.escape_debug()
+        ),
+    ))
+}
+
+/// Decides of each disk whether its changes are noted, and whether they are all that is copied.
+pub(super) fn prepare(
+    guest: &Guest,
+    config: &DomainXml,
+    options: &SnapshotOptions,
+    disks: &mut [PlannedDisk],
+    in_use: &[Identity],
+) -> Result<()> {
+    if options.checkpoint.is_none() && options.since.is_none() {
+        return Ok(());
+    }
+    let checkpoints = guest.checkpoints()?;
+    if let Some(name) = &options.checkpoint {
+        must_be_new(guest, &checkpoints, name, disks)?;
+        note_changes(guest, config, name, disks)?;
+    }
+    if let Some(name) = &options.since {
+        let since = checkpoints.iter().find(|checkpoint| checkpoint.name == *name);
+        let since = since.ok_or_else(|| no_checkpoint(guest, name))?;
+        for planned in disks.iter_mut() {
+            choose(guest, config, since, options.full_if_needed, planned)?;
+        }
+        for (planned, wanted) in disks.iter_mut().zip(&options.disks) {
+            rest(guest, planned, wanted.backing.as_deref(), in_use)?;
+        }
+    }
+    Ok(())
+}
+
+fn no_checkpoint(guest: &Guest, name: &str) -> Error {
+    error(
+        ErrorCode::NoCheckpoint,
+        format!(
+            "domain '{0}' has no checkpoint '{name}'; see 'livedisk checkpoints {0}', or take a full backup without since",
+            guest.name()
+        ),
+    )
+}
+
+fn must_be_new(guest: &Guest, checkpoints: &[Checkpoint], name: &str, disks: &[PlannedDisk]) -> Result<()> {
+    let domain = guest.name();
+    if checkpoints.iter().any(|checkpoint| checkpoint.name == name) {
+        return Err(error(
+            ErrorCode::Busy,
+            format!(
+                "domain '{domain}' has a checkpoint '{name}' already; name the new one otherwise, or delete that one first \
+                 (livedisk checkpoints {domain} --delete NAME)"
+            ),
+        ));
+    }
+    let targets: Vec<_> = disks.iter().map(|disk| disk.target.as_str()).collect();
+    match guest.disks_with_bitmap(name, &targets)?.first() {
+        None => Ok(()),
+        Some(target) => Err(error(
+            ErrorCode::Busy,
+            format!(
+                "disk '{target}' of domain '{domain}' has a bitmap '{name}' that belongs to no checkpoint; name the new one \
+                 otherwise, or remove the bitmap while the domain is off (qemu-img bitmap --remove)"
+            ),
+        )),
+    }
+}
+
+/// Why no bitmap can note what changes on a disk, if so.
+fn why_not_noted(disk: &Disk) -> Result<Option<String>> {
+    let layer = disk.active();
+    Ok(match (layer.format.as_deref(), layer.source.path()) {
+        _ if disk.readonly => Some("it is read-only".into()),
+        (Some("qcow2"), Some(path)) => {
+            let keeps = image::can_keep_bitmaps(path)?;
+            (!keeps).then(|| "its image is of version 2 of qcow2, which keeps no bitmaps (compat=0.10)".into())
+        }
+        (Some("qcow2"), None) => Some("its image is no file or block device of this host".into()),
+        (format, _) => Some(format!("format {} keeps no bitmaps", format.unwrap_or("unknown"))),
+    })
+}
+
+fn note_changes(guest: &Guest, config: &DomainXml, name: &str, disks: &mut [PlannedDisk]) -> Result<()> {
+    let domain = guest.name();
+    for planned in disks.iter_mut() {
+        let target = &planned.target;
+        match why_not_noted(find_disk(guest, config, target)?)? {
+            None => planned.changes.noted = true,
+            Some(why) => log::warn!(
+                "disk '{target}' of domain '{domain}': checkpoint '{name}' does not cover it, because {why}; each backup copies \
+                 it whole"
+            ),
+        }
+    }
+    if disks.iter().any(|disk| disk.changes.noted) {
+        return Ok(());
+    }
+    Err(error(
+        ErrorCode::Unsupported,
+        format!(
+            "checkpoint '{name}' would cover no disk of domain '{domain}': only qcow2 images keep bitmaps, and of these only \
+             such as the guest may write to; leave checkpoint out"
+        ),
+    ))
+}
+
+/// Only what has changed, or the whole disk.
+fn choose(
+    guest: &Guest,
+    config: &DomainXml,
+    since: &Checkpoint,
+    full_if_needed: bool,
+    planned: &mut PlannedDisk,
+) -> Result<()> {
+    let (domain, target, name) = (guest.name(), &planned.target, &since.name);
+    let covered = since.disks.iter().find(|disk| disk.target == *target);
+    let why = match covered.map(|disk| &disk.why_not) {
+        Some(None) => {
+            planned.changes.since = Some(name.clone());
+            return Ok(());
+        }
+        Some(Some(why)) if !full_if_needed => {
+            return Err(error(
+                ErrorCode::Checkpoint,
+                format!(
+                    "checkpoint '{name}' of domain '{domain}' is of no use: disk '{target}': {why}; take a full backup without \
+                     since, or ask for FULL_IF_NEEDED, which copies such a disk whole"
+                ),
+            ));
+        }
+        Some(Some(why)) => why.clone(),
+        None => match why_not_noted(find_disk(guest, config, target)?)? {
+            Some(why) => why,
+            None => format!("checkpoint '{name}' does not cover it"),
+        },
+    };
+    log::warn!("disk '{target}' of domain '{domain}' is copied whole: {why}");
+    planned.changes.whole = Some(why);
+    Ok(())
+}
+
+/// An increment is a qcow2 image that we make, on what it rests on.
+fn rest(guest: &Guest, planned: &mut PlannedDisk, backing: Option<&str>, in_use: &[Identity]) -> Result<()> {
+    let what = format!("disk '{}' of domain '{}'", planned.target, guest.name());
+    let refused = |code, why: &str| Err(error(code, format!("{what}: {why}")));
+    if planned.changes.since.is_none() {
+        if let Some(backing) = backing {
+            log::warn!(
+                "{what} is copied whole, so its image does not rest on '{}'",
+                backing.escape_debug()
+            );
+        }
+        return Ok(());
+    }
+    if planned.format != "qcow2" {
+        return refused(
+            ErrorCode::Unsupported,
+            "an increment is a qcow2 image, raw holds none; use qcow2, or leave since out",
+        );
+    }
+    if planned.reuse {
+        return refused(
+            ErrorCode::Unsupported,
+            "since and REUSE_EXISTING do not go together; let livedisk make the image",
+        );
+    }
+    let Destination::Path(destination) = &planned.destination else {
+        return refused(
+            ErrorCode::Unsupported,
+            "an increment is written to a file or a block device",
+        );
+    };
+    let Some(backing) = backing else {
+        log::warn!(
+            "{what}: no backing is named, so the increment rests on no image; by itself it is not the disk, and whoever \
+             restores it puts it on the image before it first (qemu-img rebase -u)"
+        );
+        return Ok(());
+    };
+    let found = image::find_backing(backing).map_err(|failure| error(failure.code(), format!("{what}: {failure}")))?;
+    let identity = Identity::of_path(backing);
+    let is_in_use = identity.is_some_and(|identity| in_use.contains(&identity));
+    if is_in_use || identity.is_some() && identity == Identity::of_path(destination) {
+        return refused(
+            ErrorCode::Destination,
+            &format!(
+                "backing '{}' is an image that the guest uses, or the destination itself; name the image of the backup before",
+                backing.escape_debug()
+            ),
+        );
+    }
+    planned.backing = Some(found);
+    Ok(())
+}

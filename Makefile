@@ -13,7 +13,7 @@ help:
 	@echo "make build   $(target)/release/liblivedisk.so and $(target)/release/livedisk"
 	@echo "make install what was built, into PREFIX (/usr/local) below DESTDIR; make uninstall takes it away"
 	@echo "make deb     Debian packages, into $(target)/deb"
-	@echo "make bench   measure livedisk beside Nova, virtnbdbackup, virsh and qemu-img (an hour; QUICK=1: five minutes)"
+	@echo "make bench   measure livedisk beside Nova, virtnbdbackup, virsh and qemu-img (an hour; MINUTES=30; QUICK=1: five minutes)"
 	@echo "make setup   install the packages that are missing (root or sudo) and build the test guest"
 	@echo "make clean   remove what was built here"
 

@@ -26,6 +26,17 @@ fn bed() -> Turn {
     )
 }
 
+/// What it saves lies elsewhere, and what a job writes to belongs to QEMU's user.
+#[test]
+fn as_an_ordinary_user() {
+    let tests = [
+        "a_new_image_is_flattened_after_the_thaw_unless_it_is_to_be_shallow",
+        "it_can_be_cancelled",
+    ];
+    let guest = "name=a,disks=qcow2-backed:64M+qcow2:64M,data=8M";
+    support::ordinary::run_tests(&tests, &[guest]);
+}
+
 fn rebase(disks: Vec<SnapshotDisk>) -> SnapshotOptions {
     SnapshotOptions {
         method: Method::Rebase,

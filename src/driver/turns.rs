@@ -2,15 +2,26 @@
 //! How many guests of a connection are stopped at the same time.
 
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread::available_parallelism;
 
-/// libvirtd takes five requests at a time from a client, so that no thaw waits for another guest's slow call; and the
-/// more guests are frozen at once, the longer each of them is.
+/// libvirtd takes five requests at a time from a client, so that no thaw waits for another guest's slow call.
 const AT_ONCE: usize = 4;
 
-#[derive(Default)]
 pub(super) struct Turns {
+    at_once: usize,
     taken: Mutex<usize>,
     given_back: Condvar,
+}
+
+impl Default for Turns {
+    /// Each guest needs a processor to freeze and to thaw: where there are more guests than processors, each is frozen longer.
+    fn default() -> Self {
+        Self {
+            at_once: available_parallelism().map_or(1, usize::from).min(AT_ONCE),
+            taken: Mutex::default(),
+            given_back: Condvar::new(),
+        }
+    }
 }
 
 /// Given back when it is dropped.
@@ -22,7 +33,7 @@ impl Turns {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken = self
             .given_back
-            .wait_while(taken, |taken| *taken >= AT_ONCE)
+            .wait_while(taken, |taken| *taken >= self.at_once)
             .unwrap_or_else(PoisonError::into_inner);
         *taken += 1;
         Turn(self)

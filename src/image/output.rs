@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use once_cell::sync::OnceCell;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, fstat, openat, statat, statx};
 use serde::{Deserialize, Serialize};
 
 use super::clone::Cloned;
@@ -333,6 +333,14 @@ impl Output {
     /// The file that this operation made, if it did.
     pub(crate) fn made(&self) -> Option<&Made> {
         self.made.as_ref()
+    }
+
+    /// The room that one that was made takes. Its storage is not waited for, and so may have said so some time ago.
+    pub(crate) fn allocated(&self) -> Option<u64> {
+        let file = self.made.as_ref().and(self.file.get())?;
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let stat = statx(file, c"", flags, StatxFlags::BLOCKS).ok()?;
+        Some(stat.stx_blocks * SECTOR)
     }
 
     /// One that was made is given to the owner of the disk's image, where libvirt does not see to it.

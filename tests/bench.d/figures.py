@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGES = ["README.md", "docs/moving-disks.md", "docs/scale.md", "docs/benchmark.md"]
+PAGES = ["README.md", "docs/snapshots.md", "docs/moving-disks.md", "docs/scale.md", "docs/benchmark.md"]
 GIB = 1 << 30
 NAMES = {
     "nova": "Nova {nova}",
@@ -73,6 +73,12 @@ def ratio(row):
     return row["window_ms"] / row["bare"]["window_ms"] if row.get("window_ms") and row["bare"]["window_ms"] else None
 
 
+def parts(results, **wanted):
+    """Medians of the window's parts."""
+    found = results.values("snapshots", lambda r: r.get("window_parts_ms"), **wanted)
+    return " / ".join(f"{median(part):.0f}" for part in zip(*found)) or "-"
+
+
 def order(results, **wanted):
     found = {row["row"] for row in results.rows("snapshots", **wanted)}
     return [name for name in NAMES if name in found]
@@ -84,7 +90,7 @@ def whole(results, fs, cache):
     if not sizes:
         return "Not measured in this run.\n"
     biggest = max((size for size in sizes if len(order(results, fs=fs, cache=cache, size=size)) > 5), default=sizes[0])
-    head = ["", "window, ms", "times the bare pair", f"stall at the freeze, ms, {gib(biggest)}", "worst other", "99.9th percentile",
+    head = ["", "window, ms", "of it freeze / between / thaw", "times the bare pair", f"stall at the freeze, ms, {gib(biggest)}", "worst other", "99.9th percentile",
             "writes/s", f"total, s: {', '.join(gib(size) for size in sizes)}", f"written, MiB, {gib(biggest)}", "client CPU, s"]
     body = []
     for row in order(results, fs=fs, cache=cache):
@@ -93,32 +99,37 @@ def whole(results, fs, cache):
         totals = [middle(results.values("snapshots", lambda r: r["total_s"], **of, size=size), 1).split(" ")[0] for size in sizes]
         one = lambda figure, digits=0: middle(results.values("snapshots", figure, **at), digits)  # noqa: E731
         body.append([
-            results.name(row), middle(results.values("snapshots", window, **of)), middle(results.values("snapshots", ratio, **of), 2),
+            results.name(row), middle(results.values("snapshots", window, **of)), parts(results, **of), middle(results.values("snapshots", ratio, **of), 2),
             one(lambda r: r["stall_ms"] if r["window_ms"] else None), one(lambda r: r["worst_other_ms"]), one(lambda r: r["p999_ms"]),
             one(lambda r: r["writes_per_s"]), " / ".join(totals), one(lambda r: r["written"] / (1 << 20)).split(" ")[0],
             one(lambda r: r["client_cpu_s"], 1).split(" ")[0],
         ])
     off = [middle(results.values("offline", lambda r: r["total_s"], fs=fs, size=size), 1) for size in sizes]
-    body.append(["qemu-img convert, guest off", "-", "-", "-", "-", "-", "-", " / ".join(off), "-", "-"])
+    body.append(["qemu-img convert, guest off", "-", "-", "-", "-", "-", "-", "-", " / ".join(off), "-", "-"])
     alone = {"fs": fs, "cache": cache}
     pairs = lambda figure: middle(results.values("snapshots", lambda r: r["bare"][figure], **alone))  # noqa: E731
     calm = lambda figure: middle(results.values("snapshots", lambda r: r["quiet"][figure], **alone))  # noqa: E731
-    body.append(["bare freeze and thaw", pairs("window_ms"), "1", pairs("stall_ms"), "-", "-", "-", "-", "-", "-"])
-    body.append(["the guest left alone", "-", "-", "-", calm("worst_other_ms"), calm("p999_ms"), calm("writes_per_s"), "-", "-", "-"])
-    missing = sorted({(row["row"], gib(row["size"]), row["reason"].split("\n")[0][:160]) for row in results.all["not_run"]
+    body.append(["bare freeze and thaw", pairs("window_ms"), "-", "1", pairs("stall_ms"), "-", "-", "-", "-", "-", "-"])
+    body.append(["the guest left alone", "-", "-", "-", "-", calm("worst_other_ms"), calm("p999_ms"), calm("writes_per_s"), "-", "-", "-"])
+    missing = sorted({(row["row"], f", {gib(row['size'])}" if row["size"] else "", row["reason"].split("\n")[0][:160]) for row in results.all["not_run"]
                       if row["fs"] == fs and row.get("cache", cache) in (cache, "all")})
-    notes = "".join(f"\nNot run: {NAMES.get(row, row).format(**{'nova': '', 'virtnbdbackup': ''}).strip()}, {size}: {reason}.\n"
+    notes = "".join(f"\nNot run: {NAMES.get(row, row).format(**{'nova': '', 'virtnbdbackup': ''}).strip()}{size}: {reason}.\n"
                     for row, size, reason in missing)
     return table(head, body) + notes
 
 
+def shown_of(results):
+    """What one table or picture is of: ext4, cache none, the biggest size that all tools did."""
+    of = {"fs": "ext4", "cache": "none"}
+    sizes = results.sizes("snapshots", **of)
+    return {**of, "size": max((size for size in sizes if len(order(results, **of, size=size)) > 5), default=sizes[0])} if sizes else None
+
+
 def headline(results):
     """For the README: windows and stalls at the size that all tools did."""
-    sizes = results.sizes("snapshots", fs="ext4", cache="none")
-    if not sizes:
+    of = shown_of(results)
+    if not of:
         return "Not measured in this run.\n"
-    size = max((size for size in sizes if len(order(results, fs="ext4", cache="none", size=size)) > 5), default=sizes[0])
-    of = {"fs": "ext4", "cache": "none", "size": size}
     body = []
     for row in order(results, **of):
         if row in ("limited", "noise"):
@@ -126,7 +137,7 @@ def headline(results):
         one = lambda figure, digits=0: middle(results.values("snapshots", figure, **of, row=row), digits).split(" ")[0]  # noqa: E731
         body.append([results.name(row), one(window), one(ratio, 2), one(lambda r: max(r["stall_ms"], r["worst_other_ms"])),
                      one(lambda r: r["total_s"], 1), one(lambda r: r["written"] / (1 << 20))])
-    head = [f"{gib(size)} on ext4", "frozen, ms", "times a bare freeze and thaw", "guest's longest write, ms", "total, s", "written, MiB"]
+    head = [f"{gib(of['size'])} on ext4", "frozen, ms", "times a bare freeze and thaw", "guest's longest write, ms", "total, s", "written, MiB"]
     return table(head, body)
 
 
@@ -173,23 +184,95 @@ def conditions(results):
     machine, versions = results.machine, results.machine["versions"]
     rounds = max((sum(1 for _ in results.rows("snapshots", fs="ext4", cache="none", size=size, row="mirror"))
                   for size in results.sizes("snapshots", fs="ext4", cache="none")), default=0)
-    kind = "`make bench QUICK=1`" if machine["quick"] else "`make bench`"
+    kind = "`make bench QUICK=1`" if machine["quick"] else f"`make bench MINUTES={machine['minutes']:g}`"
     load = ", ".join(f"{value:.1f}" for value in (machine["load_before"][0], results.all["load_after"][0]))
+    warm = "without a warm-up" if machine["quick"] else "after a warm-up"
     return (f"Measured by {kind} on {machine['date']}: {machine['processors']} x {machine['processor']}, {machine['memory_mib']} MiB, "
             f"{machine['emulation']}, Linux {machine['kernel']}, {versions['libvirt']}, {versions['qemu']}. Load average before and "
-            f"after: {load}. Medians of up to {rounds} rounds after a warm-up, with the spread in parentheses; tools in turn, before each "
+            f"after: {load}. Medians of up to {rounds} rounds {warm}, with the spread in parentheses; tools in turn, before each "
             "a bare freeze and thaw. Each image was checked.\n")
+
+
+def scale(results):
+    """Many guests at once, and libvirt's own calls beside them."""
+    body = []
+    for number in sorted({row["guests"] for row in results.rows("scale")}):
+        for row in ("mirror", "clone", "backup"):
+            found = results.rows("scale", guests=number, row=row)
+            if not found:
+                continue
+            every = lambda key: [value for one in found for value in one[key]]  # noqa: E731
+            wall, floor = median(one["wall_s"] for one in found), median(one["floor_s"] for one in found)
+            elapsed = every("elapsed_s")
+            # Only one of them runs in the runs with a single guest.
+            fair = f"{max(elapsed) / median(elapsed):.2f}" if number > 1 else "-"
+            most = [max(one["most"][key] for one in found) for key in ("threads", "descriptors", "memory_kib")]
+            body.append([f"{number}, {row}", f"{wall:.1f}", f"{floor:.1f}", f"{wall / floor:.2f}", middle(every("start_ms")),
+                         middle(every("window_ms")), fair, f"{most[0]} / {most[1]} / {most[2] / 1024:.0f}"])
+    head = ["guests at once", "wall, s", "libvirt's floor, s", "ratio", "a start, ms", "window of those with an agent, ms",
+            "slowest to median", "threads / descriptors / MiB"]
+    found, shown = results.all.get("domains"), table(head, body) if body else "Not measured in this run.\n"
+    if found:
+        shown += (f"\n`recover` of {found['recover_killed']} mirrors whose process was killed in mid-copy: {found['recover_killed_s']:.1f} s. "
+                  f"With {found['domains']} domains: `status` {found['status_s']:.2f} s, `recover` {found['recover_s']:.2f} s, "
+                  f"`virsh list --all` {found['list_s']:.2f} s.\n")
+    missing = [f"\nNot run: {row['row']}: {row['reason']}.\n" for row in results.all["not_run"] if row.get("cache") == "scale"]
+    return shown + "".join(missing)
+
+
+# What `auto` takes (src/operation/snapshot/plan.rs): blocks can be shared only on XFS here.
+STORAGE = [("ext4", "ext4, overlay on a backing file", "mirror"), ("xfs", "XFS with shared blocks", "clone")]
+
+
+def choice(results):
+    """Which of our methods is best at what."""
+    wishes = [("shortest freeze", window, "ms"), ("least felt", lambda r: max(r["stall_ms"], r["worst_other_ms"]), "ms"),
+              ("shortest", lambda r: r["total_s"], "s"), ("least written", lambda r: r["written"] / (1 << 20), "MiB")]
+    body = []
+    for fs, storage, auto in STORAGE:
+        for size in results.sizes("snapshots", fs=fs, cache="none"):
+            line = [storage, gib(size), f"`{auto}`"]
+            for _, figure, unit in wishes:
+                found = {row: results.values("snapshots", figure, fs=fs, cache="none", size=size, row=row) for row in ("mirror", "clone", "backup")}
+                ranked = sorted((median(values), row) for row, values in found.items() if values)
+                shown = lambda value: f"{value:.1f}" if unit == "s" else f"{value:.0f}"  # noqa: E731
+                line.append(", ".join(f"`{row}` {shown(value)}" for value, row in ranked) or "-")
+            body.append(line)
+    head = ["storage", "written since the backing file", "`auto` takes", *(f"{wish}, {unit}" for wish, _, unit in wishes)]
+    return table(head, body) if body else "Not measured in this run.\n"
+
+
+def picture(results):
+    """For the README."""
+    of = shown_of(results)
+    if not of:
+        return "Not measured in this run.\n"
+    shown = "; ".join(f"{middle(results.values('snapshots', window, **of, row=row)).split(' ')[0]} ms with {results.name(row).replace('*', '')}"
+                      for row in order(results, **of) if results.values("snapshots", window, **of, row=row) and row != "limited")
+    pair = middle(results.values("snapshots", lambda r: r["bare"]["window_ms"], **of)).split(" ")[0]
+    return f"![The guest is frozen for {pair} ms by freeze and thaw alone; {shown}](docs/freeze-window.svg)\n"
+
+
+def plot(name, part, title, **wanted):
+    return lambda results: f"![{title}](bench-{name}.svg)\n" if results.sizes(part, **wanted) else "Not measured in this run.\n"
 
 
 SECTIONS = {
     "conditions": conditions,
+    "picture": picture,
     "headline": headline,
+    "choice": choice,
     "ext-none": lambda results: whole(results, "ext4", "none"),
     "ext-writeback": lambda results: whole(results, "ext4", "writeback"),
     "xfs-none": lambda results: whole(results, "xfs", "none"),
     "xfs-writeback": lambda results: whole(results, "xfs", "writeback"),
     "migration": migration,
+    "scale": scale,
     "cost": cost,
+    "plot-window": plot("window", "snapshots", "How long the guest is frozen, by size", fs="ext4", cache="none"),
+    "plot-latency": plot("latency", "snapshots", "What the guest feels while each tool runs", fs="ext4", cache="none"),
+    "plot-total": plot("total", "snapshots", "Start to end, by size", fs="ext4", cache="none"),
+    "plot-migration": plot("migration", "migrations", "Moving a full raw disk on XFS, by size"),
 }
 
 
@@ -216,7 +299,7 @@ def main():
         sys.exit(f"{', '.join(stale)}: the figures are not those of {sys.argv[1]}; write them: python3 tests/bench.d/figures.py {sys.argv[1]}")
     if "--check" not in words and Path(path).exists():
         results = Results(path)
-        for section in ("conditions", "ext-none", "xfs-none", "migration", "cost"):
+        for section in ("conditions", "ext-none", "xfs-none", "migration", "scale", "cost"):
             print(SECTIONS[section](results))
 
 

@@ -84,7 +84,8 @@ class Guest:
         self.log = Path(bed.values[f"WRITER_{number}"])
         self.pidfile = Path(bed.values[f"PIDFILE_{number}"])
         self.uuid = bed.virsh("domuuid", self.name).strip()
-        self.size = 0
+        self.definition = bed.virsh("dumpxml", "--inactive", "--security-info", self.name)
+        self.size, self.cache = 0, None
 
     def off(self):
         self.bed.virsh("destroy", self.name)
@@ -110,13 +111,11 @@ class Guest:
     def become(self, size, cache):
         """Off and on again with so many bytes after the file system, and that cache mode."""
         self.off()
-        definition = self.bed.virsh("dumpxml", "--inactive", "--security-info", self.name)
-        for mode in ("none", "writeback"):
-            definition = definition.replace(f" cache='{mode}'", "")
-        definition = definition.replace("<driver name='qemu'", f"<driver name='qemu' cache='{cache}'", 1)
+        definition = self.definition.replace("<driver name='qemu'", f"<driver name='qemu' cache='{cache}'", 1)
         path = self.bed.dir / "definition.xml"
         path.write_text(definition)
         self.bed.virsh("define", path)
+        self.cache = cache
         if size > self.size:
             run(["qemu-img", "resize", "-q", "-f", self.format, self.image, HEAD + size])
             step = 256 * MIB

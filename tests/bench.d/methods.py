@@ -50,7 +50,8 @@ def external_snapshot(tool):
     tool.virsh(f"domfsfreeze {name}", take, f"domfsthaw {name}")
     # -U: QEMU holds the image's lock, for reading only since the snapshot.
     tool.run("qemu-img", "convert", "-U", "-f", tool.guest.format, "-O", "qcow2", tool.guest.image, tool.out)
-    tool.virsh(f"blockcommit {name} vda --active --wait --pivot")
+    # Into the image alone: without --shallow it would go on into the backing file.
+    tool.virsh(f"blockcommit {name} vda --active --shallow --wait --pivot")
     overlay.unlink()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Plots of the benchmark's results, as SVG: `plots.py RESULTS` writes docs/bench-*.svg."""
+"""Plots of the benchmark's results, as SVG: `plots.py RESULTS` writes docs/bench-*.svg and docs/freeze-window.svg."""
 import sys
 
 import matplotlib
@@ -8,7 +8,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402
 from statistics import median  # noqa: E402
 
-from figures import GIB, NAMES, ROOT, Results, order  # noqa: E402
+from figures import GIB, NAMES, ROOT, Results, order, shown_of  # noqa: E402
 
 # The same results give the same file.
 matplotlib.rcParams.update({"svg.hashsalt": "livedisk", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False,
@@ -27,7 +27,7 @@ def label(results, row):
 
 
 def save(figure, name, description):
-    figure.savefig(ROOT / "docs" / f"bench-{name}.svg", metadata={"Date": None, "Creator": "livedisk, make bench", "Description": description},
+    figure.savefig(ROOT / "docs" / f"{name}.svg", metadata={"Date": None, "Creator": "livedisk, make bench", "Description": description},
                    bbox_inches="tight")
     plt.close(figure)
 
@@ -106,17 +106,20 @@ def courses(results):
     strips[-1, 0].set_xlabel("seconds since the tool was started; grey: while it ran, orange: frozen")
     strips[len(ordered) // 2, 0].set_ylabel("the guest's longest write, ms")
     chart.tight_layout(h_pad=0.4)
-    save(chart, "latency", f"What the guest feels, {size / GIB:g} GiB on ext4")
+    save(chart, "bench-latency", f"What the guest feels, {size / GIB:g} GiB on ext4")
 
 
 def main():
     results = Results(sys.argv[1])
     of = {"fs": "ext4", "cache": "none"}
     rows = [row for row in order(results, **of) if row not in ("noise", "limited")]
-    lines(results, "snapshots", lambda r: r["window_ms"], rows, "How long the guest is frozen", "ms", "window", False, **of)
-    lines(results, "snapshots", lambda r: r["total_s"], rows, "Start to end, by what is copied", "s", "total", **of)
-    lines(results, "migrations", lambda r: r["total_s"], ["migrate", "by hand"], "Moving a full raw disk on XFS", "s", "migration", False)
+    lines(results, "snapshots", lambda r: r["window_ms"], rows, "How long the guest is frozen", "ms", "bench-window", False, **of)
+    lines(results, "snapshots", lambda r: r["total_s"], rows, "Start to end, by what is copied", "s", "bench-total", **of)
+    lines(results, "migrations", lambda r: r["total_s"], ["migrate", "by hand"], "Moving a full raw disk on XFS", "s", "bench-migration", False)
     courses(results)
+    shown = shown_of(results)
+    if shown:
+        bars(results, "snapshots", lambda r: r["window_ms"], rows, "How long the guest is frozen, ext4", "ms", "freeze-window", **shown)
 
 
 main()

@@ -303,6 +303,18 @@ impl Tracked {
     }
 }
 
+/// What a job's count comes to in data, of which there is `expected`: it counts what reads as zeroes, too. `allocated` is the room
+/// that the image takes, where that is known.
+pub(in crate::operation) fn data_of((done, total): (u64, u64), expected: u64, allocated: Option<u64>) -> (u64, u64) {
+    let Some(allocated) = allocated else {
+        return (done, total);
+    };
+    let zeroes = total.saturating_sub(expected);
+    let copied = allocated.clamp(done.saturating_sub(zeroes), done);
+    let left = total.saturating_sub(done).min(expected.saturating_sub(copied));
+    (copied, copied + left)
+}
+
 pub(in crate::operation) fn is_drained(remainder: u64) -> bool {
     remainder <= DRAINED
 }
@@ -313,4 +325,34 @@ pub(in crate::operation) fn does_not_catch_up(job: &str, rates: Rates) -> String
         rates.dirtied >> 10,
         rates.copied >> 10
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+    const DATA: u64 = 526 << 20;
+
+    fn of(done: u64, total: u64, allocated: u64) -> (u64, u64) {
+        data_of((done, total), DATA, Some(allocated))
+    }
+
+    #[test]
+    fn zeroes_are_not_counted_as_data() {
+        // At once through the zeroes, then the data, then READY.
+        assert_eq!(of(0, 10 * GIB, 0), (0, DATA));
+        assert_eq!(of(9 * GIB, 10 * GIB, 1 << 20), (1 << 20, DATA));
+        assert_eq!(of(10 * GIB, 10 * GIB, DATA), (DATA, DATA));
+        // Less data than the images' room said.
+        assert_eq!(of(10 * GIB, 10 * GIB, DATA / 2), (DATA, DATA));
+        // What the guest writes again meanwhile takes no more room.
+        assert_eq!(of(10 * GIB, 11 * GIB, DATA), (DATA, DATA));
+        assert_eq!(data_of((3, 5), DATA, None), (3, 5));
+    }
+
+    #[test]
+    fn an_image_that_says_nothing_of_its_room_still_shows_progress() {
+        assert_eq!(of(10 * GIB - DATA / 2, 10 * GIB, 0), (DATA - DATA / 2, DATA));
+    }
 }

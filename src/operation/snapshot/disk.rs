@@ -84,6 +84,18 @@ impl PlannedDisk {
         }
     }
 
+    /// How much of it is data, as its images' room says; at most, for an image hides what it has of those below it.
+    pub(crate) fn data(&self) -> u64 {
+        let copied = if self.backing.is_some() { 1 } else { self.layers.len() };
+        let found: u64 = self.layers.iter().take(copied).map(|(path, _)| allocated(path)).sum();
+        // A raw destination is written whole, and what cannot be looked at may be.
+        if self.format == "raw" || found == 0 {
+            self.size
+        } else {
+            found.min(self.size)
+        }
+    }
+
     /// The destination is the caller's own, and so never removed.
     pub(crate) fn is_taken(&self) -> bool {
         self.place != Place::Free

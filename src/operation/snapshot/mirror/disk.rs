@@ -3,7 +3,7 @@
 
 use crate::driver::code_of_reason;
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{self, Cloned, Destination, Room, directory_of};
+use crate::image::{self, Cloned, Destination, Output, Room, directory_of};
 use crate::libvirt::xml::{Disk, copy_destination};
 use crate::libvirt::{BlockJobStatus, RebaseCopy};
 use crate::operation::ownership::record::Record;
@@ -11,7 +11,7 @@ use crate::operation::parts::clone::{finished, watch};
 use crate::operation::parts::image::DestinationImage;
 use crate::operation::parts::mirror::{Mirror, To};
 use crate::operation::parts::site::Site;
-use crate::operation::parts::tracked::{End, Shown};
+use crate::operation::parts::tracked::{End, Shown, data_of};
 use crate::operation::plan::preflight::is_at;
 use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::Plan;
@@ -28,6 +28,8 @@ pub(super) struct Mirrored {
     pub(super) site: Site,
     pub(super) image: DestinationImage,
     pub(super) mirror: Mirror,
+    /// How much of the disk is data.
+    data: u64,
 }
 
 /// What verifying it is to look at besides place and size.
@@ -51,6 +53,7 @@ impl Mirrored {
         Self {
             image: DestinationImage::new(plan.disks[site.index].wanted(id, false)),
             mirror: Mirror::new(site, plan.bandwidth, plan.write_blocking),
+            data: plan.disks[site.index].data(),
             site: site.clone(),
         }
     }
@@ -100,6 +103,13 @@ impl Mirrored {
             job.fail(NO_ROOM);
         }
         Ok(())
+    }
+
+    /// Copied and to be copied, in data.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        let job = &self.mirror.job;
+        let allocated = self.image.output.as_ref().and_then(Output::allocated);
+        data_of((job.done, job.total), self.data, allocated)
     }
 
     // Stepping.

@@ -59,7 +59,10 @@ pub(in crate::operation::snapshot) fn prepare_rebase(
             )));
         }
         let is_new = !planned.reuse && matches!(planned.place, Place::Free | Place::File);
-        if !options.shallow && is_new && planned.format == "qcow2" {
+        // qemu-img reads it afterwards, as this user.
+        let can_read = |(path, _): &(String, String)| image::open_source(path).is_ok();
+        let is_readable = !planned.layers.is_empty() && planned.layers.iter().skip(1).all(can_read);
+        if !options.shallow && is_new && is_readable && planned.format == "qcow2" {
             // What cannot be named is copied with the rest.
             let disk = find_disk(guest, config, &planned.target)?;
             planned.backing = shallow_backing(guest, disk, &planned.format, &what).unwrap_or_default();

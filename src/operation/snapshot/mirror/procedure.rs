@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::disk::Mirrored;
 use super::engine::{Engine, at_start};
 use super::failure::Failure;
 use super::next;
@@ -81,8 +82,8 @@ impl Procedure for Engine {
     }
 
     fn bytes(&self) -> (u64, u64) {
-        let jobs = self.disks.iter().map(|disk| &disk.mirror.job);
-        jobs.fold((0, 0), |(done, total), job| (done + job.done, total + job.total))
+        let disks = self.disks.iter().map(Mirrored::bytes);
+        disks.fold((0, 0), |(done, total), disk| (done + disk.0, total + disk.1))
     }
 
     fn report(&self) -> Option<Report> {

@@ -67,6 +67,10 @@ IS(LIVEDISK_SNAPSHOT_WRITE_BLOCKING, 16);
 IS(LIVEDISK_SNAPSHOT_COMPRESS, 32);
 IS(LIVEDISK_SNAPSHOT_FULL_IF_NEEDED, 64);
 IS(LIVEDISK_RECOVER_DRY_RUN, 1);
+IS(LIVEDISK_WARNING_UNIDENTIFIED_IMAGE, 1);
+IS(LIVEDISK_WARNING_LABEL_LOST, 2);
+IS(LIVEDISK_WARNING_ZEROES_UNDETECTED, 4);
+IS(LIVEDISK_WARNING_SOURCE_KEPT, 8);
 IS(LIVEDISK_DISK_REUSE_EXISTING, 1);
 IS(LIVEDISK_DISK_ALLOW_PLAINTEXT, 2);
 IS(LIVEDISK_MIGRATE_AUTO_FINISH, 1);
@@ -128,7 +132,7 @@ AT(progress, bytes_per_second, 32);
 AT(progress, elapsed_ns, 40);
 AT(progress, guest_write_limit, 48);
 
-SIZE(report, 64);
+SIZE(report, 72);
 AT(report, method, 0);
 AT(report, consistency, 4);
 AT(report, filesystems_frozen, 8);
@@ -140,6 +144,8 @@ AT(report, bytes_copied, 40);
 AT(report, elapsed_ns, 48);
 AT(report, full_disks, 56);
 AT(report, reserved, 60);
+AT(report, warnings, 64);
+AT(report, reserved_too, 68);
 
 SIZE(checkpoint, 48);
 AT(checkpoint, name, 0);

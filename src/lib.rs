@@ -44,6 +44,7 @@ pub use libvirt::EventLoop;
 pub use operation::{
     CloneCallback, CloneMethod, Consistency, DiskStatus, DomainDisk, Method, MigrateOptions, Operation,
     OperationStatus, Phase, Progress, Quiesce, Recovered, Recovery, Report, Settlement, SnapshotDisk, SnapshotOptions,
+    Warnings,
 };
 
 /// livedisk's version.

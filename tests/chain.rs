@@ -464,4 +464,20 @@ fn a_header_below_that_is_left_behind_cannot_be_kept() {
         snapshot_refused(&bed, &shallow, &["header", "/top'", "SHALLOW"]);
         taken(&bed, &by(method, &bed, "qcow2"), &bed.path("content"));
     }
+    // The definition goes on naming the layers, and the copy is compared with what they show.
+    let options = MigrateOptions {
+        verify: true,
+        ..to(&bed, Method::Clone)
+    };
+    let operation = bed.connection.migrate_disk(NAME, &options).unwrap();
+    operation.finish(Some(PATIENCE)).unwrap();
+    for definition in [&["dumpxml", NAME][..], &["dumpxml", "--inactive", NAME]] {
+        let definition = bed.virsh(definition);
+        for name in ["moved", "top", "base"] {
+            assert!(definition.contains(shown(&bed.path(name))), "{definition}");
+        }
+    }
+    bed.virsh(&["destroy", NAME]);
+    bed.virsh(&["start", NAME]);
+    taken(&bed, &by(Method::Mirror, &bed, "qcow2"), &bed.path("content"));
 }

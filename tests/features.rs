@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use livedisk::{CloneMethod, ErrorCode, EventLoop, Method, MigrateOptions, Quiesce, SnapshotOptions};
+use livedisk::{CloneMethod, ErrorCode, EventLoop, Method, MigrateOptions, Quiesce, SnapshotOptions, Warnings};
 use support::bed::{Bare, Bed, Turn, fill, is_root, run};
 use support::definition::unnumbered;
 use support::image::must_equal;
@@ -45,10 +45,11 @@ fn definitions(bed: &Bed, image: &Path) -> [String; 2] {
     })
 }
 
-fn move_to(bed: &Bed, options: &MigrateOptions) {
+fn move_to(bed: &Bed, options: &MigrateOptions) -> Warnings {
     let operation = bed.connection.migrate_disk(NAME, options).unwrap();
     let report = operation.finish(Some(PATIENCE)).unwrap();
     assert_eq!(report.method, options.method);
+    report.warnings
 }
 
 /// A disk with these, and its content in `content`.
@@ -130,13 +131,96 @@ fn a_label_is_lost_by_a_migration() {
     let _domain = disk_with(&bed, "><seclabel model='dac' relabel='no'/>", ">", "");
     snapshots(&bed);
     for (method, name) in [(Method::Clone, "one"), (Method::Mirror, "two")] {
-        move_to(&bed, &to(&bed, method, name));
+        let warnings = move_to(&bed, &to(&bed, method, name));
+        // The new image has none to lose.
+        let label_lost = method == Method::Clone;
+        assert_eq!(
+            warnings,
+            Warnings {
+                label_lost,
+                ..Warnings::default()
+            }
+        );
     }
     fs::remove_file(bed.path("one")).unwrap();
     bed.virsh(&["destroy", NAME]);
     bed.virsh(&["start", NAME]);
     bed.virsh(&["destroy", NAME]);
     must_equal(&bed.path("two"), "qcow2", &bed.path("content"));
+}
+
+#[test]
+fn how_large_qemus_caches_are() {
+    let bed = bed();
+    let cache = "><metadata_cache><max_size unit='bytes'>1048576</max_size></metadata_cache>";
+    let _domain = disk_with(&bed, ">", cache, "");
+    snapshots(&bed);
+    migrations(&bed);
+}
+
+/// libvirt gives it to the active layer only, and a clone becomes that by a commit.
+#[test]
+fn zeroes_are_not_detected_in_a_clone() {
+    let bed = bed();
+    let _domain = disk_with(&bed, ">", "detect_zeroes='on'>", "");
+    let detected = || {
+        let answer = bed.virsh(&["qemu-monitor-command", NAME, r#"{"execute":"query-block"}"#]);
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        answer["return"][0]["inserted"]["detect_zeroes"] == "on"
+    };
+    let lost = |zeroes_undetected| Warnings {
+        zeroes_undetected,
+        ..Warnings::default()
+    };
+    for method in [Method::Mirror, Method::Backup, Method::Clone] {
+        assert!(detected(), "{method:?}");
+        let operation = bed.connection.start_live_snapshot(NAME, &by(&bed, method)).unwrap();
+        let report = operation.finish(Some(PATIENCE)).unwrap();
+        assert_eq!(report.warnings, lost(false));
+        must_equal(&bed.path("out"), "qcow2", &bed.path("content"));
+        fs::remove_file(bed.path("out")).unwrap();
+    }
+    assert!(detected());
+    assert_eq!(move_to(&bed, &to(&bed, Method::Mirror, "one")), lost(false));
+    assert!(detected());
+    assert_eq!(move_to(&bed, &to(&bed, Method::Clone, "two")), lost(true));
+    assert!(!detected());
+    fs::remove_file(bed.path("one")).unwrap();
+    bed.virsh(&["destroy", NAME]);
+    must_equal(&bed.path("two"), "qcow2", &bed.path("content"));
+}
+
+/// A block device cannot be removed.
+#[test]
+fn a_source_that_is_no_file_stays() {
+    if !is_root() {
+        println!("skipped: a loop device takes root");
+        return;
+    }
+    let bed = bed();
+    let content = bed.path("content");
+    fill(&content, SIZE);
+    let device = LoopDevice::on(&content);
+    let bare = bed.bare("source", &[Bare::RAW]);
+    let copy = |from: &str, to: &str| {
+        let options = MigrateOptions {
+            target: "vda".into(),
+            destination: to.into(),
+            delete_source: true,
+            ..MigrateOptions::default()
+        };
+        let operation = bed.connection.migrate_disk("source", &options).unwrap();
+        let report = operation.finish(Some(PATIENCE)).unwrap();
+        assert_eq!(report.warnings.source_kept, Path::new(from).exists());
+        report.warnings.source_kept
+    };
+    let moved = bed.path("moved");
+    assert!(!copy(shown(&bare.files[0]), &device.0));
+    assert!(copy(&device.0, shown(&moved)));
+    drop(bare);
+    fs::remove_file(moved).unwrap();
+    drop(device);
+    fs::remove_file(content).unwrap();
 }
 
 #[test]

@@ -379,6 +379,29 @@
 #define LIVEDISK_RECOVER_DRY_RUN 1
 
 /**
+ * Nothing showed whether an image that was read by its name is the one that QEMU has open: its open files and its locks could
+ * not be looked at. Another file under that name was copied then. The log names the image.
+ */
+#define LIVEDISK_WARNING_UNIDENTIFIED_IMAGE 1
+
+/**
+ * An image of a disk that moved had a `<seclabel>` of its own, which the new one does not have. Put it into the definition
+ * again before the domain is started anew.
+ */
+#define LIVEDISK_WARNING_LABEL_LOST 2
+
+/**
+ * QEMU detects zeroes in the guest's writes to a disk no more (detect_zeroes), until the domain is started anew: it moved by a
+ * clone.
+ */
+#define LIVEDISK_WARNING_ZEROES_UNDETECTED 4
+
+/**
+ * The source of a disk that moved was to be removed, and stays: it is no file, or its name leads to another one by now.
+ */
+#define LIVEDISK_WARNING_SOURCE_KEPT 8
+
+/**
  * A connection to libvirt. Made by livedisk_open() or livedisk_open_from(), ended by livedisk_close(). Any thread.
  */
 struct livedisk_connection;
@@ -644,6 +667,14 @@ struct livedisk_report {
    * 0.
    */
   uint32_t reserved;
+  /**
+   * What to keep in mind: LIVEDISK_WARNING_*; 0: nothing.
+   */
+  uint32_t warnings;
+  /**
+   * 0.
+   */
+  uint32_t reserved_too;
 };
 
 /**

@@ -28,6 +28,24 @@ type shared struct {
 	domain string
 }
 
+// Warnings is what a finished operation warns of: any of the values below together.
+type Warnings uint32
+
+const (
+	// Nothing showed whether an image that was read by its name is the one that QEMU has open: its open files and its
+	// locks could not be looked at. Another file under that name was copied then. The log names the image.
+	WarningUnidentifiedImage Warnings = C.LIVEDISK_WARNING_UNIDENTIFIED_IMAGE
+	// An image of a disk that moved had a `<seclabel>` of its own, which the new one does not have. Put it into the
+	// definition again before the domain is started anew.
+	WarningLabelLost Warnings = C.LIVEDISK_WARNING_LABEL_LOST
+	// QEMU detects zeroes in the guest's writes to a disk no more (detect_zeroes), until the domain is started anew: it
+	// moved by a clone.
+	WarningZeroesUndetected Warnings = C.LIVEDISK_WARNING_ZEROES_UNDETECTED
+	// The source of a disk that moved was to be removed, and stays: it is no file, or its name leads to another one by
+	// now.
+	WarningSourceKept Warnings = C.LIVEDISK_WARNING_SOURCE_KEPT
+)
+
 // Report is what a finished operation did.
 type Report struct {
 	// The method used.
@@ -51,6 +69,8 @@ type Report struct {
 	Elapsed time.Duration
 	// Disks copied whole although Since was asked for.
 	FullDisks int
+	// What to keep in mind: LIVEDISK_WARNING_*; 0: nothing.
+	Warnings Warnings
 }
 
 func newOperation(object *C.struct_livedisk_operation, domain string, clone *clone) (*Operation, error) {
@@ -194,6 +214,7 @@ func (o *Operation) outcome() (Report, error) {
 		BytesCopied:       uint64(found.bytes_copied),
 		Elapsed:           time.Duration(found.elapsed_ns),
 		FullDisks:         int(found.full_disks),
+		Warnings:          Warnings(found.warnings),
 	}
 	if found.point_in_time_ns != 0 {
 		report.PointInTime = time.Unix(0, int64(found.point_in_time_ns))

@@ -35,11 +35,15 @@ readers whose numbers are exact below 2^53 only, as a string; and in RFC 3339, l
   snapshot
     domain, method, consistency (filesystem, crash), filesystems_frozen,
     point_in_time_ns (since 1970), point_in_time_ns_string, point_in_time, freeze_ns and pause_ns (0: not), bytes_copied, elapsed_ns,
-    full_disks (copied whole although --since was asked for), disks: [{target, destination}]
+    full_disks (copied whole although --since was asked for), disks: [{target, destination}],
+    warnings: [name]
   migrate
     domain, method, moved_at_ns, moved_at_ns_string, moved_at, bytes_copied, elapsed_ns,
     old_image (null: on no file or block device), old_image_removed,
-    disks: [{target, destination}]
+    disks: [{target, destination}], warnings: [name]
+  The names of warnings: unidentified_image (nothing showed whether an image is the one that QEMU has open under its name),
+    label_lost (the new image has no <seclabel> of its own), zeroes_undetected (no detect_zeroes until the next start),
+    source_kept (it was to be removed, and is no file, or another one by now)
   snapshot --dry-run, migrate --dry-run
     domain, method, plan: [text], disks: [{target, destination}]
   attach

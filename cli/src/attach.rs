@@ -35,7 +35,7 @@ fn kind(found: &OperationStatus) -> Kind {
     match found.kind {
         "migration" => Kind::Migration {
             old_image: found.old_image.clone(),
-            removed: found.removes_old_image,
+            to_remove: found.removes_old_image,
         },
         _ => Kind::Snapshot,
     }

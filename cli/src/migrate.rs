@@ -26,7 +26,7 @@ pub fn run(connection: &Connection, migrate: &Migrate, arguments: &Arguments) ->
     } else {
         let kind = Kind::Migration {
             old_image,
-            removed: migrate.delete_source,
+            to_remove: migrate.delete_source,
         };
         let done = Done {
             domain: &migrate.domain,

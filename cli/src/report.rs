@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use indicatif::BinaryBytes;
-use livedisk::{Consistency, Report};
+use livedisk::{Consistency, Report, Warnings};
 use serde_json::{Map, Value, json};
 
 use crate::output::Output;
@@ -23,7 +23,7 @@ pub enum Kind {
     Migration {
         /// `None` where it is on no file or block device.
         old_image: Option<String>,
-        removed: bool,
+        to_remove: bool,
     },
 }
 
@@ -41,15 +41,15 @@ impl Done<'_> {
     pub fn output(&self) -> Output {
         let text = match &self.kind {
             Kind::Snapshot => self.snapshot_words(),
-            Kind::Migration { old_image, removed } => self.migration_words(old_image.as_deref(), *removed),
+            Kind::Migration { old_image, .. } => self.migration_words(old_image.as_deref()),
         };
         let mut object = self.common_json();
         match &self.kind {
             Kind::Snapshot => self.put_snapshot(&mut object),
-            Kind::Migration { old_image, removed } => {
+            Kind::Migration { old_image, .. } => {
                 put_time(&mut object, "moved_at", self.report.point_in_time);
                 object.insert("old_image".into(), json!(old_image));
-                object.insert("old_image_removed".into(), json!(removed));
+                object.insert("old_image_removed".into(), json!(self.is_removed()));
             }
         }
         Output {
@@ -80,6 +80,8 @@ impl Done<'_> {
         object.insert("bytes_copied".into(), self.report.bytes_copied.into());
         object.insert("elapsed_ns".into(), nanoseconds(self.report.elapsed).into());
         object.insert("disks".into(), disks_json(&self.disks));
+        let names: Vec<_> = warnings(self.report.warnings).map(|(name, _)| name).collect();
+        object.insert("warnings".into(), json!(names));
         object
     }
 
@@ -119,6 +121,7 @@ impl Done<'_> {
                 &format!("{} of {} disks", report.full_disks, report.disk_count),
             ));
         }
+        lines.extend(self.warnings());
         if report.consistency == Consistency::Crash {
             lines.push(
                 "warning: not frozen over the point in time: the images are as after a power failure; \
@@ -129,7 +132,12 @@ impl Done<'_> {
         lines.join("\n")
     }
 
-    fn migration_words(&self, old_image: Option<&str>, removed: bool) -> String {
+    /// The old image of a migration.
+    fn is_removed(&self) -> bool {
+        matches!(self.kind, Kind::Migration { to_remove: true, .. }) && !self.report.warnings.source_kept
+    }
+
+    fn migration_words(&self, old_image: Option<&str>) -> String {
         let targets: Vec<String> = self.disks.iter().map(|disk| format!("'{}'", disk.target)).collect();
         let mut lines = vec![
             format!("disk {} of domain '{}' moved", targets.join(", "), self.domain),
@@ -138,10 +146,19 @@ impl Done<'_> {
         ];
         lines.extend(self.amounts());
         if let Some(old) = old_image {
-            let fate = if removed { "removed" } else { "left in place, unused" };
+            let fate = if self.is_removed() {
+                "removed"
+            } else {
+                "left in place, unused"
+            };
             lines.push(line("old image", &format!("{old} ({fate})")));
         }
+        lines.extend(self.warnings());
         lines.join("\n")
+    }
+
+    fn warnings(&self) -> impl Iterator<Item = String> {
+        warnings(self.report.warnings).map(|(_, words)| format!("warning: {words}"))
     }
 
     fn amounts(&self) -> Vec<String> {
@@ -152,6 +169,35 @@ impl Done<'_> {
         lines.extend(self.disks.iter().map(|disk| line(&disk.target, &disk.destination)));
         lines
     }
+}
+
+/// Each that the report has: its name and its words.
+fn warnings(report: Warnings) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let all = [
+        (
+            report.unidentified_image,
+            "unidentified_image",
+            "nothing showed whether an image is the one that QEMU has open under its name: see that no other file stands there",
+        ),
+        (
+            report.label_lost,
+            "label_lost",
+            "the new image has no <seclabel> of its own: put it into the definition again before the domain is started anew",
+        ),
+        (
+            report.zeroes_undetected,
+            "zeroes_undetected",
+            "QEMU detects zeroes (detect_zeroes) on the disk no more until the domain is started anew",
+        ),
+        (
+            report.source_kept,
+            "source_kept",
+            "the old image is no file, or its name leads to another one by now, and so it stays: remove it yourself",
+        ),
+    ];
+    all.into_iter()
+        .filter(|(is_set, ..)| *is_set)
+        .map(|(_, name, words)| (name, words))
 }
 
 fn line(name: &str, value: &str) -> String {

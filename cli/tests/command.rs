@@ -23,10 +23,65 @@ fn the_command_on_a_real_guest() {
     plan_changes_nothing(&bed);
     snapshot_in_a_pipe(&bed);
     snapshot_as_json(&bed);
+    unidentified(&bed);
     status_busy_and_interrupt(&bed);
     second_interrupt_and_recover(&bed);
     migrate(&bed);
     failures(&bed);
+}
+
+/// Another file under the backing file's name, where QEMU's open files, or all of QEMU, are not to be seen.
+fn unidentified(bed: &Bed) {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: without root QEMU's open files are ours");
+        return;
+    }
+    let (base, aside) = (bed.get("BASE_1_VDA"), bed.path("aside"));
+    std::fs::rename(base, &aside).unwrap();
+    std::fs::copy(&aside, base).unwrap();
+    let image = bed.path("unidentified.qcow2");
+    let disk = format!("vda={image}");
+    let words = [
+        "--json",
+        "snapshot",
+        "a",
+        "--disk",
+        &disk,
+        "--shallow",
+        "--method",
+        "mirror",
+    ];
+    let run = |launcher: &[&str]| {
+        let livedisk = bed.livedisk(&words);
+        let mut command = Command::new(launcher[0]);
+        command
+            .args(&launcher[1..])
+            .arg(livedisk.get_program())
+            .args(livedisk.get_args());
+        for (name, value) in livedisk.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        let output = command.output().unwrap();
+        println!("{launcher:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let answer = run(&["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"]);
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(
+        answer["error"]["code"] == "UNSUPPORTED" && message.contains("another file") && message.contains(base),
+        "{message}"
+    );
+    let answer = run(&["unshare", "--pid", "--fork", "--mount-proc"]);
+    assert_eq!(
+        answer["warnings"],
+        serde_json::json!(["unidentified_image"]),
+        "{answer}"
+    );
+    std::fs::remove_file(&image).unwrap();
+    std::fs::rename(&aside, base).unwrap();
+    let answer = bed.json(0, &words[1..]);
+    assert_eq!(answer["warnings"], serde_json::json!([]), "{answer}");
+    std::fs::remove_file(image).unwrap();
 }
 
 fn plan_changes_nothing(bed: &Bed) {

@@ -4,8 +4,12 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::invalid;
+use super::values::{
+    LIVEDISK_WARNING_LABEL_LOST, LIVEDISK_WARNING_SOURCE_KEPT, LIVEDISK_WARNING_UNIDENTIFIED_IMAGE,
+    LIVEDISK_WARNING_ZEROES_UNDETECTED,
+};
 use crate::error::Result;
-use crate::operation::{Progress, Recovery, Report};
+use crate::operation::{Progress, Recovery, Report, Warnings};
 
 /// The progress of an operation. Filled by livedisk_poll().
 #[repr(C)]
@@ -59,6 +63,10 @@ pub struct livedisk_report {
     pub full_disks: u32,
     /// 0.
     pub reserved: u32,
+    /// What to keep in mind: LIVEDISK_WARNING_*; 0: nothing.
+    pub warnings: u32,
+    /// 0.
+    pub reserved_too: u32,
 }
 
 /// What livedisk_recover() found and did.
@@ -166,6 +174,16 @@ impl From<&Recovery> for livedisk_recovery {
     }
 }
 
+fn flags(warnings: Warnings) -> u32 {
+    let set = [
+        (warnings.unidentified_image, LIVEDISK_WARNING_UNIDENTIFIED_IMAGE),
+        (warnings.label_lost, LIVEDISK_WARNING_LABEL_LOST),
+        (warnings.zeroes_undetected, LIVEDISK_WARNING_ZEROES_UNDETECTED),
+        (warnings.source_kept, LIVEDISK_WARNING_SOURCE_KEPT),
+    ];
+    set.iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum()
+}
+
 impl From<&Report> for livedisk_report {
     fn from(report: &Report) -> Self {
         Self {
@@ -180,6 +198,8 @@ impl From<&Report> for livedisk_report {
             elapsed_ns: nanoseconds(report.elapsed),
             full_disks: report.full_disks,
             reserved: 0,
+            warnings: flags(report.warnings),
+            reserved_too: 0,
         }
     }
 }

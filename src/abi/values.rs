@@ -162,6 +162,18 @@ pub const LIVEDISK_MIGRATE_ALLOW_PLAINTEXT: u32 = 32;
 /// Count what would be done, and change nothing.
 pub const LIVEDISK_RECOVER_DRY_RUN: u32 = 1;
 
+/// Nothing showed whether an image that was read by its name is the one that QEMU has open: its open files and its locks could
+/// not be looked at. Another file under that name was copied then. The log names the image.
+pub const LIVEDISK_WARNING_UNIDENTIFIED_IMAGE: u32 = 1;
+/// An image of a disk that moved had a `<seclabel>` of its own, which the new one does not have. Put it into the definition
+/// again before the domain is started anew.
+pub const LIVEDISK_WARNING_LABEL_LOST: u32 = 2;
+/// QEMU detects zeroes in the guest's writes to a disk no more (detect_zeroes), until the domain is started anew: it moved by a
+/// clone.
+pub const LIVEDISK_WARNING_ZEROES_UNDETECTED: u32 = 4;
+/// The source of a disk that moved was to be removed, and stays: it is no file, or its name leads to another one by now.
+pub const LIVEDISK_WARNING_SOURCE_KEPT: u32 = 8;
+
 /// The numbers stand twice, for C and for Rust, and cannot part.
 macro_rules! same {
     ($($constant:ident = $value:expr),+ $(,)?) => { $(const _: () = assert!($constant == $value as i32);)+ };

@@ -96,14 +96,7 @@ impl Guest {
         paths.find_map(|path| {
             let shown = path.escape_debug();
             match open.find(path) {
-                Found::Same => None,
-                Found::Unknown => {
-                    log::warn!(
-                        "domain '{}': neither QEMU's open files nor its locks show whether '{shown}' is what it has open",
-                        self.name()
-                    );
-                    None
-                }
+                Found::Same | Found::Unknown => None,
                 Found::Other => Some(Hindrance::unsupported(format!(
                     "'{shown}' is another file than the one that QEMU has open under that name"
                 ))),
@@ -116,6 +109,25 @@ impl Guest {
                 }),
             }
         })
+    }
+
+    /// Whether it cannot be found out of one of these images, by its name, that it is what QEMU has open.
+    pub(crate) fn has_unidentified(&self, layers: &[Layer]) -> bool {
+        if !self.host().is_local() {
+            return false;
+        }
+        let open = OpenFiles::of_qemu(self.uuid());
+        let unknown: Vec<_> = paths(layers)
+            .filter(|path| matches!(open.find(path), Found::Unknown))
+            .collect();
+        for path in &unknown {
+            log::warn!(
+                "domain '{}': neither QEMU's open files nor its locks show whether '{}' is what it has open",
+                self.name(),
+                path.escape_debug()
+            );
+        }
+        !unknown.is_empty()
     }
 
     /// Before these images are read by their names: they are what QEMU has open still.

@@ -9,8 +9,13 @@ use std::path::Path;
 
 use crate::libvirt::{LOCK_BYTES, is_locked_as_image};
 
-/// The files of one QEMU; `None` where they may not be read.
-pub(super) struct OpenFiles(Option<HashSet<Identity>>);
+/// The files of one QEMU.
+pub(super) struct OpenFiles {
+    /// `None` where they may not be read.
+    descriptors: Option<HashSet<Identity>>,
+    /// It is seen that it locks its images, as it does unless it is started with locks off.
+    locks: bool,
+}
 
 /// What a name leads to.
 #[derive(Debug)]
@@ -19,7 +24,8 @@ pub(super) enum Found {
     Same,
     /// Something that it has not.
     Other,
-    /// QEMU's descriptors are not to be seen, and the file is not locked.
+    /// QEMU's descriptors are not to be seen, and the file is not locked, which need not mean much: locks are off, or nothing of
+    /// QEMU is seen, or the device that it has is another node in a /dev of its own.
     Unknown,
     Failed(io::Error),
 }
@@ -48,10 +54,19 @@ impl OpenFiles {
     /// Of the QEMU of the domain with this UUID, which libvirt states on its command line.
     pub(super) fn of_qemu(uuid: &str) -> Self {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let mut of_uuid = processes
-            .map(|entry| entry.path())
-            .filter(|process| is_of(&fs::read(process.join("cmdline")).unwrap_or_default(), uuid));
-        Self(of_uuid.find_map(|process| descriptors(&process).ok()))
+        let found = processes.map(|entry| entry.path()).filter_map(|process| {
+            let command_line = fs::read(process.join("cmdline")).ok()?;
+            is_of(&command_line, uuid).then_some((process, command_line))
+        });
+        let mut files = Self {
+            descriptors: None,
+            locks: false,
+        };
+        for (process, command_line) in found {
+            files.descriptors = files.descriptors.or_else(|| descriptors(&process).ok());
+            files.locks |= !is_without_locks(&command_line);
+        }
+        files
     }
 
     pub(super) fn find(&self, path: &str) -> Found {
@@ -59,7 +74,7 @@ impl OpenFiles {
             Ok(metadata) => metadata,
             Err(error) => return Found::Failed(error),
         };
-        match &self.0 {
+        match &self.descriptors {
             Some(open) if open.contains(&Identity::of(&metadata)) => Found::Same,
             Some(_) => Found::Other,
             None => {
@@ -72,6 +87,7 @@ impl OpenFiles {
                 };
                 match locked {
                     Ok(true) => Found::Same,
+                    Ok(false) if self.locks && metadata.is_file() => Found::Other,
                     Ok(false) => Found::Unknown,
                     Err(error) => Found::Failed(error),
                 }
@@ -103,6 +119,15 @@ fn is_of(command_line: &[u8], uuid: &str) -> bool {
         .any(|pair| pair[0] == b"-uuid" && pair[1] == uuid.as_bytes())
 }
 
+/// Whether it opens an image without QEMU's locks.
+fn is_without_locks(command_line: &[u8]) -> bool {
+    let text: String = String::from_utf8_lossy(command_line)
+        .chars()
+        .filter(|letter| !letter.is_whitespace())
+        .collect();
+    text.contains("\"locking\":\"off\"") || text.contains("locking=off")
+}
+
 fn descriptors(process: &Path) -> io::Result<HashSet<Identity>> {
     let mut open = HashSet::new();
     for entry in fs::read_dir(process.join("fd"))? {
@@ -128,6 +153,20 @@ mod tests {
         assert!(!is_of(b"qemu\0-uuid\0abcd\0", "abc"));
         assert!(!is_of(b"qemu\0abc\0-uuid\0", "abc"));
         assert!(!is_of(b"", ""));
+    }
+
+    #[test]
+    fn a_command_line_tells_whether_locks_are_off() {
+        for (line, off) in [
+            (
+                &b"qemu\0-blockdev\0{\"driver\":\"file\",\"filename\":\"/a\"}\0"[..],
+                false,
+            ),
+            (b"qemu\0-blockdev\0{\"driver\":\"file\",\"locking\": \"off\"}\0", true),
+            (b"qemu\0-drive\0file=/a,file.locking=off\0", true),
+        ] {
+            assert_eq!(is_without_locks(line), off);
+        }
     }
 
     #[test]
@@ -158,14 +197,22 @@ mod tests {
         let (path, moved) = (directory.join("image"), directory.join("moved"));
         let _open = fs::File::create(&path).unwrap();
         let text = path.to_str().unwrap();
-        let mine = OpenFiles(descriptors(Path::new("/proc/self")).ok());
+        let mine = OpenFiles {
+            descriptors: descriptors(Path::new("/proc/self")).ok(),
+            locks: true,
+        };
         assert!(matches!(mine.find(text), Found::Same));
         fs::rename(&path, &moved).unwrap();
         assert!(matches!(mine.find(text), Found::Failed(error) if error.kind() == io::ErrorKind::NotFound));
         assert!(matches!(mine.find(moved.to_str().unwrap()), Found::Same));
         fs::File::create(&path).unwrap();
         assert!(matches!(mine.find(text), Found::Other));
-        assert!(matches!(OpenFiles(None).find(text), Found::Unknown));
+        let unseen = |locks| OpenFiles {
+            descriptors: None,
+            locks,
+        };
+        assert!(matches!(unseen(false).find(text), Found::Unknown));
+        assert!(matches!(unseen(true).find(text), Found::Other));
         fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -242,10 +242,14 @@ pub(super) fn repair_leaks(file: &File, shown: &str) -> Result<()> {
 }
 
 /// `qemu-img compare` of a chain (path and format of each layer, the active one first) in use by QEMU, read with its lock
-/// ignored, with an image of ours; whether they are equal.
+/// ignored, with an image of ours that is to take the place of the active one; whether they are equal.
 pub(crate) fn compare_with_live(layers: &[(String, String)], file: &File, format: &str, shown: &str) -> Result<bool> {
     let what = format!("compare '{shown}' with the disk");
-    let arguments = ["compare", "-U", "-F", format, &chain(layers), STDIN];
+    let below = layers.iter().skip(1).cloned();
+    let copy: Vec<_> = std::iter::once((STDIN.to_owned(), format.to_owned()))
+        .chain(below)
+        .collect();
+    let arguments = ["compare", "-U", &chain(layers), &chain(&copy)];
     compared(&what, &arguments, Some(clone_of(file, &what)?))
 }
 

@@ -35,7 +35,7 @@ pub(crate) use disks::disks;
 pub(crate) use freeze::{freeze, thaw};
 pub use types::{
     CloneCallback, CloneMethod, Consistency, Method, MigrateOptions, Phase, Progress, Quiesce, Report, SnapshotDisk,
-    SnapshotOptions,
+    SnapshotOptions, Warnings,
 };
 
 use crate::driver::Guest;
@@ -101,6 +101,7 @@ impl Draft {
             bytes_copied: 0,
             elapsed: Duration::ZERO,
             full_disks: 0,
+            warnings: Warnings::default(),
         };
         let outcome = Outcome {
             result: Ok(report),

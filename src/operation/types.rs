@@ -285,4 +285,20 @@ pub struct Report {
     pub elapsed: Duration,
     /// How many disks were copied whole although [`SnapshotOptions::since`] was asked for.
     pub full_disks: u32,
+    /// What to keep in mind of it.
+    pub warnings: Warnings,
+}
+
+/// What a finished operation warns of. The log says more of each as it is found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warnings {
+    /// Nothing showed whether an image that was read by its name is the one that QEMU has open: its open files and its locks
+    /// could not be looked at. Another file under that name was copied then.
+    pub unidentified_image: bool,
+    /// An image of a disk that moved had a `<seclabel>` of its own, which the new one does not have.
+    pub label_lost: bool,
+    /// QEMU detects zeroes in the guest's writes to a disk no more, until the domain is started anew: it moved by a clone.
+    pub zeroes_undetected: bool,
+    /// The source of a disk that moved was to be removed, and stays: it is no file, or its name leads to another one by now.
+    pub source_kept: bool,
 }

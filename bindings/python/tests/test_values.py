@@ -32,6 +32,7 @@ GROUPS: dict[str, type[enum.IntEnum | enum.IntFlag]] = {
     "DISK": _values.DiskFlag,
     "MIGRATE": _values.MigrateFlag,
     "RECOVER": _values.RecoverFlag,
+    "WARNING": _values.Warnings,
 }
 
 

@@ -92,7 +92,7 @@ mod tests {
     fn a_disk_goes_to_a_destination() {
         let definition = domain(&disk("/o", ""));
         let home = disk_on(&definition, "vda", Some("/o")).unwrap().unwrap();
-        let destination = overlay_destination("/new", &[(Target::File("/b".into()), "raw")]).unwrap();
+        let destination = overlay_destination("/new", &[(Target::File("/b".into()), "raw")], None).unwrap();
         let moved = on_destination(&home, &destination).unwrap();
         assert!(moved.contains("cache=\"none\""), "{moved}");
         let text = domain(&moved);

@@ -105,6 +105,10 @@ pub(crate) struct Disk {
     pub(crate) filter: Option<Filter>,
     /// QEMU serves it in an I/O thread.
     pub(crate) io_thread: bool,
+    /// QEMU looks for zeroes in what the guest writes.
+    pub(crate) detects_zeroes: bool,
+    /// The `<metadata_cache>` of its `<driver>`.
+    pub(crate) metadata_cache: Option<String>,
 }
 
 /// A node of libvirt's above a disk's images. After a pivot libvirt goes on with it, and the device does not.
@@ -193,6 +197,7 @@ impl Disk {
             Some("lun") => Device::Lun,
             _ => Device::Disk,
         };
+        let driver = element.get_child("driver");
         let mut chain = vec![Layer {
             format: format_of(element, "driver"),
             source: Source::parse(element, "source"),
@@ -216,6 +221,12 @@ impl Disk {
             not_understood: not_understood(element),
             labelled: std::iter::once(element).chain(below(element)).any(is_labelled),
             filter: Filter::of(element),
+            detects_zeroes: driver
+                .and_then(|driver| attribute(driver, "detect_zeroes"))
+                .is_some_and(|value| value != "off"),
+            metadata_cache: driver
+                .and_then(|driver| driver.get_child("metadata_cache"))
+                .and_then(|cache| to_text(cache).ok()),
             io_thread: has_io_thread(element) || scsi_thread && attribute(named, "bus") == Some("scsi"),
             mirror: element.get_child("mirror").map(|mirror| Mirror {
                 job: attribute(mirror, "job").unwrap_or("copy").to_owned(),

@@ -59,11 +59,18 @@ impl Target {
     }
 }
 
+/// Of an image: its format, and a `<metadata_cache>`.
+fn of_format(name: &str, format: &str, cache: Option<&str>) -> Result<Element, String> {
+    let cache = cache.map(parse).transpose().map_err(|error| error.to_string())?;
+    Ok(element(name, &[("type", format)], cache.into_iter().collect()))
+}
+
 /// The destination of virDomainBlockCopy.
 pub(crate) fn copy_destination(
     target: &Target,
     format: &str,
     encryption: Option<&Encryption>,
+    cache: Option<&str>,
 ) -> Result<String, String> {
     let mut source = target.source("source");
     if let Some(encryption) = encryption {
@@ -73,21 +80,23 @@ pub(crate) fn copy_destination(
     to_text(&element(
         "disk",
         &[("type", target.kind())],
-        vec![element("driver", &[("type", format)], vec![]), source],
+        vec![of_format("driver", format, cache)?, source],
     ))
 }
 
 /// The destination of a shallow copy that rests on `backing` (path, format): libvirt makes the overlay with it, and
-/// notes the chain in both definitions.
-pub(crate) fn overlay_destination(path: &str, backing: &[(Target, &str)]) -> Result<String, String> {
-    let chain = backing
-        .iter()
-        .rev()
-        .fold(element("backingStore", &[], vec![]), |below, (target, format)| {
-            let format = element("format", &[("type", format)], vec![]);
-            let kind = ("type", target.kind());
-            element("backingStore", &[kind], vec![format, target.source("source"), below])
-        });
+/// notes the chain in both definitions. `cache` is of the first of `backing`, into which the overlay is committed.
+pub(crate) fn overlay_destination(
+    path: &str,
+    backing: &[(Target, &str)],
+    cache: Option<&str>,
+) -> Result<String, String> {
+    let mut chain = element("backingStore", &[], vec![]);
+    for (index, (target, format)) in backing.iter().enumerate().rev() {
+        let format = of_format("format", format, cache.filter(|_| index == 0))?;
+        let kind = ("type", target.kind());
+        chain = element("backingStore", &[kind], vec![format, target.source("source"), chain]);
+    }
     to_text(&element(
         "disk",
         &[("type", "file")],
@@ -168,7 +177,7 @@ mod tests {
             "/%s",
             "/ünïcode",
         ] {
-            let text = copy_destination(&Target::File(path.into()), "qcow2", None).unwrap();
+            let text = copy_destination(&Target::File(path.into()), "qcow2", None, None).unwrap();
             let disk = parse(&text).unwrap();
             let source = disk.get_child("source").unwrap();
             assert_eq!(attribute(source, "file"), Some(path), "{text}");
@@ -186,7 +195,7 @@ mod tests {
             );
             let domain = DomainXml::parse(&text).unwrap();
             let encryption = domain.disk("vda").unwrap().active().encryption.clone().unwrap();
-            let text = copy_destination(&Target::File("/b".into()), "raw", Some(&encryption)).unwrap();
+            let text = copy_destination(&Target::File("/b".into()), "raw", Some(&encryption), None).unwrap();
             let disk = parse(&text).unwrap();
             let copied = disk.get_child("source").unwrap().get_child("encryption").unwrap();
             assert_eq!(attribute(copied, "format"), Some("luks"), "{text}");

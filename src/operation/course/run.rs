@@ -12,8 +12,9 @@ use crate::operation::course::faults;
 use crate::operation::course::held::Held;
 use crate::operation::course::procedure::{Procedure, Turn, phase, steps, words};
 use crate::operation::ownership::journal::Journal;
+use crate::operation::plan::planned::Asked;
 use crate::operation::state::Goal;
-use crate::operation::types::{Phase, Report};
+use crate::operation::types::{Phase, Report, Warnings};
 
 pub(in crate::operation) struct Course<P: Procedure> {
     procedure: P,
@@ -191,7 +192,13 @@ impl<P: Procedure> Run for Course<P> {
     }
 
     fn report(&self) -> Option<Report> {
-        self.procedure.report()
+        self.procedure.report().map(|report| Report {
+            warnings: Warnings {
+                source_kept: report.warnings.source_kept,
+                ..self.procedure.plan().warnings()
+            },
+            ..report
+        })
     }
 
     fn thawed(&self) -> u32 {

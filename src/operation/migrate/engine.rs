@@ -47,6 +47,8 @@ pub(in crate::operation) struct Engine {
     pub(super) pivot: Pivot,
     pub(super) brake: Brake,
     pub(super) source_deleted: bool,
+    /// It was to be deleted, and was not what it was to be.
+    pub(super) source_kept: bool,
 }
 
 /// What the record keeps for the process that resumes the operation.
@@ -112,6 +114,7 @@ impl Engine {
             pivot: Pivot::new(&site),
             brake: Brake::new(&site),
             source_deleted: false,
+            source_kept: false,
             site,
             plan,
             ties,
@@ -340,13 +343,14 @@ impl Engine {
     /// As virDomainBlockCopy takes it.
     fn destination_xml(&self) -> Result<String> {
         let plan = &self.plan;
+        let cache = plan.metadata_cache.as_deref();
         let xml = if plan.method == Method::Clone {
             let destination = Target::File(plan.destination_path().to_owned());
             let mut chain = vec![(destination, plan.format.as_str())];
             chain.extend(plan.below.iter().map(|(path, format)| (layer(path), format.as_str())));
-            overlay_destination(self.destination_overlay.path(), &chain)
+            overlay_destination(self.destination_overlay.path(), &chain, cache)
         } else {
-            copy_destination(&target_of(plan), &plan.format, plan.encryption.as_ref())
+            copy_destination(&target_of(plan), &plan.format, plan.encryption.as_ref(), cache)
         };
         xml.map_err(|reason| Error::new(ErrorCode::Internal, reason))
     }
@@ -423,6 +427,7 @@ impl Engine {
         } else if matches!(identity, Some(Identity::File { .. })) && Identity::of_path(path) == identity {
             image::remove_source(path)?;
         } else {
+            self.source_kept = true;
             log::warn!(
                 "disk '{}' was on no file, or '{}' is not it any more; the source stays",
                 self.plan.target,

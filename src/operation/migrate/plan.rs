@@ -15,7 +15,7 @@ use crate::operation::plan::preflight::{
     apart_if_in_use, find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
     must_stay_writable,
 };
-use crate::operation::types::{CloneMethod, Method, MigrateOptions};
+use crate::operation::types::{CloneMethod, Method, MigrateOptions, Warnings};
 
 /// A migration that may be started.
 pub(crate) type Plan = Planned<Request>;
@@ -47,6 +47,11 @@ pub(crate) struct Request {
     pub(crate) volumes: bool,
     /// The guest's other disks, which the snapshot leaves out.
     pub(crate) other_disks: Vec<String>,
+    /// Of the disk's <driver>; the new image gets it.
+    #[serde(default)]
+    pub(crate) metadata_cache: Option<String>,
+    #[serde(default)]
+    pub(crate) warnings: Warnings,
 }
 
 fn error(code: ErrorCode, message: impl Into<String>) -> Error {
@@ -60,6 +65,10 @@ impl Asked for Request {
 
     fn targets(&self) -> Vec<&str> {
         vec![self.target.as_str()]
+    }
+
+    fn warnings(&self) -> Warnings {
+        self.warnings
     }
 }
 
@@ -184,6 +193,12 @@ impl Plan {
             .filter(|other| other.target != target)
             .map(|other| other.target.clone())
             .collect();
+        let is_raw = source.1 == "raw";
+        let by_name = match method {
+            Method::Clone => &disk.chain[..],
+            _ if is_raw || options.delete_source => &disk.chain[..1],
+            _ => &[],
+        };
         let request = Request {
             target: target.to_owned(),
             method,
@@ -193,7 +208,6 @@ impl Plan {
             below,
             destination,
             place,
-            format,
             encryption,
             size: guest.get_block_device(target).get_capacity()?,
             bandwidth: options.bandwidth,
@@ -202,6 +216,14 @@ impl Plan {
             delete_source: options.delete_source,
             write_blocking: options.write_blocking,
             other_disks: others,
+            metadata_cache: disk.metadata_cache.clone().filter(|_| format == "qcow2"),
+            warnings: Warnings {
+                unidentified_image: !volumes && guest.has_unidentified(by_name),
+                label_lost: disk.labelled,
+                zeroes_undetected: method == Method::Clone && disk.detects_zeroes,
+                source_kept: false,
+            },
+            format,
             volumes,
         };
         let plan = Self {

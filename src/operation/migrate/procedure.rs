@@ -17,7 +17,7 @@ use crate::operation::course::shared::Shared;
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::record::Record;
 use crate::operation::state::Goal;
-use crate::operation::types::{Consistency, Phase, Report};
+use crate::operation::types::{Consistency, Phase, Report, Warnings};
 
 impl Procedure for Engine {
     type Request = Request;
@@ -100,6 +100,10 @@ impl Procedure for Engine {
             bytes_copied: self.bytes().0,
             elapsed: self.ties.shared.began().elapsed(),
             full_disks: 0,
+            warnings: Warnings {
+                source_kept: self.source_kept,
+                ..Warnings::default()
+            },
         })
     }
 }

@@ -15,7 +15,7 @@ use crate::guard;
 use crate::libvirt::{Quiet, State};
 use crate::operation::course::faults;
 use crate::operation::course::shared::Shared;
-use crate::operation::types::{Consistency, Method, Report};
+use crate::operation::types::{Consistency, Method, Report, Warnings};
 
 pub(in crate::operation) const FROZEN: Stopped = Stopped {
     frozen: true,
@@ -77,6 +77,7 @@ impl Fixed {
             bytes_copied,
             elapsed: shared.began().elapsed(),
             full_disks: 0,
+            warnings: Warnings::default(),
         }
     }
 }

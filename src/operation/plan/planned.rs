@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::driver::Guest;
-use crate::operation::types::{CloneCallback, Method};
+use crate::operation::types::{CloneCallback, Method, Warnings};
 
 /// What was asked for, of whichever kind the operation is.
 pub(crate) trait Asked {
@@ -13,6 +13,9 @@ pub(crate) trait Asked {
 
     /// The disks.
     fn targets(&self) -> Vec<&str>;
+
+    /// What is known beforehand.
+    fn warnings(&self) -> Warnings;
 }
 
 pub(crate) struct Planned<Request> {

@@ -6,3 +6,4 @@ pub(super) mod clone;
 pub(super) mod disk;
 pub(super) mod mirror;
 pub(super) mod plan;
+mod warnings;

@@ -26,7 +26,8 @@ use crate::operation::snapshot::backup::plan as backup;
 use crate::operation::snapshot::backup::since::Changes;
 use crate::operation::snapshot::clone::plan::{Way, choose, takes_no_room};
 use crate::operation::snapshot::mirror::plan as mirror;
-use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions};
+use crate::operation::snapshot::warnings::warnings;
+use crate::operation::types::{CloneMethod, Method, Quiesce, SnapshotDisk, SnapshotOptions, Warnings};
 
 const DEFAULT_FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -66,6 +67,8 @@ pub(crate) struct Request {
     pub(crate) disks: Vec<PlannedDisk>,
     /// The disks that a backup leaves out.
     pub(crate) other_disks: Vec<String>,
+    #[serde(default)]
+    pub(crate) warnings: Warnings,
 }
 
 fn error(code: ErrorCode, message: impl Into<String>) -> Error {
@@ -172,6 +175,7 @@ impl Plan {
             compress: options.compress,
             checkpoint: options.checkpoint.clone(),
             server,
+            warnings: warnings(guest, &config, options, method, &disks)?,
             disks,
             other_disks,
         };
@@ -234,6 +238,10 @@ impl Asked for Request {
 
     fn targets(&self) -> Vec<&str> {
         self.disks.iter().map(|disk| disk.target.as_str()).collect()
+    }
+
+    fn warnings(&self) -> Warnings {
+        self.warnings
     }
 }
 

@@ -50,7 +50,7 @@ from ._library import version
 from ._log import TRACE, update_log_level, write_log
 from ._operation import Operation
 from ._types import Checkpoint, OperationInfo, Progress, Recovery, Report, SnapshotDisk
-from ._values import Clone, Consistency, ErrorCode, Method, Phase, Quiesce
+from ._values import Clone, Consistency, ErrorCode, Method, Phase, Quiesce, Warnings
 from ._version import VERSION as __version__
 
 __all__ = [
@@ -93,6 +93,7 @@ __all__ = [
     "TimeoutError",
     "UnsupportedError",
     "VerifyError",
+    "Warnings",
     "__version__",
     "open",
     "open_from",

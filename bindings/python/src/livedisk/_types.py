@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Optional, Union
 
 from ._ffi import ffi
-from ._values import Consistency, Method, Phase
+from ._values import Consistency, Method, Phase, Warnings
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -101,6 +101,7 @@ class Report:
         bytes_copied: bytes copied, over all disks.
         elapsed_ns: nanoseconds from start to end.
         full_disks: disks copied whole although ``since`` was asked for.
+        warnings: what to keep in mind.
     """
 
     method: Method
@@ -113,6 +114,7 @@ class Report:
     bytes_copied: int
     elapsed_ns: int
     full_disks: int = 0
+    warnings: Warnings = Warnings(0)
 
     @classmethod
     def _of(cls, found: Any) -> Report:
@@ -127,6 +129,7 @@ class Report:
             bytes_copied=found.bytes_copied,
             elapsed_ns=found.elapsed_ns,
             full_disks=getattr(found, "full_disks", 0),
+            warnings=Warnings(found.warnings),
         )
 
 

@@ -203,6 +203,23 @@ class RecoverFlag(enum.IntFlag):
     DRY_RUN = 1
 
 
+class Warnings(enum.IntFlag):
+    """What a finished operation warns of.
+
+    Attributes:
+        UNIDENTIFIED_IMAGE: nothing showed whether an image that was read by its name is the one that QEMU has open: its open
+            files and its locks could not be looked at. Another file under that name was copied then. The log names the image.
+        LABEL_LOST: an image of a disk that moved had a ``<seclabel>`` of its own, which the new one does not have.
+        ZEROES_UNDETECTED: QEMU detects zeroes in the guest's writes to a disk no more, until the domain is started anew.
+        SOURCE_KEPT: the source of a disk that moved was to be removed, and stays: it is no file, or its name leads to another one.
+    """
+
+    UNIDENTIFIED_IMAGE = 1
+    LABEL_LOST = 2
+    ZEROES_UNDETECTED = 4
+    SOURCE_KEPT = 8
+
+
 MethodLike = Union[Method, str, int]
 QuiesceLike = Union[Quiesce, str, int]
 CloneLike = Union[Clone, str, int]

@@ -69,6 +69,10 @@
 #define LIVEDISK_MIGRATE_WRITE_BLOCKING 16
 #define LIVEDISK_MIGRATE_ALLOW_PLAINTEXT 32
 #define LIVEDISK_RECOVER_DRY_RUN 1
+#define LIVEDISK_WARNING_UNIDENTIFIED_IMAGE 1
+#define LIVEDISK_WARNING_LABEL_LOST 2
+#define LIVEDISK_WARNING_ZEROES_UNDETECTED 4
+#define LIVEDISK_WARNING_SOURCE_KEPT 8
 struct livedisk_connection;
 struct livedisk_error;
 struct livedisk_operation;
@@ -133,6 +137,8 @@ struct livedisk_report {
   uint64_t elapsed_ns;
   uint32_t full_disks;
   uint32_t reserved;
+  uint32_t warnings;
+  uint32_t reserved_too;
 };
 struct livedisk_recovery {
   uint32_t domains;

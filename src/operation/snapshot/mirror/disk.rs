@@ -125,7 +125,7 @@ impl Mirrored {
                 shallow: planned.backing.is_some(),
             });
         }
-        let xml = copy_destination(&planned.libvirt_target(), &planned.format, None);
+        let xml = copy_destination(&planned.libvirt_target(), &planned.format, None, None);
         let xml = xml.map_err(|reason| Error::new(ErrorCode::Internal, reason))?;
         self.mirror.start(&To {
             xml: &xml,

@@ -279,6 +279,7 @@ fn progress_of_a_mirror_counts_data_and_not_holes() {
         ..Bare::RAW
     };
     let bare = bed.bare("holes", &[sparse]);
+    let before = bed.watch("holes");
     let options = SnapshotOptions {
         method: Method::Mirror,
         bandwidth: 64 << 20,
@@ -299,6 +300,7 @@ fn progress_of_a_mirror_counts_data_and_not_holes() {
     let report = operation.finish(Some(PATIENCE)).unwrap();
     assert!((32 << 20..40 << 20).contains(&report.bytes_copied), "{report:?}");
     must_equal(&bed.path("out"), "qcow2", &bare.files[0]);
+    before.must_be_as_before(&["out"]);
 }
 
 /// What QEMU limits the jobs of a guest to.

@@ -119,12 +119,14 @@ class Host:
 def measure(results, directory, livedisk, numbers, domains, left, say):
     with Bed(directory, [f"name=real{at},disks=qcow2:64M,data=8M" for at in range(1, REAL + 1)]) as bed:
         host = Host(bed, livedisk)
+        # A guest and method, where the last number of guests was measured.
         took = 0.0
         for number in numbers:
-            if left() < 15 + 0.6 * number + 3 * took * number:
+            if left() < 15 + 0.6 * number + len(METHODS) * took * number:
                 results.add("not_run", fs="ext4", cache="scale", size=0, row=f"{number} guests", reason="no time left")
                 continue
             host.grow(max(0, number - REAL))
+            took = 0.0
             for method in METHODS:
                 # The real guest alone is asked as often as there are real guests beside others.
                 for _ in range(REAL if number == 1 else 1):

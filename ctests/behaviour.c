@@ -34,6 +34,7 @@ static const struct word snapshot_flags[] = {{"shallow", LIVEDISK_SNAPSHOT_SHALL
                                              {"dry_run", LIVEDISK_SNAPSHOT_DRY_RUN},
                                              {"verify", LIVEDISK_SNAPSHOT_VERIFY},
                                              {"write_blocking", LIVEDISK_SNAPSHOT_WRITE_BLOCKING},
+                                             {"full_if_needed", LIVEDISK_SNAPSHOT_FULL_IF_NEEDED},
                                              {NULL, 0}};
 static const struct word migrate_flags[] = {{"auto_finish", LIVEDISK_MIGRATE_AUTO_FINISH},
                                             {"dry_run", LIVEDISK_MIGRATE_DRY_RUN},
@@ -52,6 +53,7 @@ static const struct word codes[] = {{"INVALID_ARGUMENT", LIVEDISK_ERR_INVALID_AR
                                     {"CANCELLED", LIVEDISK_ERR_CANCELLED},
                                     {"TIMEOUT", LIVEDISK_ERR_TIMEOUT},
                                     {"NO_OPERATION", LIVEDISK_ERR_NO_OPERATION},
+                                    {"NO_CHECKPOINT", LIVEDISK_ERR_NO_CHECKPOINT},
                                     {NULL, 0}};
 enum call { NOTHING, SNAPSHOT, MIGRATE, ATTACH, RECOVER, OPEN };
 static const struct word calls[] = {{"snapshot", SNAPSHOT}, {"migrate", MIGRATE}, {"attach", ATTACH},
@@ -61,6 +63,9 @@ static const struct word ends[] = {{"poll", POLL}, {"timeout", TIMEOUT}, {"cance
 
 struct run {
     const char *name, *uri;
+    /* A backup that is taken before: its checkpoint and its image. */
+    const char *before;
+    char *before_image;
     bool busy, has_copied;
     /* What is begun and dropped before the call. */
     enum call dropped, call;
@@ -170,6 +175,15 @@ static void option(struct run *run, char *word)
         run->snapshot.clone = run->migrate.clone = (int32_t)meaning(clones, value);
     } else if (strcmp(word, "bandwidth") == 0) {
         run->snapshot.bandwidth = run->migrate.bandwidth = strtoull(value, NULL, 10);
+    } else if (strcmp(word, "checkpoint") == 0) {
+        run->snapshot.checkpoint = value;
+    } else if (strcmp(word, "since") == 0) {
+        run->snapshot.since = value;
+    } else if (strcmp(word, "backing") == 0) {
+        run->disks[0].backing = in_bed(value);
+    } else if (strcmp(word, "before") == 0) {
+        run->before = value;
+        run->before_image = in_bed(rest(value, ':'));
     } else if (strcmp(word, "freeze_limit_ms") == 0) {
         run->snapshot.freeze_limit_ms = (uint32_t)strtoul(value, NULL, 10);
     } else if (strcmp(word, "flags") == 0) {
@@ -275,6 +289,14 @@ static void call(struct run *run, struct livedisk_connection *connection)
         bed_await(other, LIVEDISK_PHASE_COPYING);
     }
     run->snapshot.disks = run->disks;
+    if (run->before != NULL) {
+        struct livedisk_snapshot_disk disk = {.target = run->disks[0].target, .destination = run->before_image};
+        struct livedisk_snapshot_options first = {.disks = &disk, .disk_count = 1, .checkpoint = run->before};
+        CHECK_OK(error, livedisk_start_live_snapshot(connection, domain, &first, sizeof first, &operation, &error));
+        CHECK_OK(error, livedisk_finish(operation, PATIENCE_MS, &run->report, sizeof run->report, &error));
+        livedisk_operation_free(operation);
+        operation = NULL;
+    }
     if (run->dropped != NOTHING) {
         CHECK_OK(error, start(run, run->dropped, domain, connection, &operation, &error));
         bed_await(operation, LIVEDISK_PHASE_COPYING);
@@ -316,7 +338,7 @@ static uint32_t *count_of(struct run *run, const char *name)
     return NULL;
 }
 
-static void expect(struct run *run, char *word)
+static void expect(struct run *run, struct livedisk_connection *connection, char *word)
 {
     char *value = rest(word, '=');
     uint32_t *count = count_of(run, word);
@@ -329,6 +351,11 @@ static void expect(struct run *run, char *word)
         CHECK_EQ(run->report.consistency, meaning(consistencies, value));
     } else if (strcmp(word, "disks") == 0) {
         CHECK_EQ(run->report.disk_count, strtol(value, NULL, 10));
+    } else if (strcmp(word, "full") == 0) {
+        CHECK_EQ(run->report.full_disks, strtol(value, NULL, 10));
+    } else if (strcmp(word, "forget") == 0) {
+        struct livedisk_error *error = NULL;
+        CHECK_OK(error, livedisk_delete_checkpoint(connection, bed_domain(run->guest), value, &error));
     } else if (strcmp(word, "frozen") == 0) {
         CHECK(strcmp(value, "yes") == 0 || strcmp(value, "no") == 0);
         CHECK_EQ(run->report.freeze_ns > 0, strcmp(value, "yes") == 0);
@@ -382,11 +409,12 @@ static void run_line(struct livedisk_connection *connection, char *line)
     if (run.migrate.clone_callback == copy)
         CHECK(run.has_copied);
     for (char *word = expectations == NULL ? NULL : strtok(expectations, " "); word != NULL; word = strtok(NULL, " "))
-        expect(&run, word);
+        expect(&run, connection, word);
     /* What was expected is zero now. */
     CHECK(run.call != RECOVER || memcmp(&run.recovery, &nothing, sizeof nothing) == 0);
     for (size_t i = 0; i < run.snapshot.disk_count; i++)
-        free((char *)run.disks[i].destination);
+        free((char *)run.disks[i].destination), free((char *)run.disks[i].backing);
+    free(run.before_image);
     if (run.guest != 0)
         bed_check_clean(run.guest);
 }

@@ -65,8 +65,10 @@ type behaviour struct {
 	migrate        livedisk.MigrateOptions
 	end            string
 	busy           bool
-	report         livedisk.Report
-	recovery       livedisk.Recovery
+	// A backup that is taken before: its checkpoint and its image.
+	before   string
+	report   livedisk.Report
+	recovery livedisk.Recovery
 	// Fails where what the case made is not as it was.
 	unchanged func()
 }
@@ -91,7 +93,7 @@ var behaviourCodes = map[string]livedisk.Code{
 	"BUSY": livedisk.ErrBusy, "UNSUPPORTED": livedisk.ErrUnsupported, "AGENT": livedisk.ErrAgent,
 	"FREEZE": livedisk.ErrFreeze, "DESTINATION": livedisk.ErrDestination, "NO_SPACE": livedisk.ErrNoSpace,
 	"PERMISSION": livedisk.ErrPermission, "JOB_FAILED": livedisk.ErrJobFailed, "CANCELLED": livedisk.ErrCancelled,
-	"TIMEOUT": livedisk.ErrTimeout, "NO_OPERATION": livedisk.ErrNoOperation, "VERIFY": livedisk.ErrVerify,
+	"TIMEOUT": livedisk.ErrTimeout, "NO_OPERATION": livedisk.ErrNoOperation, "NO_CHECKPOINT": livedisk.ErrNoCheckpoint, "VERIFY": livedisk.ErrVerify,
 	"LIBVIRT": livedisk.ErrLibvirt, "IO": livedisk.ErrIO, "INTERNAL": livedisk.ErrInternal,
 }
 
@@ -152,6 +154,14 @@ func (b *behaviour) options(calls, guest string, words []string) {
 		case "bandwidth":
 			s.Bandwidth = number(b.T, value)
 			m.Bandwidth = s.Bandwidth
+		case "checkpoint":
+			s.Checkpoint = value
+		case "since":
+			s.Since = value
+		case "backing":
+			s.Disks[0].Backing = b.path(value)
+		case "before":
+			b.before = value
 		case "freeze_limit_ms":
 			s.FreezeLimit = time.Duration(number(b.T, value)) * time.Millisecond
 		case "flags":
@@ -159,7 +169,7 @@ func (b *behaviour) options(calls, guest string, words []string) {
 				*known(b.T, map[string]map[string]*bool{
 					"snapshot": {
 						"shallow": &s.Shallow, "auto_finish": &s.AutoFinish, "dry_run": &s.DryRun, "verify": &s.Verify,
-						"write_blocking": &s.WriteBlocking,
+						"write_blocking": &s.WriteBlocking, "full_if_needed": &s.FullIfNeeded,
 					},
 					"migrate": {
 						"auto_finish": &m.AutoFinish, "dry_run": &m.DryRun, "verify": &m.Verify,
@@ -279,6 +289,19 @@ func (b *behaviour) call() error {
 		}
 		takeBack(b.T, slowly)
 	}
+	if name, image, found := strings.Cut(b.before, ":"); found {
+		first, err := b.connection.StartLiveSnapshot(ctx, b.domain, livedisk.SnapshotOptions{
+			Disks:      []livedisk.SnapshotDisk{{Target: b.snapshot.Disks[0].Target, Destination: b.path(image)}},
+			Checkpoint: name,
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer first.Close()
+		if _, err := first.Finish(ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
 	if b.dropped != "" {
 		b.drop(ctx)
 	}
@@ -376,6 +399,13 @@ func (b *behaviour) expect(outcome []string, err error) {
 			is = b.report.Consistency.String()
 		case "disks":
 			is = fmt.Sprint(b.report.DiskCount)
+		case "full":
+			is = fmt.Sprint(b.report.FullDisks)
+		case "forget":
+			if err := b.connection.DeleteCheckpoint(context.Background(), b.domain, value); err != nil {
+				b.Error(err)
+			}
+			continue
 		case "frozen":
 			is = map[bool]string{false: "no", true: "yes"}[b.report.Freeze > 0]
 			if frozen := b.report.FilesystemsFrozen > 0; frozen != (b.report.Freeze > 0) {

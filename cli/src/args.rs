@@ -35,8 +35,8 @@ readers whose numbers are exact below 2^53 only, as a string; and in RFC 3339, l
   snapshot
     domain, method, consistency (filesystem, crash), filesystems_frozen,
     point_in_time_ns (since 1970), point_in_time_ns_string, point_in_time, freeze_ns and pause_ns (0: not), bytes_copied, elapsed_ns,
-    full_disks (copied whole although --since was asked for), disks: [{target, destination}],
-    warnings: [name]
+    full_disks (copied whole although --since was asked for), remarks: [text] (what was done otherwise than asked for, and why),
+    disks: [{target, destination}], warnings: [name]
   migrate
     domain, method, moved_at_ns, moved_at_ns_string, moved_at, bytes_copied, elapsed_ns,
     old_image (null: on no file or block device), old_image_removed,
@@ -45,11 +45,12 @@ readers whose numbers are exact below 2^53 only, as a string; and in RFC 3339, l
     label_lost (the new image has no <seclabel> of its own), zeroes_undetected (no detect_zeroes until the next start),
     source_kept (it was to be removed, and is no file, or another one by now)
   snapshot --dry-run, migrate --dry-run
-    domain, method, plan: [text], disks: [{target, destination}]
+    domain, method, plan: [text], remarks: [text], disks: [{target, destination}]
   attach
     what snapshot or migrate has, and for both:
     domain, target, kind (snapshot, migration), method, consistency, filesystems_frozen, point_in_time_ns,
-    point_in_time_ns_string, point_in_time, freeze_ns, pause_ns, bytes_copied, elapsed_ns, full_disks
+    point_in_time_ns_string, point_in_time, freeze_ns, pause_ns, bytes_copied, elapsed_ns, full_disks,
+    remarks
   cancel
     domain, cancelled: [id]
   recover

@@ -27,6 +27,7 @@ pub fn run(connection: &Connection, attach: &Attach, arguments: &Arguments) -> R
         kind,
         disks: disks.into_iter().map(disk).collect(),
         report: &report,
+        remarks: Vec::new(),
     };
     Ok(done.attached(&attach.target))
 }

@@ -33,6 +33,7 @@ pub fn run(connection: &Connection, migrate: &Migrate, arguments: &Arguments) ->
             kind,
             disks,
             report: &report,
+            remarks: Vec::new(),
         };
         done.output()
     })

@@ -54,6 +54,11 @@ fn follow(operation: &Operation, display: &mut Display, interrupt: &Interrupt) -
     }
 }
 
+/// What the library does otherwise than was asked for, in the command's words.
+pub fn remarks(operation: &Operation) -> Vec<String> {
+    operation.remarks().iter().map(|remark| words::ours(remark)).collect()
+}
+
 pub fn planned(domain: &str, operation: &Operation, report: &Report, disks: &[Disk]) -> Output {
     let plan: Vec<String> = operation.plan().iter().map(|step| words::ours(step)).collect();
     let steps = plan.iter().enumerate();
@@ -68,6 +73,7 @@ pub fn planned(domain: &str, operation: &Operation, report: &Report, disks: &[Di
             "domain": domain,
             "method": report.method.name(),
             "plan": plan,
+            "remarks": remarks(operation),
             "disks": disks_json(disks),
         }),
     }

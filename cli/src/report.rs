@@ -16,6 +16,7 @@ pub struct Done<'a> {
     pub kind: Kind,
     pub disks: Vec<Disk>,
     pub report: &'a Report,
+    pub remarks: Vec<String>,
 }
 
 pub enum Kind {
@@ -93,6 +94,7 @@ impl Done<'_> {
         object.insert("freeze_ns".into(), nanoseconds(report.freeze).into());
         object.insert("pause_ns".into(), nanoseconds(report.pause).into());
         object.insert("full_disks".into(), report.full_disks.into());
+        object.insert("remarks".into(), json!(self.remarks));
     }
 
     fn snapshot_words(&self) -> String {

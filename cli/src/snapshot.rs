@@ -31,6 +31,7 @@ pub fn run(connection: &Connection, snapshot: &Snapshot, arguments: &Arguments) 
             kind: Kind::Snapshot,
             disks,
             report: &report,
+            remarks: operation::remarks(&operation),
         };
         done.output()
     })

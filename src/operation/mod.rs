@@ -64,6 +64,7 @@ pub struct Operation {
     worker: Option<JoinHandle<()>>,
     domain: String,
     plan: Vec<String>,
+    remarks: Vec<String>,
 }
 
 /// What it comes to in threads and handles.
@@ -71,17 +72,22 @@ struct Draft {
     shared: Arc<Shared>,
     domain: String,
     plan: Vec<String>,
+    remarks: Vec<String>,
 }
 
 impl Draft {
-    fn new(domain: &str, plan: Vec<String>, started: SystemTime) -> Result<Self> {
+    fn new(domain: &str, plan: Vec<String>, remarks: Vec<String>, started: SystemTime) -> Result<Self> {
         let shared = Shared::new(started)?;
         let step_count = u32::try_from(plan.len()).unwrap_or(u32::MAX);
         shared.publish(|progress| progress.step_count = step_count);
+        for remark in &remarks {
+            log::warn!("domain '{domain}': {remark}");
+        }
         Ok(Self {
             shared: Arc::new(shared),
             domain: domain.to_owned(),
             plan,
+            remarks,
         })
     }
 
@@ -142,6 +148,7 @@ impl Draft {
             worker,
             domain: self.domain,
             plan: self.plan,
+            remarks: self.remarks,
         }
     }
 }
@@ -204,7 +211,8 @@ impl Operation {
     ) -> Result<Self> {
         let guest = Arc::clone(&plan.guest);
         let seen = P::at_start(&plan);
-        let draft = Draft::new(guest.name(), words::<P>(&plan, &seen, Goal::Forward), SystemTime::now())?;
+        let steps = words::<P>(&plan, &seen, Goal::Forward);
+        let draft = Draft::new(guest.name(), steps, plan.remarks(), SystemTime::now())?;
         let targets = plan.targets();
         if dry_run {
             let disk_count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
@@ -256,7 +264,14 @@ impl Operation {
             progress.step = progress.step_count - left;
         });
         let domain = name.to_owned();
-        Draft { shared, domain, plan }.start(course)
+        let draft = Draft {
+            shared,
+            domain,
+            plan,
+            // They were made when it began.
+            remarks: Vec::new(),
+        };
+        draft.start(course)
     }
 
     /// Waits until the phase changes or there is new progress, at most for `timeout` (`None`: for ever), and returns
@@ -334,6 +349,12 @@ impl Operation {
     /// The steps, in words, as they were planned.
     pub fn plan(&self) -> &[String] {
         &self.plan
+    }
+
+    /// What is done otherwise than was asked for, and why, such as a disk that is copied whole although
+    /// [`SnapshotOptions::since`] was asked for. The log has it too, as warnings. Nothing for one that was attached to.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
     }
 }
 

@@ -2,6 +2,8 @@
 //! Checkpoints that a backup makes, and increments from them on: what each point in time holds, whatever the guest goes through
 //! in between.
 
+mod broken;
+mod reality;
 mod series;
 #[path = "../support/mod.rs"]
 mod support;

@@ -60,7 +60,7 @@ class Case:
         self.both: dict[str, Any] = {}
         self.snapshot: dict[str, Any] = {}
         self.flags: dict[str, Any] = {}
-        self.end, self.uri, self.busy = "finish", "", False
+        self.end, self.uri, self.busy, self.before = "finish", "", False, ""
         self.report: livedisk.Report | None = None
         self.recovery = NOTHING
         self.made: tuple[Path, os.stat_result] | None = None
@@ -82,6 +82,12 @@ class Case:
             self.both[name] = int(value)
         elif name == "quiesce":
             self.snapshot[name] = value
+        elif name in ("checkpoint", "since"):
+            self.snapshot[name] = value
+        elif name == "backing":
+            self.disks[0] = replace(self.disks[0], backing=self.path(value))
+        elif name == "before":
+            self.before = value
         elif name == "freeze_limit_ms":
             self.snapshot["freeze_limit"] = int(value) / 1000
         elif name == "flags":
@@ -142,6 +148,11 @@ class Case:
                 stack.callback(other.close)
                 stack.callback(other.cancel)
                 reach(other, Phase.COPYING)
+            if self.before:
+                name, _, image = self.before.partition(":")
+                first = {self.disks[0].target: self.path(image)}
+                with self.connection.start_live_snapshot(self.domain, first, checkpoint=name) as operation:
+                    operation.finish(60)
             if self.dropped:
                 with self.start(self.dropped) as operation:
                     assert reach(operation, Phase.COPYING) is Phase.COPYING
@@ -196,12 +207,15 @@ class Case:
         elif name == "frozen":
             assert self.report is not None
             assert (self.report.freeze_ns > 0) == (self.report.filesystems_frozen > 0) == (value == "yes")
+        elif name == "forget":
+            self.connection.delete_checkpoint(self.domain, value)
         else:
             assert self.report is not None
             is_now = {
                 "method": str(self.report.method),
                 "consistency": str(self.report.consistency),
                 "disks": str(self.report.disk_count),
+                "full": str(self.report.full_disks),
             }[name]
             assert is_now == value, word
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -152,6 +152,9 @@ impl Lessons {
             run.recover()?;
         }
         let undisturbed = |error| agent.with_last_words(format!("{operation}, {course}, undisturbed: {error}"));
+        if operation.makes_checkpoint(&run.destinations) {
+            check::checkpoint(run.stand, None).map_err(undisturbed)?;
+        }
         check::idle(run.stand).map_err(undisturbed)?;
         if let Some(point) = agent.points().iter().find(|point| point.contains("Fail(")) {
             return Err(undisturbed(format!("it came by '{point}'")));
@@ -328,6 +331,12 @@ impl<'a> Run<'a> {
     fn check(&self, word: Word, moved: Option<&Form>) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut note = |result: Result<()>| wrong.extend(result.err());
+        if self.operation.makes_checkpoint(&self.destinations) {
+            let exists = |name: &String| Path::new(name).exists();
+            let complete = self.destinations.iter().all(exists);
+            let is_known = !self.destinations.iter().any(|name| is_kept(name));
+            note(check::checkpoint(self.stand, is_known.then_some(complete)));
+        }
         note(check::idle(self.stand));
         let now = match Picture::take(self.stand) {
             Ok(now) => now,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::Result;
 use super::definition::unnumbered;
 use super::log::Log;
+use super::operation::CHECKPOINT;
 use super::stand::{DISKS, DOMAIN, Stand, shown};
 
 /// The definitions with a placeholder where vda's active layer is named.
@@ -164,6 +165,35 @@ pub fn explained<'a>(said: impl Iterator<Item = &'a str>) -> Result<()> {
         return Ok(());
     }
     Err(turn.join("\n      "))
+}
+
+/// The checkpoint of a backup is there with its images, or gone with its bitmaps; then it is deleted. `complete`: whether the
+/// images are there, where that is known.
+pub fn checkpoint(stand: &Stand, complete: Option<bool>) -> Result<()> {
+    let names = stand.virsh(&["checkpoint-list", DOMAIN, "--name"])?;
+    let is_there = names.trim() == CHECKPOINT;
+    if is_there {
+        let words = ["checkpoints", DOMAIN, "--delete", CHECKPOINT];
+        let output = stand.bed.livedisk(&words).output().map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+    }
+    let nodes = stand.qmp(&json!({ "execute": "query-named-block-nodes", "arguments": { "flat": true } }))?;
+    let nodes = nodes.as_array().into_iter().flatten();
+    let bitmaps: Vec<_> = nodes
+        .filter_map(|node| node["dirty-bitmaps"].as_array())
+        .flatten()
+        .collect();
+    if !bitmaps.is_empty() {
+        return Err(format!("bitmaps are left: {bitmaps:?}"));
+    }
+    match complete {
+        Some(complete) if complete != is_there => Err(format!(
+            "the images are there: {complete}, and the checkpoint: {is_there}"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// No job, no freeze, no record, no snapshot or checkpoint.

@@ -5,6 +5,9 @@ use std::fmt;
 
 use super::stand::Place;
 
+/// What each backup makes besides.
+pub const CHECKPOINT: &str = "fault";
+
 /// One operation by one method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Operation {
@@ -94,6 +97,11 @@ impl Operation {
         }
     }
 
+    /// Where vda is copied alone it may be raw, and such a disk keeps no bitmap.
+    pub fn makes_checkpoint(self, destinations: &[String]) -> bool {
+        (self.kind, self.method) == (Kind::Snapshot, "backup") && destinations.len() == 2
+    }
+
     /// The command's words. Slow enough for its waiting to be met.
     pub fn words(self, destinations: &[String], scratch: Option<&str>) -> Vec<String> {
         if self.kind == Kind::Freeze {
@@ -110,6 +118,9 @@ impl Operation {
             for (target, destination) in ["vda", "vdb"].iter().zip(destinations) {
                 words.extend(["--disk".into(), format!("{target}={destination}")]);
             }
+        }
+        if self.makes_checkpoint(destinations) {
+            words.extend(["--checkpoint", CHECKPOINT].map(str::to_owned));
         }
         if let Some(scratch) = scratch {
             words.extend(["--scratch".into(), scratch.to_owned()]);

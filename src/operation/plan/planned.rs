@@ -16,6 +16,11 @@ pub(crate) trait Asked {
 
     /// What is known beforehand.
     fn warnings(&self) -> Warnings;
+
+    /// What is done otherwise than the caller may think, and why.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 pub(crate) struct Planned<Request> {

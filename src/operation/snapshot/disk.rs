@@ -47,6 +47,25 @@ impl PlannedDisk {
         )
     }
 
+    /// What is done otherwise than was asked for, and why.
+    pub(crate) fn remarks(&self) -> Vec<String> {
+        let Changes {
+            unnoted, since, whole, ..
+        } = &self.changes;
+        let not_noted = unnoted
+            .as_ref()
+            .map(|why| format!("is not covered by the new checkpoint: {why}"));
+        let copied_whole = whole.as_ref().map(|why| format!("is copied whole: {why}"));
+        let alone = (since.is_some() && self.backing.is_none()).then(|| {
+            "has an increment that rests on no image, because no backing was named: by itself it is not the disk"
+                .to_owned()
+        });
+        let remarks = [not_noted, copied_whole, alone].into_iter().flatten();
+        remarks
+            .map(|remark| format!("disk '{}' {remark}", self.target))
+            .collect()
+    }
+
     /// What is done to have the image, in words.
     pub(in crate::operation) fn to_prepare(&self) -> String {
         match (&self.place, self.reuse) {

@@ -243,12 +243,17 @@ impl Asked for Request {
     fn warnings(&self) -> Warnings {
         self.warnings
     }
+
+    fn remarks(&self) -> Vec<String> {
+        self.disks.iter().flat_map(PlannedDisk::remarks).collect()
+    }
 }
 
 fn check_options(options: &SnapshotOptions) -> Result<()> {
     let method = options.method;
     backup::check_options(options)?;
-    if matches!(method, Method::Backup | Method::Clone | Method::Rebase) && options.write_blocking {
+    let is_no_mirror = matches!(method, Method::Clone | Method::Rebase) || backup::is_asked_for(options);
+    if is_no_mirror && options.write_blocking {
         let why = match method {
             Method::Rebase => "virDomainBlockRebase has no write-blocking mode",
             _ => "WRITE_BLOCKING is about a mirror's convergence",

@@ -20,6 +20,8 @@ const LONGEST_NAME: usize = 250;
 pub(crate) struct Changes {
     /// The new checkpoint notes them.
     pub(crate) noted: bool,
+    /// It would, and cannot: why.
+    pub(crate) unnoted: Option<String>,
     /// Those since this checkpoint are all that is copied.
     pub(crate) since: Option<String>,
     /// They were to be, and the disk is copied whole: why.
@@ -153,10 +155,7 @@ fn note_changes(guest: &Guest, config: &DomainXml, name: &str, disks: &mut [Plan
         let target = &planned.target;
         match why_not_noted(find_disk(guest, config, target)?)? {
             None => planned.changes.noted = true,
-            Some(why) => log::warn!(
-                "disk '{target}' of domain '{domain}': checkpoint '{name}' does not cover it, because {why}; each backup copies \
-                 it whole"
-            ),
+            Some(why) => planned.changes.unnoted = Some(why),
         }
     }
     if disks.iter().any(|disk| disk.changes.noted) {
@@ -201,7 +200,6 @@ fn choose(
             None => format!("checkpoint '{name}' does not cover it"),
         },
     };
-    log::warn!("disk '{target}' of domain '{domain}' is copied whole: {why}");
     planned.changes.whole = Some(why);
     Ok(())
 }
@@ -211,12 +209,6 @@ fn rest(guest: &Guest, planned: &mut PlannedDisk, backing: Option<&str>, in_use:
     let what = format!("disk '{}' of domain '{}'", planned.target, guest.name());
     let refused = |code, why: &str| Err(error(code, format!("{what}: {why}")));
     if planned.changes.since.is_none() {
-        if let Some(backing) = backing {
-            log::warn!(
-                "{what} is copied whole, so its image does not rest on '{}'",
-                backing.escape_debug()
-            );
-        }
         return Ok(());
     }
     if planned.format != "qcow2" {
@@ -237,13 +229,7 @@ fn rest(guest: &Guest, planned: &mut PlannedDisk, backing: Option<&str>, in_use:
             "an increment is written to a file or a block device",
         );
     };
-    let Some(backing) = backing else {
-        log::warn!(
-            "{what}: no backing is named, so the increment rests on no image; by itself it is not the disk, and whoever \
-             restores it puts it on the image before it first (qemu-img rebase -u)"
-        );
-        return Ok(());
-    };
+    let Some(backing) = backing else { return Ok(()) };
     let found = image::find_backing(backing).map_err(|failure| error(failure.code(), format!("{what}: {failure}")))?;
     let identity = Identity::of_path(backing);
     let is_in_use = identity.is_some_and(|identity| in_use.contains(&identity));

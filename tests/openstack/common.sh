@@ -66,7 +66,7 @@ inside() {
 end() {
     local pid
     pid=$(cat "$1/unshare.pid" 2>/dev/null) || return 0
-    [[ $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) == *"$1"* ]] || return 0
+    [[ $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") == *"$1"* ]] || return 0
     kill -KILL "$pid" 2>/dev/null || true
     for _ in {1..200}; do
         ! has_ended "$pid" || break

@@ -14,13 +14,13 @@ pub(crate) trait Asked {
     /// The disks.
     fn targets(&self) -> Vec<&str>;
 
+    /// What is known beforehand.
+    fn warnings(&self) -> Warnings;
+
     /// What is done otherwise than the caller may think, and why.
     fn remarks(&self) -> Vec<String> {
         Vec::new()
     }
-
-    /// What is known beforehand.
-    fn warnings(&self) -> Warnings;
 }
 
 pub(crate) struct Planned<Request> {

@@ -240,12 +240,12 @@ impl Asked for Request {
         self.disks.iter().map(|disk| disk.target.as_str()).collect()
     }
 
-    fn remarks(&self) -> Vec<String> {
-        self.disks.iter().flat_map(PlannedDisk::remarks).collect()
-    }
-
     fn warnings(&self) -> Warnings {
         self.warnings
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.disks.iter().flat_map(PlannedDisk::remarks).collect()
     }
 }
 

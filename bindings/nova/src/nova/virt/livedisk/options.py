@@ -17,7 +17,7 @@ OPTIONS = [
             ("auto", "the cheapest method that cannot hurt the server"),
             ("mirror", "one full copy, as of its end; needs nothing of the file system"),
             ("clone", "a clone of the quiet image, as of its start; quick where the file system clones"),
-            ("backup", "libvirt's backup job, as of its start; what the server overwrites is saved beside its disk meanwhile"),
+            ("backup", "libvirt's backup job, as of its start; what the server overwrites is saved beside its disk"),
         ],
         help="How a live snapshot is taken.",
     ),

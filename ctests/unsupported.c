@@ -23,7 +23,6 @@ static void snapshot(struct livedisk_snapshot_options options, const char *word)
 int main(void)
 {
     connection = bed_open(0);
-    snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_REBASE}, "");
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_CLONE, .clone = LIVEDISK_CLONE_VOLUME}, "volumes");
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_MIRROR, .checkpoint = "c"}, "checkpoint");
     snapshot((struct livedisk_snapshot_options){.method = LIVEDISK_METHOD_CLONE, .since = "c"}, "since");

@@ -90,7 +90,7 @@ fn a_step_that_does_nothing_is_caught() {
     for (operation, step) in [
         (OPERATIONS[0], "MakeImage(0)"),
         (OPERATIONS[2], "MakeOverlay(1)"),
-        (OPERATIONS[3], "Undefine"),
+        (OPERATIONS[3], "SaveDefinition"),
         (OPERATIONS[4], "TakeSnapshot"),
     ] {
         let number = stand.number();

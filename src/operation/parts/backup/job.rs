@@ -124,7 +124,13 @@ impl Job {
     /// The scratch files have had the room that there is for them.
     pub(in crate::operation) fn is_full(&self, shared: &Shared) -> bool {
         let grown = |facts: &mut Facts| self.watched.iter().any(|image| facts.thresholds.contains(image));
-        self.room.as_ref().is_some_and(Room::is_used_up) || shared.facts(grown)
+        // What stopped the guest may have come after the last look.
+        let is_used_up = || {
+            self.places
+                .iter()
+                .any(|place| room::usable(&place.directory) == Some(0))
+        };
+        self.room.as_ref().is_some_and(Room::is_used_up) || shared.facts(grown) || self.stopped && is_used_up()
     }
 
     /// Whether QEMU stopped the guest for a write that failed while the backup ran.

@@ -25,7 +25,7 @@ daemon_paths() {
 virsh() { XDG_CACHE_HOME=$state/cache command virsh -q -c "$uri" "$@"; }
 
 daemon_prepare() {
-    mkdir -p "$conf" "$state"/{run,lib,cache,log,tpmlog,tpmca}
+    mkdir -p "$conf" "$state"/{run,lib,cache,log,tpmlog,tpmca,tpmtmp}
     [[ $EUID != 0 ]] || chown nobody "$state"/tpm*
     cat >"$conf/libvirtd.conf" <<TEXT
 host_uuid = "$(cat /proc/sys/kernel/random/uuid)"
@@ -52,6 +52,8 @@ daemon_start() {
             state=$2; shift 2
             while (($# > 0)); do mount --bind "$state/$1" "$2"; shift 2; done
             host_mounts "$state"
+            # swtpm_setup, which is not root, makes files there.
+            export TMPDIR=$state/tpmtmp
             exec libvirtd --pid-file "$state/libvirtd.pid"' libvirtd "$here/bed.d" "$state" $(for part in "${!mounts[@]}"; do echo "$part ${mounts[$part]}"; done)
     else
         XDG_RUNTIME_DIR=$state/run XDG_CONFIG_HOME=$state/c XDG_CACHE_HOME=$state/cache XDG_DATA_HOME=$state/lib \

@@ -28,7 +28,7 @@ fn other_results_are_noticed() {
     };
     let mut results: serde_json::Value = serde_json::from_str(&text).unwrap();
     for row in results["snapshots"].as_array_mut().unwrap() {
-        row["total_s"] = 12345.into();
+        (row["total_s"], row["window_ms"]) = (12345.into(), 12345.into());
     }
     let other = std::env::temp_dir().join(format!("livedisk-figures-{}", std::process::id()));
     fs::write(&other, results.to_string()).unwrap();

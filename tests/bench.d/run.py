@@ -89,7 +89,7 @@ def machine():
         "processors": os.cpu_count(),
         "memory_mib": memory // 1024,
         "emulation": "software (TCG)",
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],
         "load_before": os.getloadavg(),
         "versions": {
             "livedisk": output(LIVEDISK, "--version"),
@@ -117,7 +117,7 @@ class Snapshots:
 
     def leave_out(self, name, reason, cache, size):
         self.unable[name] = reason
-        self.results.add("not_run", fs=self.fs, cache=cache, size=size, row=name, reason=reason)
+        self.results.add("not_run", fs=self.fs, cache=cache, size=size, row=name, reason=reason.replace(sys.argv[1], "DIRECTORY"))
 
     def round(self, cache, size, number, warm_up=False, course=False):
         """How long it took."""

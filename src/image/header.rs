@@ -17,8 +17,7 @@ fn leads_to(info: &Info, path: &str, backing: (&str, &str)) -> bool {
     }
     // A relative name is one beside the image; `json:` and protocol names have no identity.
     let found = Path::new(path).with_file_name(name);
-    let found = found.to_str().and_then(Identity::of_path);
-    name == backing.0 || found.is_some() && found == Identity::of_path(backing.0)
+    name == backing.0 || found.to_str().is_some_and(|found| Identity::are_one(found, backing.0))
 }
 
 /// A copy that will be at `path` names `backing`, and none where there is none. A name that leads there, a relative one too, is

@@ -27,4 +27,10 @@ impl Identity {
     pub(crate) fn of_path(path: &str) -> Option<Self> {
         rustix::fs::stat(path).ok().as_ref().map(Self::of)
     }
+
+    /// Whether both paths lead to one file.
+    pub(crate) fn are_one(path: &str, other: &str) -> bool {
+        let found = Self::of_path(path);
+        found.is_some() && found == Self::of_path(other)
+    }
 }

@@ -252,8 +252,7 @@ impl Output {
             )),
             (Some(name), Some(wanted)) => {
                 // `json:` and protocol names have no identity and so are refused here.
-                let found = absolute(name, &self.destination).and_then(|path| Identity::of_path(&path));
-                if found.is_some() && found == Identity::of_path(&wanted.path) {
+                if absolute(name, &self.destination).is_some_and(|path| Identity::are_one(&path, &wanted.path)) {
                     Ok(())
                 } else {
                     Err(refused(

@@ -31,6 +31,15 @@ pub(super) fn left(host: &Arc<Host>, domain: Option<&str>) -> Result<Vec<(Saved,
     Ok(left)
 }
 
+/// The domain, or all. `is_left`: a definition of it was found; it may have ended while it was not defined.
+pub(super) fn guests(host: &Arc<Host>, domain: Option<&str>, is_left: bool) -> Result<Vec<Guest>> {
+    match domain.map(|domain| host.get_guest(domain)) {
+        Some(Err(error)) if error.code() == ErrorCode::NoDomain && is_left => Ok(Vec::new()),
+        Some(guest) => Ok(vec![guest?]),
+        None => host.list_guests(),
+    }
+}
+
 /// Gives them back.
 pub(super) fn recover(host: &Arc<Host>, domain: Option<&str>, dry_run: bool) -> Result<Vec<Recovered>> {
     let left = left(host, domain)?.into_iter();

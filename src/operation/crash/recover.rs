@@ -125,12 +125,8 @@ impl Recovery {
 pub(crate) fn recover(host: &Arc<Host>, domain: Option<&str>, dry_run: bool) -> Result<Recovery> {
     // First: domains that are gone are back then.
     let mut defined = definitions::recover(host, domain, dry_run)?;
-    let guests = match domain.map(|domain| host.get_guest(domain)) {
-        // A dry run does not bring it back.
-        Some(Err(error)) if error.code() == ErrorCode::NoDomain && !defined.is_empty() => Vec::new(),
-        Some(guest) => vec![guest?],
-        None => host.list_guests()?,
-    };
+    // A dry run does not bring it back.
+    let guests = definitions::guests(host, domain, !defined.is_empty())?;
     let guests: Vec<_> = guests.into_iter().map(Arc::new).collect();
     let mut recovery = Recovery::default();
     for (guest, found) in guests.iter().zip(side_by_side(&guests, dry_run)) {

@@ -55,12 +55,7 @@ pub struct DiskStatus {
 /// Of one domain, or of all.
 pub(crate) fn operations(host: &Arc<Host>, domain: Option<&str>) -> Result<Vec<OperationStatus>> {
     let left = definitions::left(host, domain)?;
-    let guests = match domain.map(|domain| host.get_guest(domain)) {
-        // It ended while it was not defined.
-        Some(Err(error)) if error.code() == ErrorCode::NoDomain && !left.is_empty() => Vec::new(),
-        Some(guest) => vec![guest?],
-        None => host.list_guests()?,
-    };
+    let guests = definitions::guests(host, domain, !left.is_empty())?;
     let mut found: Vec<OperationStatus> = Vec::new();
     for guest in guests {
         let records = match Record::all(&guest) {

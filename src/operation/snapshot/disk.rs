@@ -118,10 +118,7 @@ impl PlannedDisk {
     /// Under two names, or by a link.
     pub(crate) fn is_one_file_with(&self, other: &Self) -> bool {
         match (&self.destination, &other.destination) {
-            (Destination::Path(a), Destination::Path(b)) => {
-                let found = Identity::of_path(a);
-                found.is_some() && found == Identity::of_path(b)
-            }
+            (Destination::Path(a), Destination::Path(b)) => Identity::are_one(a, b),
             _ => false,
         }
     }

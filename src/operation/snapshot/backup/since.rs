@@ -230,9 +230,8 @@ fn rest(guest: &Guest, planned: &mut PlannedDisk, backing: Option<&str>, in_use:
         );
     };
     let Some(backing) = backing else { return Ok(()) };
-    let identity = Identity::of_path(backing);
-    let is_in_use = identity.is_some_and(|identity| in_use.contains(&identity));
-    if is_in_use || identity.is_some() && identity == Identity::of_path(destination) {
+    let is_in_use = Identity::of_path(backing).is_some_and(|identity| in_use.contains(&identity));
+    if is_in_use || Identity::are_one(backing, destination) {
         return refused(
             ErrorCode::Destination,
             &format!(

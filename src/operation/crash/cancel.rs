@@ -10,8 +10,6 @@ use crate::operation::ownership::claim::Claim;
 use crate::operation::ownership::record::Record;
 use crate::operation::ownership::request;
 
-const AGAIN: Duration = Duration::from_millis(50);
-
 /// `patience` is for the owner's answer. Once it rolls back, it is waited for as long as it lives.
 pub(crate) fn cancel(guest: &Guest, id: &str, patience: Duration) -> Result<()> {
     let failed = |code, what: &str| {
@@ -51,12 +49,16 @@ pub(crate) fn cancel(guest: &Guest, id: &str, patience: Duration) -> Result<()> 
             Some(record) if record.owner.is_dead() => {
                 return failed(ErrorCode::Busy, "has lost its process meanwhile; cancel it again");
             }
-            Some(record) => answered |= record.back.is_some(),
+            Some(record) if record.back.is_some() && !answered => {
+                answered = true;
+                request::remove(guest, id)?;
+            }
+            Some(_) => {}
         }
         if !answered && asked.elapsed() >= patience {
             withdraw(guest, id, patience)?;
         }
-        thread::sleep(AGAIN);
+        thread::sleep(request::AGAIN);
     }
 }
 

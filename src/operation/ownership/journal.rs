@@ -208,6 +208,9 @@ impl Journal {
             log::warn!("{error}; QEMU has it open until the domain is off");
         }
         if guest.is_active()? {
+            if record.back.is_some() {
+                request::await_seen(guest, &record.id);
+            }
             request::remove(guest, &record.id)?;
         }
         guest.remove_metadata(&record.namespace())?;

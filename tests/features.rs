@@ -11,7 +11,7 @@ use std::sync::Arc;
 use livedisk::{CloneMethod, ErrorCode, EventLoop, Method, MigrateOptions, Quiesce, SnapshotOptions, Warnings};
 use support::bed::{Bare, Bed, Turn, fill, is_root, run};
 use support::definition::unnumbered;
-use support::image::must_equal;
+use support::image::{create_overlay, must_equal};
 use support::loop_device::LoopDevice;
 use support::odd::{NAME, Odd, odd};
 use support::{PATIENCE, disk, must_tell, snapshot};
@@ -291,6 +291,25 @@ fn a_disk_that_is_only_read() {
     bed.virsh(&["destroy", NAME]);
     bed.virsh(&["start", NAME]);
     must_equal(&bed.path("moved"), "raw", &content);
+}
+
+#[test]
+fn nothing_is_copied_of_an_overlay_with_nothing_in_it() {
+    let bed = bed();
+    let (content, image) = (bed.path("content"), bed.path("image"));
+    fill(&content, SIZE);
+    create_overlay(&image, &content, "raw");
+    let element = "<driver name='qemu' type='qcow2'/><source file='DIR/image'/>";
+    let _domain = odd(&bed, element, &["content", "image"]);
+    let before = bed.watch(NAME);
+    let options = SnapshotOptions {
+        shallow: true,
+        ..by(&bed, Method::Mirror)
+    };
+    let operation = bed.connection.start_live_snapshot(NAME, &options).unwrap();
+    assert_eq!(operation.finish(Some(PATIENCE)).unwrap().bytes_copied, 0);
+    must_equal(&bed.path("out"), "qcow2", &content);
+    before.must_be_as_before(&["out"]);
 }
 
 /// The layers below keep their kind.

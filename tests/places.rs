@@ -415,4 +415,16 @@ fn a_large_disk_with_little_in_it() {
         }
         fs::remove_file(&image).unwrap();
     }
+    // The metadata of a full image of that size would take 1.25 GiB.
+    for method in [Method::Backup, Method::Clone] {
+        let options = SnapshotOptions {
+            method,
+            ..snapshot(vec![disk("vda", &image, "qcow2")])
+        };
+        let operation = bed.connection.start_live_snapshot("large", &options).unwrap();
+        let report = operation.finish(Some(PATIENCE)).unwrap();
+        println!("{report:?}");
+        assert_eq!(report.bytes_copied, 2 << 20);
+        fs::remove_file(&image).unwrap();
+    }
 }

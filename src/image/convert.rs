@@ -24,6 +24,8 @@ pub(super) const CONNECTION: i32 = 3;
 pub(super) const MORE: i32 = 4;
 /// At a time. More are hardly quicker, and a guest waits for them.
 const REQUESTS: &str = "4";
+/// In which data is counted.
+const CLUSTER: u64 = 65536;
 /// No disk has larger sectors.
 const LARGEST_SECTOR: u64 = 4096;
 
@@ -117,17 +119,35 @@ impl Source<'_> {
         said(self.reader(arguments, stdin, what)?, what)
     }
 
-    /// How many bytes a standalone image of it takes, more or less.
-    fn measure(&self, what: &str) -> Result<u64> {
-        let arguments = ["measure", "--output=json", "-O", "qcow2", &self.shown()];
+    /// How many bytes there are to copy, of `size` in all: what does not read as zeroes.
+    fn measure(&self, size: u64, what: &str) -> Result<u64> {
+        let clusters = format!("cluster_size={CLUSTER}");
+        let arguments = [
+            "measure",
+            "--output=json",
+            "-O",
+            "qcow2",
+            "-o",
+            &clusters,
+            &self.shown(),
+        ];
         let (0, text) = self.run(&arguments, None, what)? else {
             return Err(failed(what, "what there is to copy cannot be read"));
         };
         let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(what, &error.to_string()))?;
-        value["required"]
-            .as_u64()
-            .ok_or_else(|| failed(what, "its answer to measure has no size"))
+        let number = |name: &str| value[name].as_u64();
+        let (Some(required), Some(allocated)) = (number("required"), number("fully-allocated")) else {
+            return Err(failed(what, "its answer to measure has no size"));
+        };
+        Ok(data_of(required, allocated, size))
     }
+}
+
+/// What a qcow2 image takes with only the data (`required`) has the metadata of one that is full (`allocated`), which may be a
+/// thousand times the data.
+fn data_of(required: u64, allocated: u64, size: u64) -> u64 {
+    let metadata = allocated.saturating_sub(size.next_multiple_of(CLUSTER));
+    required.saturating_sub(metadata).min(size)
 }
 
 impl Exported<'_> {
@@ -203,12 +223,18 @@ pub(super) struct Written<'a> {
     pub(super) shown: &'a str,
 }
 
-/// Writes what the source shows into an image, in one pass. With an export nothing here waits for the image's storage but
+/// Writes what the source, of `size` bytes, shows into an image, in one pass. With an export nothing here waits for the image's storage but
 /// qemu-img: a process that hangs with it could not end, and holds connections.
-pub(super) fn convert(source: Source<'_>, written: Written<'_>, manner: Manner, watch: Watch<'_>) -> Result<Cloned> {
+pub(super) fn convert(
+    source: Source<'_>,
+    size: u64,
+    written: Written<'_>,
+    manner: Manner,
+    watch: Watch<'_>,
+) -> Result<Cloned> {
     let Written { target, shown, .. } = written;
     let what = format!("write the disk to '{shown}'");
-    let total = source.measure(&what)?;
+    let total = source.measure(size, &what)?;
     let (name, stdin) = target.hand_over(&what)?;
     let (limit, read) = (manner.bandwidth.to_string(), source.shown());
     let mut arguments = vec!["convert", "-p", "-n", "-m", REQUESTS, "-O", written.format];
@@ -343,6 +369,15 @@ fn last_percent(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn metadata_is_not_counted_as_data() {
+        // Of a disk of 8 TiB with 2 MiB of data.
+        assert_eq!(data_of(1_344_602_112, 8_797_435_527_168, 8 << 40), 2 << 20);
+        // Of one that is full, and whose size is odd.
+        assert_eq!(data_of(500_000, 500_000, 100_001), 100_001);
+        assert_eq!(data_of(0, 500_000, 100_001), 0);
+    }
 
     #[test]
     fn the_last_percentage_counts() {

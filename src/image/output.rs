@@ -272,11 +272,11 @@ impl Output {
         })
     }
 
-    /// Writes what the source shows into the image, which must be one of the right size already.
-    pub(crate) fn write(&mut self, source: Source<'_>, manner: Manner, watch: Watch<'_>) -> Result<Cloned> {
+    /// Writes what the source, of `size` bytes, shows into the image, which must be one of that size already.
+    pub(crate) fn write(&mut self, source: Source<'_>, size: u64, manner: Manner, watch: Watch<'_>) -> Result<Cloned> {
         let blank = std::mem::take(&mut self.blank);
         let shown = self.shown();
-        convert::convert(source, self.written(blank, &shown)?, manner, watch)
+        convert::convert(source, size, self.written(blank, &shown)?, manner, watch)
     }
 
     pub(super) fn shown(&self) -> String {
@@ -297,6 +297,7 @@ impl Output {
     pub(crate) fn write_chain(
         &mut self,
         layers: &[(String, String)],
+        size: u64,
         bandwidth: u64,
         watch: Watch<'_>,
     ) -> Result<Cloned> {
@@ -304,7 +305,7 @@ impl Output {
             bandwidth,
             compress: false,
         };
-        self.write(Source::Chain(layers), manner, watch)
+        self.write(Source::Chain(layers), size, manner, watch)
     }
 
     /// Copies what a qcow2 image rests on into it, if it rests on anything still.

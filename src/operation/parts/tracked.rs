@@ -196,11 +196,15 @@ impl Tracked {
             self.rates = None;
             return;
         };
-        (self.done, self.total) = (info.done, info.total);
+        // libvirt has 1 of 1, so that a job with nothing to copy looks complete.
+        (self.done, self.total) = match (info.done, info.total) {
+            (_, 1) => (0, 0),
+            bytes => bytes,
+        };
         let sample = Sample {
             at,
-            done: info.done,
-            total: info.total,
+            done: self.done,
+            total: self.total,
         };
         self.rates = if watched(&sample) {
             self.convergence.look(sample)

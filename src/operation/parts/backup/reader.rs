@@ -17,6 +17,8 @@ pub(in crate::operation) struct Task {
     pub(in crate::operation) operation: String,
     pub(in crate::operation) target: String,
     pub(in crate::operation) line: Arc<Line>,
+    /// The disk's.
+    pub(in crate::operation) size: u64,
     pub(in crate::operation) manner: Manner,
     /// Compare what was written with the export.
     pub(in crate::operation) verify: bool,
@@ -110,7 +112,7 @@ impl Task {
         let changed = self.increment.as_ref().map(|_| export.changed(&self.bitmap()));
         let changed = changed.transpose()?;
         finished(match &changed {
-            None => output.write(Source::Export(&export), self.manner, watch)?,
+            None => output.write(Source::Export(&export), self.size, self.manner, watch)?,
             Some(changed) => output.write_changed(&export, changed, self.manner, watch)?,
         })?;
         let backing = self.increment.as_ref().and_then(|increment| increment.backing.as_ref());

@@ -142,6 +142,7 @@ impl Backed {
             operation,
             target: planned.target.clone(),
             line,
+            size: planned.size,
             manner: Manner {
                 bandwidth: request.bandwidth,
                 compress: request.compress,

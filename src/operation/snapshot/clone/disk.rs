@@ -182,7 +182,7 @@ impl Cloning {
                 clone::must_have_cloned(result, destination, held)?;
             }
             (Way::Content, Some(output)) => {
-                let cloned = output.write_chain(&planned.layers, plan.bandwidth, &mut watch)?;
+                let cloned = output.write_chain(&planned.layers, planned.size, plan.bandwidth, &mut watch)?;
                 clone::finished(cloned)?;
             }
             (Way::File, Some(output)) => {

@@ -358,7 +358,7 @@
 #define LIVEDISK_MIGRATE_VERIFY 4
 
 /**
- * Remove the source when the disk has moved: the image, and the symbolic link where the disk named it by one.
+ * Remove the source when the disk has moved: the image, and the symbolic links where the disk named it by such.
  */
 #define LIVEDISK_MIGRATE_DELETE_SOURCE 8
 

@@ -169,11 +169,13 @@ fn a_raw_image_may_end_anywhere() {
 }
 
 #[test]
-fn an_image_and_the_link_to_it_are_deleted() {
+fn an_image_and_the_links_to_it_are_deleted() {
     const LINKED: Bare = Bare {
         make: |path| {
-            fill(&path.with_extension("real"), 4 << 20);
-            symlink(path.with_extension("real"), path).unwrap();
+            let (image, link) = (path.with_extension("real"), path.with_extension("link"));
+            fill(&image, 4 << 20);
+            symlink(image.file_name().unwrap(), &link).unwrap();
+            symlink(link, path).unwrap();
         },
         ..Bare::RAW
     };
@@ -193,7 +195,9 @@ fn an_image_and_the_link_to_it_are_deleted() {
         let operation = bed.connection.migrate_disk("linked", &options).unwrap();
         operation.finish(Some(PATIENCE)).unwrap();
         assert!(!image.exists(), "{method:?}: the image is still there");
-        assert!(!link.is_symlink(), "{method:?}: the link is still there");
+        for link in [link, &link.with_extension("link")] {
+            assert!(!link.is_symlink(), "{method:?}: {} is still there", shown(link));
+        }
         assert!(
             home(&bed, "linked", "vda")
                 .chain

@@ -101,7 +101,7 @@ type MigrateOptions struct {
 	// Compare base and clone before the pivot. With [MethodClone] only; [MethodMirror] is refused with
 	// [ErrUnsupported], because the guest writes to both sides of a mirror.
 	Verify bool
-	// Remove the source when the disk has moved: the image, and the symbolic link where the disk named it by one.
+	// Remove the source when the disk has moved: the image, and the symbolic links where the disk named it by such.
 	DeleteSource bool
 	// As WriteBlocking of [SnapshotOptions].
 	WriteBlocking bool

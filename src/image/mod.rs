@@ -20,6 +20,8 @@ mod qemu_img;
 mod room;
 mod write_out;
 
+use std::path::{Path, PathBuf};
+
 pub(crate) use access::{is_closed_to, is_readable};
 pub(crate) use backing::find_backing;
 pub(crate) use bitmaps::{bitmaps_of_chain, can_keep_bitmaps, drop_bitmaps, must_have_bitmaps_of};
@@ -72,20 +74,35 @@ pub(crate) fn make_scratch(
     qemu_img::create_qcow2(&file, size, None, false, &path.escape_debug().to_string())
 }
 
-/// Removes a disk's old image, and where the disk named it by a symbolic link that link too, which leads nowhere then.
+/// Removes a disk's old image, and where the disk named it by symbolic links those too, which lead nowhere then.
 pub(crate) fn remove_source(path: &str) -> crate::error::Result<()> {
     let image = without_links(path);
-    let remove = |path: &str| std::fs::remove_file(path).map_err(|error| failure::cannot(path, "remove", error));
-    remove(&image)?;
-    if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+    let links = links_from(path);
+    let remove = |path: &Path| {
+        std::fs::remove_file(path).map_err(|error| failure::cannot(&path.to_string_lossy(), "remove", error))
+    };
+    remove(Path::new(&image))?;
+    links.iter().rev().try_for_each(|link| {
         log::info!(
-            "'{}' was a symbolic link to '{}'; both are removed",
-            path.escape_debug(),
+            "'{}' led to the image '{}', and is removed",
+            link.to_string_lossy().escape_debug(),
             image.escape_debug()
         );
-        remove(path)?;
+        remove(link)
+    })
+}
+
+/// The symbolic links from `path` to the file that it leads to.
+fn links_from(path: &str) -> Vec<PathBuf> {
+    let mut links = Vec::new();
+    let mut at = PathBuf::from(path);
+    // The kernel follows no more.
+    while let (Ok(to), true) = (std::fs::read_link(&at), links.len() < 40) {
+        // A relative one is one beside the link.
+        let next = at.with_file_name("").join(to);
+        links.push(std::mem::replace(&mut at, next));
     }
-    Ok(())
+    links
 }
 
 /// The name of the file itself that `path` leads to, or `path` where that is not known.

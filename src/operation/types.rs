@@ -228,7 +228,7 @@ pub struct MigrateOptions {
     /// Compare base and clone before the pivot. With `Clone` only: a guest that runs writes to both sides of a mirror, which
     /// is refused.
     pub verify: bool,
-    /// Remove the source when the disk has moved: the image, and the symbolic link where the disk named it by one.
+    /// Remove the source when the disk has moved: the image, and the symbolic links where the disk named it by such.
     pub delete_source: bool,
     /// The guest's writes may wait for the copy, so that it always converges.
     pub write_blocking: bool,

@@ -13,8 +13,7 @@ use support::image::{create, create_overlay, info, must_equal};
 use support::odd::{NAME, odd};
 use support::{PATIENCE, disk, must_tell, snapshot};
 
-const MIB: u64 = 1 << 20;
-const SIZE: u64 = 4 * MIB;
+const SIZE: u64 = 4 << 20;
 
 fn bed() -> Turn {
     support::bed::turn(EventLoop::Own, &["name=a,disks=raw:16M,agent=no"])
@@ -89,106 +88,6 @@ fn moved(bed: &Bed, options: &MigrateOptions, format: &str, content: &Path) {
 
 fn shown(path: &Path) -> &str {
     path.to_str().unwrap()
-}
-
-/// `content` in the bed's directory, and the same at `image` between a MiB of something else on each side.
-fn make_sliced(bed: &Bed, image: &str) {
-    let (content, around, image) = (bed.path("content"), bed.path("around"), bed.path(image));
-    fill(&content, SIZE);
-    fill(&around, MIB);
-    let pieces = [&around, &content, &around].map(|path| fs::read(path).unwrap());
-    fs::write(image, pieces.concat()).unwrap();
-    fs::remove_file(around).unwrap();
-}
-
-const SLICES: &str = "<slices><slice type='storage' offset='1048576' size='4194304'/></slices>";
-
-#[test]
-fn a_slice_of_a_file_is_mirrored_and_never_named() {
-    let bed = bed();
-    make_sliced(&bed, "sliced");
-    let content = bed.path("content");
-    let disk = format!("<driver name='qemu' type='raw'/><source file='DIR/sliced'>{SLICES}</source>");
-    let domain = odd(&bed, &disk, &["sliced", "content", "moved"]);
-    for format in ["raw", "qcow2"] {
-        snapshot_refused(&bed, &by(Method::Clone, &bed, format), &["<slices>", "MIRROR"]);
-        for method in [Method::Mirror, Method::Backup, Method::Auto] {
-            taken(&bed, &by(method, &bed, format), &content);
-        }
-    }
-    let verify = |method| SnapshotOptions {
-        verify: true,
-        ..by(method, &bed, "raw")
-    };
-    snapshot_refused(&bed, &verify(Method::Mirror), &["<slices>", "VERIFY"]);
-    // A backup is compared with what QEMU exports.
-    taken(&bed, &verify(Method::Backup), &content);
-    migration_refused(&bed, &to(&bed, Method::Clone), &["<slices>", "MIRROR"]);
-    for (options, part) in [
-        (
-            MigrateOptions {
-                verify: true,
-                ..to(&bed, Method::Auto)
-            },
-            "VERIFY",
-        ),
-        (
-            MigrateOptions {
-                delete_source: true,
-                ..to(&bed, Method::Auto)
-            },
-            "DELETE_SOURCE",
-        ),
-    ] {
-        migration_refused(&bed, &options, &["<slices>", part]);
-    }
-    moved(&bed, &to(&bed, Method::Auto), "raw", &content);
-    let definition = bed.virsh(&["dumpxml", "--inactive", NAME]);
-    assert!(!definition.contains("slice"), "{definition}");
-    drop(domain);
-}
-
-#[test]
-fn a_slice_below_is_not_named_either() {
-    let bed = bed();
-    make_sliced(&bed, "sliced");
-    run(
-        "qemu-img",
-        &[
-            "create",
-            "-q",
-            "-u",
-            "-f",
-            "qcow2",
-            "-F",
-            "raw",
-            "-b",
-            shown(&bed.path("sliced")),
-            shown(&bed.path("top")),
-            "4M",
-        ],
-    );
-    let disk = format!(
-        "<driver name='qemu' type='qcow2'/><source file='DIR/top'/><backingStore type='file'><format type='raw'/>\
-         <source file='DIR/sliced'>{SLICES}</source><backingStore/></backingStore>"
-    );
-    let _domain = odd(&bed, &disk, &["sliced", "content", "top", "moved"]);
-    let content = bed.path("content");
-    snapshot_refused(
-        &bed,
-        &by(Method::Clone, &bed, "qcow2"),
-        &["<slices>", "backing layer", "MIRROR"],
-    );
-    for method in [Method::Mirror, Method::Clone, Method::Auto] {
-        let shallow = SnapshotOptions {
-            shallow: true,
-            ..by(method, &bed, "qcow2")
-        };
-        snapshot_refused(&bed, &shallow, &["<slices>", "SHALLOW"]);
-    }
-    taken(&bed, &by(Method::Mirror, &bed, "qcow2"), &content);
-    migration_refused(&bed, &to(&bed, Method::Clone), &["<slices>", "MIRROR"]);
-    moved(&bed, &to(&bed, Method::Auto), "qcow2", &content);
 }
 
 #[test]

@@ -41,7 +41,8 @@ impl Guest {
 
     fn bitmaps_of_images(&self, disk: &Disk) -> Result<Bitmaps> {
         let layer = disk.active();
-        let path = layer.source.path().filter(|_| layer.format.as_deref() == Some("qcow2"));
+        let is_qcow2_file = layer.format.as_deref() == Some("qcow2") && layer.slice.is_none();
+        let path = layer.source.path().filter(|_| is_qcow2_file);
         let Some(path) = path else { return Ok(Bitmaps::none()) };
         if !self.host().is_local() {
             return Err(Error::new(

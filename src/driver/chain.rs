@@ -192,14 +192,45 @@ impl Guest {
     }
 }
 
+/// The image as it is opened by its name, where it has one and a stated format.
+pub(crate) fn by_name(layer: &Layer) -> Option<image::Layer> {
+    Some(image::Layer {
+        path: layer.source.path()?.to_owned(),
+        format: layer.format.clone()?,
+        slice: layer.slice.clone(),
+    })
+}
+
+/// Why what takes an image for all of its file cannot be done with one of these, if so.
+pub(crate) fn why_not_whole(layers: &[Layer]) -> Option<Hindrance> {
+    let sliced = layers.iter().find(|layer| layer.slice.is_some())?;
+    let path = sliced.source.path().unwrap_or_default().escape_debug();
+    Some(Hindrance::unsupported(format!(
+        "it uses a part of '{path}' only (<slices>), which may hold other things too"
+    )))
+}
+
 fn paths(layers: &[Layer]) -> impl Iterator<Item = &str> {
     layers.iter().filter_map(|layer| layer.source.path())
 }
 
 fn why_not_understood(disk: &Disk) -> Option<Hindrance> {
-    let what = disk.not_understood.as_ref()?;
+    let Some(what) = &disk.not_understood else {
+        return why_not_opened(disk);
+    };
     let why = format!("{what}, which would be lost where livedisk names the image itself");
     Some(Hindrance::unsupported(why))
+}
+
+/// QEMU's programs take no other file for a backing layer than the header's where the file that is stated is below two drivers
+/// (bdrv_open_backing_file looks for file.filename), as that of a slice is in any format but raw.
+fn why_not_opened(disk: &Disk) -> Option<Hindrance> {
+    let is_nested = |layer: &&Layer| layer.slice.is_some() && layer.format.as_deref() != Some("raw");
+    let layer = disk.chain[1..].iter().find(is_nested)?;
+    let path = layer.source.path().unwrap_or_default().escape_debug();
+    Some(Hindrance::unsupported(format!(
+        "its backing layer '{path}' is a slice (<slices>) in another format than raw, which qemu-img cannot open below an image"
+    )))
 }
 
 /// Why no job on the disk may end in a pivot, if so.
@@ -278,6 +309,18 @@ mod tests {
             assert_eq!(starts_at_device(disk, Job::Mirror, &roots), mirror, "{root}");
             assert_eq!(starts_at_device(disk, Job::Backup, &roots), backup, "{root}");
         }
+    }
+
+    #[test]
+    fn a_slice_below_is_opened_in_raw_alone() {
+        let mut disk = disk("", "");
+        assert_eq!(why_not_understood(&disk), None);
+        disk.chain[1].slice = Some(512..1024);
+        let why = why_not_understood(&disk).unwrap().why;
+        assert!(why.contains("'/b'") && why.contains("<slices>"), "{why}");
+        disk.chain[1].format = Some("raw".into());
+        disk.chain[0].slice = Some(512..1024);
+        assert_eq!(why_not_understood(&disk), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::failure::one_line;
 use super::host::Host;
 use crate::error::{Error, ErrorCode, Result};
+use crate::image::Layer;
 use crate::libvirt::xml::{DomainXml, disk_on, qemu_user, without_overlay};
 use crate::libvirt::{self, Domain, Event, JobStats, Quiet, State, Subscription};
 
@@ -337,12 +338,13 @@ impl Guest {
         })
     }
 
-    /// In the inactive definition `base` (path, format) becomes the disk's image, where `overlay` was.
-    pub(crate) fn drop_overlay(&self, target: &str, overlay: &str, base: (&str, &str)) -> Result<()> {
+    /// In the inactive definition `base` becomes the disk's image, where `overlay` was.
+    pub(crate) fn drop_overlay(&self, target: &str, overlay: &str, base: &Layer) -> Result<()> {
         let Some(disk) = self.get_disk_definition(target, Some(overlay))? else {
             return Ok(());
         };
         let what = self.what("cannot change the definition of");
+        let base = (base.path.as_str(), base.format.as_str(), base.slice.as_ref());
         let disk = without_overlay(&disk, base)
             .map_err(|reason| Error::new(ErrorCode::Internal, format!("{what}: {reason}")))?;
         self.define_disk(&disk)

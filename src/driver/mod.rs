@@ -42,7 +42,7 @@ mod volume;
 
 pub(crate) use backup::is_backup_job;
 pub use block_device::BlockDevice;
-pub(crate) use chain::{Hindrance, Job, why_not_pivoted};
+pub(crate) use chain::{Hindrance, Job, by_name, why_not_pivoted, why_not_whole};
 pub use checkpoint::{Checkpoint, CheckpointDisk};
 pub(crate) use failure::code_of_reason;
 pub(crate) use guest::AgentStatus;

@@ -63,7 +63,7 @@ impl Guest {
     /// The nodes of an image.
     pub(super) fn close(&self, mut nodes: Vec<String>) -> Result<()> {
         // The format layer before what it lies on.
-        nodes.sort_by_key(|node| !node.ends_with("-format"));
+        nodes.sort_by_key(|node| (!node.ends_with("-format"), !node.ends_with("-slice-sto")));
         nodes.iter().try_for_each(|node| {
             self.command(&json!({ "execute": "blockdev-del", "arguments": { "node-name": node } }))
         })
@@ -81,7 +81,8 @@ impl Guest {
     }
 }
 
-/// Of an image's nodes: one without a format layer has its storage layer alone.
+/// Of an image's nodes: one without a format layer has its storage layer alone, and maybe a slice of that.
 pub(super) fn uppermost(nodes: &[String]) -> Option<&String> {
-    nodes.iter().find(|node| node.ends_with("-format")).or(nodes.first())
+    let named = |end: &str| nodes.iter().find(|node| node.ends_with(end));
+    named("-format").or_else(|| named("-slice-sto")).or(nodes.first())
 }

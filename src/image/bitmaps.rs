@@ -6,6 +6,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use super::failure;
+use super::layer::Layer;
 use super::qemu_img::{self, Bitmap};
 use crate::error::{Error, ErrorCode, Result};
 
@@ -24,7 +25,7 @@ pub(crate) fn bitmaps_of_chain(path: &str) -> Result<Vec<(String, Vec<Bitmap>)>>
             let message = format!("'{}' is no file or block device", path.escape_debug());
             return Err(Error::new(ErrorCode::Io, message));
         }
-        let info = qemu_img::info_live(&path)?;
+        let info = qemu_img::info_live(&Layer::whole(path.as_str(), "qcow2"))?;
         if info.backing_format.as_deref() == Some("qcow2") {
             // A relative name is one beside the image.
             let backing = info.backing.map(|name| Path::new(&path).with_file_name(name));
@@ -36,8 +37,8 @@ pub(crate) fn bitmaps_of_chain(path: &str) -> Result<Vec<(String, Vec<Bitmap>)>>
 }
 
 /// Whether a qcow2 image that QEMU has open is of a version that keeps bitmaps.
-pub(crate) fn can_keep_bitmaps(path: &str) -> Result<bool> {
-    qemu_img::info_live(path).map(|info| info.keeps_bitmaps)
+pub(crate) fn can_keep_bitmaps(image: &Layer) -> Result<bool> {
+    qemu_img::info_live(image).map(|info| info.keeps_bitmaps)
 }
 
 /// A copy of an image has no checkpoints.
@@ -49,7 +50,7 @@ pub(crate) fn drop_bitmaps(file: &File, shown: &str) -> Result<()> {
 }
 
 /// libvirt makes up a bitmap that is missing when it commits into the clone, and that one knows too little.
-pub(crate) fn must_have_bitmaps_of(source: &str, clone: &File, shown: &str) -> Result<()> {
+pub(crate) fn must_have_bitmaps_of(source: &Layer, clone: &File, shown: &str) -> Result<()> {
     let found = qemu_img::info(clone, "qcow2", shown)?.bitmaps;
     let wanted = qemu_img::info_live(source)?.bitmaps;
     let mut wanted = wanted.iter().filter(|bitmap| bitmap.records && !bitmap.in_use);
@@ -61,7 +62,7 @@ pub(crate) fn must_have_bitmaps_of(source: &str, clone: &File, shown: &str) -> R
                 "the clone '{shown}' has not the bitmap of checkpoint '{}' as '{}' has it; clone the file as it is, or delete \
                  the checkpoint first",
                 lost.name,
-                source.escape_debug()
+                source.path.escape_debug()
             ),
         )),
     }

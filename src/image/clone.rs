@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
@@ -46,28 +47,44 @@ pub(crate) fn can_share_blocks(from: &Path, to: &Path) -> bool {
     source.write_all_at(&[1; 4096], 0).is_ok() && matches!(reflink(&source, &destination), Ok(true))
 }
 
-/// Copies data and keeps holes, at `bandwidth` bytes per second at most (0: no limit).
-pub(crate) fn copy(source: &File, destination: &File, bandwidth: u64, watch: Watch<'_>) -> io::Result<Cloned> {
+/// Copies the data of a file, or of a slice of it, and keeps holes, at `bandwidth` bytes per second at most (0: no limit).
+pub(crate) fn copy(
+    source: &File,
+    slice: Option<&Range<u64>>,
+    destination: &File,
+    bandwidth: u64,
+    watch: Watch<'_>,
+) -> io::Result<Cloned> {
+    let slice = match slice {
+        Some(slice) => slice.clone(),
+        None => 0..source.metadata()?.len(),
+    };
     write_out::beside(destination, watch, |watch| {
-        copy_data(source, destination, bandwidth, watch)
+        copy_data(source, &slice, destination, bandwidth, watch)
     })?
 }
 
-fn copy_data(source: &File, destination: &File, bandwidth: u64, watch: Watch<'_>) -> io::Result<Cloned> {
-    let size = source.metadata()?.len();
-    destination.set_len(size)?;
-    let total = data_bytes(source, size)?;
+fn copy_data(
+    source: &File,
+    slice: &Range<u64>,
+    destination: &File,
+    bandwidth: u64,
+    watch: Watch<'_>,
+) -> io::Result<Cloned> {
+    let (start, end) = (slice.start, slice.end);
+    destination.set_len(end - start)?;
+    let total = data_bytes(source, slice)?;
     // Under a limit the watch must be asked often all the same.
     let piece = match bandwidth {
         0 => PIECE,
         limit => (limit / 10).clamp(64 << 10, PIECE),
     };
     let (mut done, began) = (0, Instant::now());
-    let mut offset = 0;
-    while let Some((from, to)) = next_data(source, offset, size)? {
+    let mut offset = start;
+    while let Some((from, to)) = next_data(source, offset, end)? {
         let mut at = from;
         while at < to {
-            let copied = copy_piece(source, destination, at, (to - at).min(piece))?;
+            let copied = copy_piece((source, at), (destination, at - start), (to - at).min(piece))?;
             if copied == 0 {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
@@ -89,25 +106,26 @@ fn copy_data(source: &File, destination: &File, bandwidth: u64, watch: Watch<'_>
     Ok(Cloned::Whole)
 }
 
-/// The next stretch of data from `offset` on.
-fn next_data(file: &File, offset: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
-    if offset >= size {
+/// The next stretch of data from `offset` on, before `end`.
+fn next_data(file: &File, offset: u64, end: u64) -> io::Result<Option<(u64, u64)>> {
+    if offset >= end {
         return Ok(None);
     }
     let from = match seek(file, SeekFrom::Data(offset)) {
+        Ok(from) if from >= end => return Ok(None),
         Ok(from) => from,
         Err(Errno::NXIO) => return Ok(None),
         // A file system that does not know holes has none.
-        Err(Errno::INVAL) => return Ok(Some((offset, size))),
+        Err(Errno::INVAL) => return Ok(Some((offset, end))),
         Err(error) => return Err(error.into()),
     };
     let to = seek(file, SeekFrom::Hole(from))?;
-    Ok(Some((from, to.min(size))))
+    Ok(Some((from, to.min(end))))
 }
 
-fn data_bytes(file: &File, size: u64) -> io::Result<u64> {
-    let (mut bytes, mut offset) = (0, 0);
-    while let Some((from, to)) = next_data(file, offset, size)? {
+fn data_bytes(file: &File, slice: &Range<u64>) -> io::Result<u64> {
+    let (mut bytes, mut offset) = (0, slice.start);
+    while let Some((from, to)) = next_data(file, offset, slice.end)? {
         bytes += to - from;
         offset = to;
     }
@@ -115,8 +133,9 @@ fn data_bytes(file: &File, size: u64) -> io::Result<u64> {
 }
 
 /// In the kernel where it can, else through memory.
-fn copy_piece(source: &File, destination: &File, at: u64, length: u64) -> io::Result<u64> {
-    let (mut from, mut to) = (at, at);
+fn copy_piece(from: (&File, u64), to: (&File, u64), length: u64) -> io::Result<u64> {
+    let ((source, start), (destination, at)) = (from, to);
+    let (mut from, mut to) = (start, at);
     let wanted = usize::try_from(length).unwrap_or(usize::MAX);
     match copy_file_range(source, Some(&mut from), destination, Some(&mut to), wanted) {
         Ok(copied) => return Ok(copied as u64),
@@ -124,7 +143,7 @@ fn copy_piece(source: &File, destination: &File, at: u64, length: u64) -> io::Re
         Err(error) => return Err(error.into()),
     }
     let mut buffer = vec![0; wanted.min(1 << 20)];
-    let read = source.read_at(&mut buffer, at)?;
+    let read = source.read_at(&mut buffer, start)?;
     destination.write_all_at(&buffer[..read], at)?;
     Ok(read as u64)
 }
@@ -156,7 +175,7 @@ mod tests {
             seen.push((done, total));
             true
         };
-        assert_eq!(copy(&source, &destination, 0, watch).unwrap(), Cloned::Whole);
+        assert_eq!(copy(&source, None, &destination, 0, watch).unwrap(), Cloned::Whole);
         assert_eq!(std::fs::read(&from).unwrap(), std::fs::read(&to).unwrap());
         assert!(
             destination.metadata().unwrap().blocks() * 512 < 1 << 20,
@@ -169,11 +188,36 @@ mod tests {
     }
 
     #[test]
+    fn a_slice_is_copied_and_nothing_beside_it() {
+        let ((source, from), (destination, to)) = (scratch("e"), scratch("f"));
+        source.set_len(64 << 20).unwrap();
+        for (at, byte) in [(0, 1), (2 << 20, 2), (40 << 20, 3)] {
+            source.write_all_at(&vec![byte; 2 << 20], at).unwrap();
+        }
+        // From the middle of some data to the middle of some.
+        let slice = (3 << 20) + 512..(41 << 20) + 1024;
+        let whole = std::fs::read(&from).unwrap();
+        let wanted = &whole[slice.start as usize..slice.end as usize];
+        copy(&source, Some(&slice), &destination, 0, &mut |_, _| true).unwrap();
+        assert!(std::fs::read(&to).unwrap() == wanted);
+        assert!(
+            destination.metadata().unwrap().blocks() * 512 < 4 << 20,
+            "holes were filled"
+        );
+        // One that ends in a hole.
+        let slice = (41 << 20)..(50 << 20);
+        copy(&source, Some(&slice), &destination, 0, &mut |_, _| true).unwrap();
+        assert_eq!(destination.metadata().unwrap().len(), 9 << 20);
+        std::fs::remove_file(from).unwrap();
+        std::fs::remove_file(to).unwrap();
+    }
+
+    #[test]
     fn the_watch_ends_it() {
         let ((source, from), (destination, to)) = (scratch("c"), scratch("d"));
         source.write_all_at(&vec![1; 20 << 20], 0).unwrap();
         assert_eq!(
-            copy(&source, &destination, 0, &mut |_, _| false).unwrap(),
+            copy(&source, None, &destination, 0, &mut |_, _| false).unwrap(),
             Cloned::Cancelled
         );
         std::fs::remove_file(from).unwrap();

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::clone::Cloned;
+use super::layer::Layer;
 use super::qemu_img;
 use super::qemu_img::{QEMU_IMG, SETPRIV, Target, chain, failed, not_started, one_line};
 use super::write_out::{self, Watch};
@@ -38,8 +39,8 @@ pub(super) const LOOK_AGAIN: Timespec = Timespec {
 /// What is copied. Nobody writes to it meanwhile.
 #[derive(Clone, Copy)]
 pub(crate) enum Source<'a> {
-    /// A backing chain: path and format of each layer, the active one first.
-    Chain(&'a [(String, String)]),
+    /// A backing chain, the active layer first.
+    Chain(&'a [Layer]),
     Export(&'a Exported<'a>),
 }
 

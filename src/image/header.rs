@@ -6,23 +6,34 @@ use std::fs::File;
 use std::path::Path;
 
 use super::identity::Identity;
+use super::layer::Layer;
 use super::qemu_img::{self, Info};
 use crate::error::Result;
 
-/// Whether the header of an image at `path` leads to `backing` (path, format).
-fn leads_to(info: &Info, path: &str, backing: (&str, &str)) -> bool {
+/// Whether the header of an image at `path` leads to `backing`.
+fn leads_to(info: &Info, path: &str, backing: &Layer) -> bool {
     let Some(name) = &info.backing else { return false };
-    if info.backing_format.as_deref().is_some_and(|format| format != backing.1) {
+    if info
+        .backing_format
+        .as_deref()
+        .is_some_and(|format| format != backing.format)
+    {
         return false;
+    }
+    if backing.slice.is_some() {
+        return *name == backing.name();
     }
     // A relative name is one beside the image; `json:` and protocol names have no identity.
     let found = Path::new(path).with_file_name(name);
-    name == backing.0 || found.to_str().is_some_and(|found| Identity::are_one(found, backing.0))
+    *name == backing.path
+        || found
+            .to_str()
+            .is_some_and(|found| Identity::are_one(found, &backing.path))
 }
 
 /// A copy that will be at `path` names `backing`, and none where there is none. A name that leads there, a relative one too, is
 /// kept.
-pub(crate) fn name_backing(file: &File, backing: Option<(&str, &str)>, path: &str) -> Result<()> {
+pub(crate) fn name_backing(file: &File, backing: Option<&Layer>, path: &str) -> Result<()> {
     let shown = &path.escape_debug().to_string();
     let info = qemu_img::info(file, "qcow2", shown)?;
     let is_right = match backing {
@@ -33,14 +44,16 @@ pub(crate) fn name_backing(file: &File, backing: Option<(&str, &str)>, path: &st
         return Ok(());
     }
     log::info!("the header of '{shown}' gets the backing file that the domain's definition names");
+    let backing = backing.map(|backing| (backing.name(), backing.format.as_str()));
+    let backing = backing.as_ref().map(|(name, format)| (name.as_str(), *format));
     qemu_img::rebase_unsafe(file, backing, shown)
 }
 
-/// Whether the header of a qcow2 image that QEMU has open leads to `backing` (path, format), or to none.
-pub(crate) fn rests_on(path: &str, backing: Option<(&str, &str)>) -> Result<bool> {
-    let info = qemu_img::info_live(path)?;
+/// Whether the header of a qcow2 image that QEMU has open leads to `backing`, or to none.
+pub(crate) fn rests_on(image: &Layer, backing: Option<&Layer>) -> Result<bool> {
+    let info = qemu_img::info_live(image)?;
     Ok(match backing {
-        Some(backing) => leads_to(&info, path, backing),
+        Some(backing) => leads_to(&info, &image.path, backing),
         None => info.backing.is_none(),
     })
 }
@@ -77,7 +90,7 @@ mod tests {
                 keeps_bitmaps: true,
                 bitmaps: Vec::new(),
             };
-            assert_eq!(leads_to(&info, &image, (&base, "raw")), right, "{name:?}");
+            assert_eq!(leads_to(&info, &image, &Layer::whole(&base, "raw")), right, "{name:?}");
         }
         std::fs::remove_dir_all(directory).unwrap();
     }

@@ -12,6 +12,7 @@ mod failure;
 mod header;
 mod identity;
 mod increment;
+mod layer;
 mod made;
 mod nbd;
 mod output;
@@ -30,6 +31,7 @@ pub(crate) use convert::{Exported, Manner, Source};
 pub(crate) use destination::{Destination, Place};
 pub(crate) use header::{name_backing, rests_on};
 pub(crate) use identity::Identity;
+pub(crate) use layer::Layer;
 pub(crate) use made::Made;
 pub(crate) use nbd::Server;
 pub(crate) use output::{Backing, Form, Output};
@@ -46,17 +48,19 @@ pub(crate) fn failed_clone(shown: &str, error: std::io::Error) -> crate::error::
     failure::cannot(shown, "clone to", error)
 }
 
-/// Makes an empty qcow2 overlay on `backing` (path, format), where nothing is. It is in `made` also when only half made.
+/// Makes an empty qcow2 overlay on `backing`, where nothing is. It is in `made` also when only half made.
 pub(crate) fn make_overlay(
     path: &str,
     size: u64,
-    backing: (&str, &str),
+    backing: &Layer,
     made: &mut Option<Made>,
 ) -> crate::error::Result<()> {
     let (overlay, file) = Made::create(path)?;
     *made = Some(overlay);
-    give_as(backing.0, &file);
-    qemu_img::create_qcow2(&file, size, Some(backing), false, &path.escape_debug().to_string())
+    give_as(&backing.path, &file);
+    let named = (backing.name(), backing.format.as_str());
+    let named = Some((named.0.as_str(), named.1));
+    qemu_img::create_qcow2(&file, size, named, false, &path.escape_debug().to_string())
 }
 
 /// Makes an empty qcow2 image where nothing is, whose `owner`'s (a path) owner it is. It is in `made` also when only half made.

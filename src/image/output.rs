@@ -14,6 +14,7 @@ use super::convert::{Manner, Source, Written};
 use super::destination::{Destination, Place};
 use super::failure::{cannot, refused};
 use super::identity::Identity;
+use super::layer::Layer;
 use super::made::Made;
 use super::qemu_img::Target;
 use super::room::directory_of;
@@ -293,10 +294,10 @@ impl Output {
         })
     }
 
-    /// Writes what a backing chain (path and format of each layer, the active one first) shows.
+    /// Writes what a backing chain (the active layer first) shows.
     pub(crate) fn write_chain(
         &mut self,
-        layers: &[(String, String)],
+        layers: &[Layer],
         size: u64,
         bandwidth: u64,
         watch: Watch<'_>,
@@ -321,7 +322,7 @@ impl Output {
     }
 
     /// Whether it shows what a backing chain shows.
-    pub(crate) fn equals_chain(&self, layers: &[(String, String)]) -> Result<bool> {
+    pub(crate) fn equals_chain(&self, layers: &[Layer]) -> Result<bool> {
         self.equals(Source::Chain(layers))
     }
 

@@ -5,10 +5,10 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::layer::Layer;
 use crate::error::{Error, ErrorCode, Result};
 
 pub(super) const QEMU_IMG: &str = "qemu-img";
@@ -241,14 +241,12 @@ pub(super) fn repair_leaks(file: &File, shown: &str) -> Result<()> {
     must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
 }
 
-/// `qemu-img compare` of a chain (path and format of each layer, the active one first) in use by QEMU, read with its lock
+/// `qemu-img compare` of a chain (the active layer first) in use by QEMU, read with its lock
 /// ignored, with an image of ours that is to take the place of the active one; whether they are equal.
-pub(crate) fn compare_with_live(layers: &[(String, String)], file: &File, format: &str, shown: &str) -> Result<bool> {
+pub(crate) fn compare_with_live(layers: &[Layer], file: &File, format: &str, shown: &str) -> Result<bool> {
     let what = format!("compare '{shown}' with the disk");
     let below = layers.iter().skip(1).cloned();
-    let copy: Vec<_> = std::iter::once((STDIN.to_owned(), format.to_owned()))
-        .chain(below)
-        .collect();
+    let copy: Vec<_> = std::iter::once(Layer::whole(STDIN, format)).chain(below).collect();
     let arguments = ["compare", "-U", &chain(layers), &chain(&copy)];
     compared(&what, &arguments, Some(clone_of(file, &what)?))
 }
@@ -278,27 +276,23 @@ impl Target<'_> {
 }
 
 /// What a backing chain shows, with the format and the file of each layer stated, so that no header is believed.
-pub(super) fn chain(layers: &[(String, String)]) -> String {
-    let below = layers
-        .iter()
-        .rev()
-        .fold(serde_json::Value::Null, |below, (path, format)| {
-            let is_device = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
-            let driver = if is_device { "host_device" } else { "file" };
-            let mut layer = serde_json::json!({ "driver": format, "file": { "driver": driver, "filename": path } });
-            // Null there keeps QEMU from following the header.
-            if format != "raw" {
-                layer["backing"] = below;
-            }
-            layer
-        });
+pub(super) fn chain(layers: &[Layer]) -> String {
+    let below = layers.iter().rev().fold(serde_json::Value::Null, |below, layer| {
+        let mut node = layer.node();
+        // Null there keeps QEMU from following the header.
+        if layer.format != "raw" {
+            node["backing"] = below;
+        }
+        node
+    });
     format!("json:{below}")
 }
 
 /// The header of a qcow2 image that QEMU has open.
-pub(super) fn info_live(path: &str) -> Result<Info> {
-    let what = format!("read '{}' as qcow2", path.escape_debug());
-    let arguments = ["info", "-U", "--output=json", "-f", "qcow2", path];
+pub(super) fn info_live(image: &Layer) -> Result<Info> {
+    let what = format!("read '{}' as qcow2", image.path.escape_debug());
+    let name = image.name();
+    let arguments = ["info", "-U", "--output=json", "-f", "qcow2", name.as_str()];
     let text = must_succeed(&what, run(&what, &arguments, None, None)?)?;
     parse_info(&what, &text)
 }
@@ -342,10 +336,11 @@ pub(crate) fn has_content(file: &File, shown: &str) -> Result<bool> {
 }
 
 /// Commits an unused overlay into `base`, which it must rest on. The overlay keeps its content.
-pub(crate) fn commit(file: &File, base: &str, shown: &str) -> Result<()> {
+pub(crate) fn commit(file: &File, base: &Layer, shown: &str) -> Result<()> {
     let what = format!("commit '{shown}'");
     let backing = info(file, "qcow2", shown)?.backing;
-    if backing.as_deref() != Some(base) {
+    let base = base.name();
+    if backing.as_deref() != Some(base.as_str()) {
         let found = backing.unwrap_or_else(|| "nothing".into());
         return Err(failed(
             &what,
@@ -356,10 +351,11 @@ pub(crate) fn commit(file: &File, base: &str, shown: &str) -> Result<()> {
     must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
 }
 
-/// `qemu-img compare` of two images (the one by path, format) that are not in use.
-pub(crate) fn are_equal(one: (&str, &str), other: (&File, &str), shown: &str) -> Result<bool> {
+/// `qemu-img compare` of two images that are not in use.
+pub(crate) fn are_equal(one: &Layer, other: (&File, &str), shown: &str) -> Result<bool> {
     let what = format!("compare '{shown}'");
-    let arguments = ["compare", "-q", "-f", one.1, "-F", other.1, one.0, STDIN];
+    let (name, format) = (one.name(), one.format.as_str());
+    let arguments = ["compare", "-q", "-f", format, "-F", other.1, name.as_str(), STDIN];
     compared(&what, &arguments, Some(clone_of(other.0, &what)?))
 }
 
@@ -398,16 +394,13 @@ mod tests {
 
     #[test]
     fn a_chain_states_everything_and_ends_where_it_ends() {
-        let layers = [
-            ("/odd,name\":{}".to_owned(), "qcow2".to_owned()),
-            ("/base".to_owned(), "qcow2".to_owned()),
-        ];
+        let layers = [Layer::whole("/odd,name\":{}", "qcow2"), Layer::whole("/base", "qcow2")];
         let text = chain(&layers);
         let value: serde_json::Value = serde_json::from_str(text.strip_prefix("json:").unwrap()).unwrap();
         assert_eq!(value["file"]["filename"], "/odd,name\":{}");
         assert_eq!(value["backing"]["driver"], "qcow2");
         assert!(value["backing"].as_object().unwrap()["backing"].is_null());
-        let raw = [layers[0].clone(), ("/base".to_owned(), "raw".to_owned())];
+        let raw = [layers[0].clone(), Layer::whole("/base", "raw")];
         assert!(!chain(&raw).contains("null"));
     }
 }

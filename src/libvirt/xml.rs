@@ -18,7 +18,7 @@ pub(crate) use disk::{
 };
 pub(crate) use label::qemu_user;
 pub(crate) use volume::{NewVolume, volume, volume_format};
-pub(crate) use write::{BackupDisk, Target, backup, copy_destination, external_snapshot, overlay_destination};
+pub(crate) use write::{BackupDisk, Below, Target, backup, copy_destination, external_snapshot, overlay_destination};
 
 use xmltree::{Element, ParseError};
 

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A definition whose disk has other images than before.
 
+use std::ops::Range;
+
 use xmltree::{Element, XMLNode};
 
+use super::write::slices;
 use super::{Source, attribute, parse, to_text};
 
-/// The `<disk>` with `base` (path, format) as its image. What it knows of the chain below its overlay is kept.
-pub(crate) fn without_overlay(disk: &str, base: (&str, &str)) -> Result<String, String> {
+/// The `<disk>` with `base` (path, format, and of a slice of the file its bytes) as its image. What it knows of the chain below
+/// its overlay is kept.
+pub(crate) fn without_overlay(disk: &str, base: (&str, &str, Option<&Range<u64>>)) -> Result<String, String> {
     let mut disk = parse(disk).map_err(|error| error.to_string())?;
     let below = disk
         .take_child("backingStore")
@@ -16,6 +20,9 @@ pub(crate) fn without_overlay(disk: &str, base: (&str, &str)) -> Result<String, 
         if let Some(child) = disk.get_mut_child(child) {
             child.attributes.insert(name.to_owned(), value.to_owned());
         }
+    }
+    if let (Some(source), Some(slice)) = (disk.get_mut_child("source"), base.2) {
+        source.children.push(XMLNode::Element(slices(slice)));
     }
     to_text(&disk)
 }
@@ -60,7 +67,7 @@ fn disk<'a>(root: &'a mut Element, target: &str) -> Result<Option<&'a mut Elemen
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::libvirt::xml::{DomainXml, Target, overlay_destination};
+    use crate::libvirt::xml::{Below, DomainXml, Target, overlay_destination};
 
     fn domain(disk: &str) -> String {
         format!("<domain><devices>{disk}</devices></domain>")
@@ -77,14 +84,15 @@ mod tests {
     #[test]
     fn the_layer_below_takes_its_place() {
         let below = "<backingStore type='file'><format type='qcow2'/><source file='/base'/></backingStore>";
-        for (below, layers) in [(below, 2), ("", 1)] {
-            let text = without_overlay(&disk("/o", below), ("/a", "raw")).unwrap();
+        for (below, layers, slice) in [(below, 2, None), ("", 1, None), ("", 1, Some(512..1024))] {
+            let text = without_overlay(&disk("/o", below), ("/a", "raw", slice.as_ref())).unwrap();
             assert!(text.contains("cache=\"none\""), "{text}");
             let domain = DomainXml::parse(&domain(&text)).unwrap();
             let disk = domain.disk("vda").unwrap();
             assert_eq!(disk.chain.len(), layers);
             assert_eq!(disk.active().source.path(), Some("/a"));
             assert_eq!(disk.active().format.as_deref(), Some("raw"));
+            assert_eq!(disk.active().slice, slice);
         }
     }
 
@@ -92,18 +100,20 @@ mod tests {
     fn a_disk_goes_to_a_destination() {
         let definition = domain(&disk("/o", ""));
         let home = disk_on(&definition, "vda", Some("/o")).unwrap().unwrap();
-        let destination = overlay_destination("/new", &[(Target::File("/b".into()), "raw")], None).unwrap();
+        let slice = 512..1024;
+        let below = Below {
+            target: Target::File("/b".into()),
+            format: "raw",
+            slice: Some(&slice),
+        };
+        let destination = overlay_destination("/new", &[below], None).unwrap();
         let moved = on_destination(&home, &destination).unwrap();
         assert!(moved.contains("cache=\"none\""), "{moved}");
         let text = domain(&moved);
         let domain = DomainXml::parse(&text).unwrap();
-        let paths: Vec<_> = domain
-            .disk("vda")
-            .unwrap()
-            .chain
-            .iter()
-            .map(|layer| layer.source.path())
-            .collect();
+        let chain = &domain.disk("vda").unwrap().chain;
+        let paths: Vec<_> = chain.iter().map(|layer| layer.source.path()).collect();
+        assert_eq!((&chain[0].slice, &chain[1].slice), (&None, &Some(slice)));
         assert_eq!(paths, [Some("/new"), Some("/b")]);
         assert_eq!(disk_on(&text, "vda", Some("/o")).unwrap(), None);
         assert_eq!(disk_on(&text, "vdb", Some("/new")).unwrap(), None);

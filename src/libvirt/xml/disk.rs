@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The domain definition, read as far as livedisk needs it.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use xmltree::Element;
 
@@ -68,6 +70,8 @@ pub(crate) struct Layer {
     pub(crate) format: Option<String>,
     pub(crate) source: Source,
     pub(crate) encryption: Option<Encryption>,
+    /// The bytes of its file that it is, where it is not the whole file: the `<slice>` of its `<source>`.
+    pub(crate) slice: Option<Range<u64>>,
     /// Of a running domain: libvirt's number of the image, which is in the names of QEMU's nodes.
     pub(crate) index: Option<u32>,
 }
@@ -203,12 +207,14 @@ impl Disk {
             source: Source::parse(element, "source"),
             // libvirt keeps the place that it was defined in.
             encryption: Encryption::of(element).or_else(|| Encryption::parse(element)),
+            slice: element.get_child("source").and_then(slice),
             index: element.get_child("source").and_then(index),
         }];
         chain.extend(below(element).map(|layer| Layer {
             format: format_of(layer, "format"),
             source: Source::parse(layer, "source"),
             encryption: Encryption::of(layer),
+            slice: layer.get_child("source").and_then(slice),
             index: index(layer),
         }));
         Some(Self {
@@ -363,6 +369,20 @@ fn is_labelled(image: &Element) -> bool {
     let source = image.get_child("source");
     let mut labels = source.into_iter().flat_map(|source| children(source, "seclabel"));
     labels.any(|label| attribute(label, "labelskip").is_none())
+}
+
+/// The one slice of storage of a `<source>`; what else there may be is not understood.
+pub(super) fn slice(source: &Element) -> Option<Range<u64>> {
+    let slices = source.get_child("slices")?;
+    let mut found = children(slices, "slice");
+    let (slice, None) = (found.next()?, found.next()) else {
+        return None;
+    };
+    let number = |name| attribute(slice, name)?.parse::<u64>().ok();
+    let (offset, size) = (number("offset")?, number("size")?);
+    let is_storage = attribute(slice, "type") == Some("storage");
+    let end = offset.checked_add(size).filter(|_| is_storage)?;
+    Some(offset..end)
 }
 
 fn index(element: &Element) -> Option<u32> {

@@ -4,6 +4,7 @@
 use xmltree::Element;
 
 use super::children;
+use super::disk::slice;
 
 /// An element, its attributes, and what stands in it.
 struct Known {
@@ -73,7 +74,19 @@ const DRIVER: Known = Known {
 const SOURCE: Known = Known {
     name: "source",
     attributes: &["dev", "file", "index", "startupPolicy"],
-    children: &["encryption", "seclabel"],
+    children: &["encryption", "seclabel", "slices"],
+};
+
+const SLICES: Known = Known {
+    name: "slices",
+    attributes: &[],
+    children: &["slice"],
+};
+
+const SLICE: Known = Known {
+    name: "slice",
+    attributes: &["type", "offset", "size"],
+    children: &[],
 };
 
 const FORMAT: Known = Known {
@@ -92,15 +105,29 @@ const BACKING: Known = Known {
 /// <slices>`.
 pub(super) fn not_understood(disk: &Element) -> Option<String> {
     let beside = [DRIVER, SOURCE].into_iter().find_map(|known| known.look_in(disk));
+    let beside = beside.or_else(|| slices(disk));
     beside.or_else(|| DISK.look_at(disk)).or_else(|| below(disk))
 }
 
 fn below(image: &Element) -> Option<String> {
     let backing = image.get_child("backingStore")?;
     let beside = [FORMAT, SOURCE].into_iter().find_map(|known| known.look_in(backing));
+    let beside = beside.or_else(|| slices(backing));
     let here = beside.or_else(|| BACKING.look_at(backing));
     here.map(|found| format!("{found} in a backing layer"))
         .or_else(|| below(backing))
+}
+
+/// An image is one slice of its file's bytes at most.
+fn slices(image: &Element) -> Option<String> {
+    let source = image.get_child("source")?;
+    let slices = source.get_child("slices")?;
+    let unknown = SLICES.look_in(source).or_else(|| SLICE.look_in(slices));
+    unknown.or_else(|| {
+        slice(source)
+            .is_none()
+            .then(|| "its <slices> are other than one of type storage".to_owned())
+    })
 }
 
 impl Known {
@@ -134,7 +161,8 @@ mod tests {
         let disk = "<disk type='file' device='disk' model='virtio-transitional' snapshot='external'>
             <driver name='qemu' type='qcow2' cache='none' io='native' discard='unmap' detect_zeroes='on' queues='4'
              error_policy='stop' iothread='1'><metadata_cache><max_size unit='KiB'>1</max_size></metadata_cache></driver>
-            <source file='/a' index='3' startupPolicy='optional'><seclabel model='dac' relabel='no'/></source>
+            <source file='/a' index='3' startupPolicy='optional'><slices><slice type='storage' offset='512' size='512'/></slices>
+             <seclabel model='dac' relabel='no'/></source>
             <backingStore type='block' index='2'><format type='raw'/><source dev='/b'/><backingStore/></backingStore>
             <target dev='vda' bus='virtio'/><iotune/><serial>x</serial><boot order='1'/><alias name='virtio-disk0'/>
             <address type='pci'/></disk>";
@@ -143,12 +171,22 @@ mod tests {
 
     #[test]
     fn what_is_on_no_list_is_named() {
-        let slices = "<slices><slice type='storage' offset='512' size='512'/></slices>";
+        let two = "<slices><slice type='storage' offset='0' size='512'/><slice type='storage' offset='512' size='512'/></slices>";
+        let format = "<slices><slice type='format' offset='512' size='512'/></slices>";
+        let novel = "<slices><slice type='storage' offset='512' size='512' novel='1'/></slices>";
         let store = "<dataStore type='file'><format type='raw'/><source file='/d'/></dataStore>";
         for (driver, source, format, backing, part) in [
-            ("", slices, "", "", "its <source> has <slices>"),
+            ("", two, "", "", "its <slices> are other than one of type storage"),
+            ("", format, "", "", "its <slices> are other than one of type storage"),
+            ("", novel, "", "", "its <slice> has the attribute 'novel'"),
             ("", store, "", "", "its <source> has <dataStore>"),
-            ("", "", "", slices, "its <source> has <slices> in a backing layer"),
+            (
+                "",
+                "",
+                "",
+                two,
+                "its <slices> are other than one of type storage in a backing layer",
+            ),
             ("", "", "", store, "its <source> has <dataStore> in a backing layer"),
             (
                 "",

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The XML that block copy, snapshot and backup are given.
 
+use std::ops::Range;
+
 use xmltree::{Element, XMLNode};
 
 use super::disk::{Encryption, NbdServer};
@@ -12,6 +14,15 @@ pub(crate) enum Target {
     File(String),
     Block(String),
     Nbd { export: String, server: NbdServer },
+}
+
+/// An image below a copy.
+#[derive(Debug)]
+pub(crate) struct Below<'a> {
+    pub(crate) target: Target,
+    pub(crate) format: &'a str,
+    /// The bytes of its file that it is, where it is not the whole file.
+    pub(crate) slice: Option<&'a Range<u64>>,
 }
 
 /// One disk of a backup.
@@ -59,6 +70,17 @@ impl Target {
     }
 }
 
+/// As a `<source>` has it.
+pub(super) fn slices(slice: &Range<u64>) -> Element {
+    let (offset, size) = (slice.start.to_string(), (slice.end - slice.start).to_string());
+    let attributes = [
+        ("type", "storage"),
+        ("offset", offset.as_str()),
+        ("size", size.as_str()),
+    ];
+    element("slices", &[], vec![element("slice", &attributes, vec![])])
+}
+
 /// Of an image: its format, and a `<metadata_cache>`.
 fn of_format(name: &str, format: &str, cache: Option<&str>) -> Result<Element, String> {
     let cache = cache.map(parse).transpose().map_err(|error| error.to_string())?;
@@ -84,18 +106,16 @@ pub(crate) fn copy_destination(
     ))
 }
 
-/// The destination of a shallow copy that rests on `backing` (path, format): libvirt makes the overlay with it, and
+/// The destination of a shallow copy that rests on `backing`: libvirt makes the overlay with it, and
 /// notes the chain in both definitions. `cache` is of the first of `backing`, into which the overlay is committed.
-pub(crate) fn overlay_destination(
-    path: &str,
-    backing: &[(Target, &str)],
-    cache: Option<&str>,
-) -> Result<String, String> {
+pub(crate) fn overlay_destination(path: &str, backing: &[Below<'_>], cache: Option<&str>) -> Result<String, String> {
     let mut chain = element("backingStore", &[], vec![]);
-    for (index, (target, format)) in backing.iter().enumerate().rev() {
-        let format = of_format("format", format, cache.filter(|_| index == 0))?;
-        let kind = ("type", target.kind());
-        chain = element("backingStore", &[kind], vec![format, target.source("source"), chain]);
+    for (index, below) in backing.iter().enumerate().rev() {
+        let format = of_format("format", below.format, cache.filter(|_| index == 0))?;
+        let kind = ("type", below.target.kind());
+        let mut source = below.target.source("source");
+        source.children.extend(below.slice.map(slices).map(XMLNode::Element));
+        chain = element("backingStore", &[kind], vec![format, source, chain]);
     }
     to_text(&element(
         "disk",

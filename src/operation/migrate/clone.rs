@@ -63,20 +63,20 @@ impl Clone {
     /// The file with all of A in it. It is written to the record, which then knows it by its inode, before it is published.
     pub(super) fn fill(&mut self, plan: &Plan, site: &Site, staging: &str) -> Result<std::fs::File> {
         must_read_what_qemu_has(plan)?;
-        let (how, source, path) = (plan.clone, plan.source.0.as_str(), plan.destination_path());
+        let (how, source, path) = (plan.clone, &plan.source, plan.destination_path());
         let file = if how == CloneMethod::Callback {
-            clone::call_back(plan.clone_callback.as_ref(), source, path, &mut self.made)?
+            clone::call_back(plan.clone_callback.as_ref(), &source.path, path, &mut self.made)?
         } else {
             let (made, file) = Made::stage(path, staging)?;
             self.made = Some(made);
-            image::succeed(source, &file);
+            image::succeed(&source.path, &file);
             let mut watch = clone::watch(&site.shared, (0, 0), &mut self.progress);
             let shown = plan.destination.shown();
             clone::clone_into(how, source, &file, &shown, plan.bandwidth, &mut watch)?;
             file
         };
         if plan.format == "qcow2" {
-            image::name_backing(&file, backing(plan), path)?;
+            image::name_backing(&file, plan.below.first(), path)?;
             image::must_have_bitmaps_of(source, &file, &plan.destination.shown())?;
         }
         Ok(file)
@@ -93,7 +93,7 @@ impl Clone {
     }
 
     pub(super) fn clone_volume(&mut self, plan: &Plan) -> Result<()> {
-        let (source, path) = (plan.source.0.as_str(), plan.destination_path());
+        let (source, path) = (plan.source.path.as_str(), plan.destination_path());
         let host = plan.guest.host();
         host.clone_volume((source, &plan.format), plan.size, path, backing(plan))?;
         self.made = Some(Made::volume(path));
@@ -108,15 +108,14 @@ impl Clone {
         must_read_what_qemu_has(plan)?;
         let shown = plan.destination.shown();
         let (_, file) = Made::adopt(plan.destination_path())?;
-        let (source, format) = (&plan.source.0, plan.format.as_str());
-        let mut layers = vec![(source.clone(), format.to_owned())];
-        layers.extend(plan.below.iter().cloned());
+        let format = plan.format.as_str();
+        let layers: Vec<_> = std::iter::once(&plan.source).chain(&plan.below).cloned().collect();
         if !image::compare_with_live(&layers, &file, format, &shown)? {
             return Err(Error::new(
                 ErrorCode::Verify,
                 format!(
                     "the clone '{shown}' differs from '{}'; see the storage, or the function that made it",
-                    source.escape_debug()
+                    plan.source.path.escape_debug()
                 ),
             ));
         }
@@ -138,13 +137,12 @@ impl Clone {
 
 /// The names may have been given to other files since the plan was made.
 fn must_read_what_qemu_has(plan: &Plan) -> Result<()> {
-    let below = plan.below.iter().map(|(path, _)| path.as_str());
-    plan.guest
-        .must_have(std::iter::once(plan.source.0.as_str()).chain(below))
+    let layers = std::iter::once(&plan.source).chain(&plan.below);
+    plan.guest.must_have(layers.map(|layer| layer.path.as_str()))
 }
 
 /// Path and format of what A rests on.
 fn backing(plan: &Plan) -> Option<(&str, &str)> {
     let below = plan.below.first();
-    below.map(|(path, format)| (path.as_str(), format.as_str()))
+    below.map(|below| (below.path.as_str(), below.format.as_str()))
 }

@@ -12,9 +12,9 @@ use super::plan::{Plan, Request};
 use super::seen::{Chain, Observed};
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{self, Destination, Identity};
+use crate::image::{self, Destination, Identity, Layer};
 use crate::libvirt::IoTune;
-use crate::libvirt::xml::{self, Disk, Target, copy_destination, overlay_destination};
+use crate::libvirt::xml::{self, Below, Disk, Target, copy_destination, overlay_destination};
 use crate::operation::course::procedure::Ties;
 use crate::operation::course::shared::Shared;
 use crate::operation::ownership::journal::Journal;
@@ -76,7 +76,7 @@ impl Engine {
     /// The record of an operation that is begun.
     pub(super) fn first_record(plan: &Plan) -> Result<Record> {
         let disk = RecordedDisk::new(&plan.target, &plan.destination, &plan.format);
-        let disk = disk.with_home(&plan.guest, &plan.source.0)?;
+        let disk = disk.with_home(&plan.guest, &plan.source.path)?;
         let details = Details {
             request: plan.request.clone(),
             cloned: (0, 0),
@@ -90,7 +90,7 @@ impl Engine {
     pub(super) fn at_rest(plan: Plan, ties: Ties) -> Self {
         let id = ties.journal.read().id;
         let site = Site::new(&plan.guest, &ties, 0, &plan.target);
-        let (source, destination) = (plan.source.0.as_str(), plan.destination_path());
+        let (source, destination) = (plan.source.path.as_str(), plan.destination_path());
         let overlay = |path, base| Overlay::new(&site, path, base, plan.size, plan.volumes);
         let wanted = Wanted {
             destination: plan.destination.clone(),
@@ -106,10 +106,10 @@ impl Engine {
             like: Some(Like::Disk(source.to_owned())),
         };
         Self {
-            overlay: overlay(beside(source, &id, "source"), (source, &plan.source.1)),
+            overlay: overlay(beside(source, &id, "source"), plan.source.clone()),
             clone: BaseClone::default(),
             destination: DestinationImage::new(wanted),
-            destination_overlay: overlay(beside(destination, &id, "destination"), (destination, &plan.format)),
+            destination_overlay: overlay(beside(destination, &id, "destination"), plan.destination_layer()),
             copy: Mirror::new(&site, plan.bandwidth, plan.write_blocking),
             pivot: Pivot::new(&site),
             brake: Brake::new(&site),
@@ -185,7 +185,7 @@ impl Engine {
         if let Some(is_ours) = self.destination_overlay.is_active(disk) {
             return or_foreign(is_ours, Chain::Moved);
         }
-        let (source, destination) = (self.plan.source.0.as_str(), self.plan.destination_path());
+        let (source, destination) = (self.plan.source.path.as_str(), self.plan.destination_path());
         match disk.chain.first().and_then(|layer| layer.source.path()) {
             Some(active) if active == source => Chain::Source,
             Some(active) if active == destination => Chain::Destination,
@@ -233,7 +233,7 @@ impl Engine {
 
     pub(super) fn remove_record(&self) -> Result<()> {
         let overlays = [self.overlay.path(), self.destination_overlay.path()];
-        let images = [self.plan.source.0.as_str(), self.plan.destination_path()];
+        let images = [self.plan.source.path.as_str(), self.plan.destination_path()];
         self.ties.journal.remove(&[overlays, images].concat())
     }
 
@@ -273,7 +273,7 @@ impl Engine {
         if self.plan.volumes {
             self.destination_overlay.make()
         } else {
-            self.destination_overlay.make_blank(&self.plan.source.0)
+            self.destination_overlay.make_blank(&self.plan.source.path)
         }
     }
 
@@ -327,11 +327,11 @@ impl Engine {
         let plan = &self.plan;
         let images = match (plan.method, &plan.destination) {
             (Method::Clone, _) if !plan.volumes => Some(Images {
-                before: (self.overlay.path(), "qcow2"),
+                before: Layer::whole(self.overlay.path(), "qcow2"),
                 after: (self.destination_overlay.path(), "qcow2"),
             }),
             (Method::Mirror, Destination::Path(path)) if plan.encryption.is_none() => Some(Images {
-                before: (&plan.source.0, &plan.source.1),
+                before: plan.source.clone(),
                 after: (path, &plan.format),
             }),
             _ => None,
@@ -345,9 +345,14 @@ impl Engine {
         let plan = &self.plan;
         let cache = plan.metadata_cache.as_deref();
         let xml = if plan.method == Method::Clone {
-            let destination = Target::File(plan.destination_path().to_owned());
-            let mut chain = vec![(destination, plan.format.as_str())];
-            chain.extend(plan.below.iter().map(|(path, format)| (layer(path), format.as_str())));
+            let destination = Below {
+                target: Target::File(plan.destination_path().to_owned()),
+                format: &plan.format,
+                slice: None,
+            };
+            let chain: Vec<_> = std::iter::once(destination)
+                .chain(plan.below.iter().map(below))
+                .collect();
             overlay_destination(self.destination_overlay.path(), &chain, cache)
         } else {
             copy_destination(&target_of(plan), &plan.format, plan.encryption.as_ref(), cache)
@@ -407,11 +412,10 @@ impl Engine {
     fn name_what_is_below(&self, overlay: &Overlay, seen: &Observed) -> Result<()> {
         let plan = &self.plan;
         if seen.chain == Chain::Destination {
-            let destination = (plan.destination_path(), plan.format.as_str());
-            return self.destination_overlay.name_instead(destination, None);
+            return self.destination_overlay.name_instead(&plan.destination_layer(), None);
         }
         let recorded = self.site.recorded()?;
-        overlay.name_instead((&plan.source.0, &plan.source.1), recorded.home.as_deref())
+        overlay.name_instead(&plan.source, recorded.home.as_deref())
     }
 
     pub(super) fn remove_destination(&mut self) -> Result<()> {
@@ -420,7 +424,7 @@ impl Engine {
     }
 
     pub(super) fn delete_source(&mut self) -> Result<()> {
-        let path = &self.plan.source.0;
+        let path = &self.plan.source.path;
         let identity = self.plan.source_identity;
         if self.plan.volumes {
             self.plan.guest.host().remove_volume(path)?;
@@ -440,10 +444,15 @@ impl Engine {
 }
 
 /// An image below the destination, as libvirt is to name it.
-fn layer(path: &str) -> Target {
-    match Identity::of_path(path) {
-        Some(Identity::Device { .. }) => Target::Block(path.to_owned()),
-        _ => Target::File(path.to_owned()),
+fn below(layer: &Layer) -> Below<'_> {
+    let path = layer.path.clone();
+    Below {
+        target: match Identity::of_path(&path) {
+            Some(Identity::Device { .. }) => Target::Block(path),
+            _ => Target::File(path),
+        },
+        format: &layer.format,
+        slice: layer.slice.as_ref(),
     }
 }
 

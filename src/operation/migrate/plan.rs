@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::driver::{Guest, Hindrance, Job};
+use crate::driver::{Guest, Hindrance, Job, by_name, why_not_whole};
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{Destination, Identity, Place};
+use crate::image::{Destination, Identity, Layer, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Device, Disk, Encryption, Source};
 use crate::operation::plan::planned::{Asked, Planned};
@@ -26,11 +26,11 @@ pub(crate) struct Request {
     pub(crate) target: String,
     pub(crate) method: Method,
     pub(crate) clone: CloneMethod,
-    /// Path, empty where it is on no file or block device, and format of the disk's image.
-    pub(crate) source: (String, String),
+    /// The disk's image. Its path is empty where it is on no file or block device.
+    pub(crate) source: Layer,
     pub(crate) source_identity: Option<Identity>,
-    /// What the source rests on: path and format of each image below it.
-    pub(crate) below: Vec<(String, String)>,
+    /// What the source rests on: each image below it.
+    pub(crate) below: Vec<Layer>,
     pub(crate) destination: Destination,
     pub(crate) place: Place,
     pub(crate) format: String,
@@ -132,22 +132,27 @@ impl Plan {
                 format!("{what} has no path, and nor has its destination; move it to a file or block device first"),
             ));
         }
-        let source = (source, source_format);
+        let source = Layer {
+            path: source,
+            format: source_format,
+            slice: disk.active().slice.clone(),
+        };
         let format = match (&options.format, &place) {
             (Some(format), _) => format.clone(),
-            (None, Place::Free | Place::File) => source.1.clone(),
+            (None, Place::Free | Place::File) => source.format.clone(),
             (None, Place::Device | Place::LinkedDevice { .. } | Place::Export) => "raw".to_owned(),
         };
         let format = must_be_known_format(format, &what)?;
         must_keep_checkpoints(&guest, target, &format, volumes, &what)?;
         let unnamed = if volumes {
-            guest.why_not_written_down(disk, 0)?
+            why_not_whole(&disk.chain).map_or_else(|| guest.why_not_written_down(disk, 0), |part| Ok(Some(part)))?
         } else {
             guest.why_not_named(disk, 0)?
         };
-        if let Some(hindrance) = unnamed.clone()
+        let undeletable = unnamed.clone().or_else(|| why_not_whole(&disk.chain[..1]));
+        if let Some(hindrance) = undeletable
             && options.delete_source
-            && !source.0.is_empty()
+            && !source.path.is_empty()
         {
             return Err(hindrance.refuse(
                 &what,
@@ -183,17 +188,14 @@ impl Plan {
         } else {
             find_encryption(disk, &place, &what)?
         };
-        let below = disk.chain[1..]
-            .iter()
-            .filter_map(|layer| Some((layer.source.path()?.to_owned(), layer.format.clone()?)))
-            .collect();
+        let below = disk.chain[1..].iter().filter_map(by_name).collect();
         let others = config
             .disks
             .iter()
             .filter(|other| other.target != target)
             .map(|other| other.target.clone())
             .collect();
-        let is_raw = source.1 == "raw";
+        let is_raw = source.format == "raw";
         let by_name = match method {
             Method::Clone => &disk.chain[..],
             _ if is_raw || options.delete_source => &disk.chain[..1],
@@ -203,7 +205,7 @@ impl Plan {
             target: target.to_owned(),
             method,
             clone: options.clone,
-            source_identity: if volumes { None } else { Identity::of_path(&source.0) },
+            source_identity: if volumes { None } else { Identity::of_path(&source.path) },
             source,
             below,
             destination,
@@ -232,7 +234,7 @@ impl Plan {
             request,
         };
         if plan.volumes {
-            plan.must_be_volume(&plan.source.0)?;
+            plan.must_be_volume(&plan.source.path)?;
             if options.verify {
                 return Err(error(
                     ErrorCode::Unsupported,
@@ -273,6 +275,11 @@ impl Request {
             Destination::Path(path) => path,
             Destination::Nbd { .. } => "",
         }
+    }
+
+    /// The destination as the image of an overlay.
+    pub(crate) fn destination_layer(&self) -> Layer {
+        Layer::whole(self.destination_path(), self.format.as_str())
     }
 }
 
@@ -368,6 +375,8 @@ fn choose_method(
         .any(|layer| layer.source.path().is_none() || layer.format.is_none())
     {
         Some("its backing chain has an image without path or stated format")
+    } else if disk.active().slice.is_some() && matches!(options.clone, CloneMethod::Callback | CloneMethod::Reflink) {
+        Some("it is a part of a file only (<slices>), which AUTO and COPY alone can clone")
     } else {
         None
     };

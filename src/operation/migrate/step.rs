@@ -61,7 +61,7 @@ impl Step {
 
             // The overlay A', and the clone of A below it.
             Step::MakeOverlay => What::new(
-                |plan| format!("make an overlay beside '{}'", plan.source.0.escape_debug()),
+                |plan| format!("make an overlay beside '{}'", plan.source.path.escape_debug()),
                 |seen| seen.overlay.image = Image::Made,
                 |engine, _| engine.overlay.make(),
             )
@@ -71,7 +71,7 @@ impl Step {
                     format!(
                         "take an external snapshot of disk '{}', so that '{}' is quiet (virDomainSnapshotCreateXML)",
                         plan.target,
-                        plan.source.0.escape_debug()
+                        plan.source.path.escape_debug()
                     )
                 },
                 |seen| seen.chain = Chain::Overlay,
@@ -92,7 +92,7 @@ impl Step {
             ),
             Step::Clone => What::new(
                 |plan| {
-                    let (source, destination) = (plan.source.0.escape_debug(), plan.destination.shown());
+                    let (source, destination) = (plan.source.path.escape_debug(), plan.destination.shown());
                     format!("clone '{source}' to '{destination}' {}, and sync it", how(plan.clone))
                 },
                 |seen| (seen.destination.image, seen.destination.cloned) = (Image::Made, true),
@@ -282,7 +282,7 @@ impl Step {
                 |engine, _| engine.remove_destination(),
             ),
             Step::DeleteSource => What::new(
-                |plan| format!("remove the source '{}'", plan.source.0.escape_debug()),
+                |plan| format!("remove the source '{}'", plan.source.path.escape_debug()),
                 |seen| seen.source = Source::Deleted,
                 |engine, _| engine.delete_source(),
             ),

@@ -4,7 +4,7 @@
 use std::fs::File;
 
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{self, Cloned, Made};
+use crate::image::{self, Cloned, Layer, Made};
 use crate::operation::course::shared::Shared;
 use crate::operation::types::{CloneCallback, CloneMethod};
 
@@ -24,18 +24,19 @@ pub(in crate::operation) fn watch<'a>(
     }
 }
 
-/// Fills an empty file with what `source` holds: REFLINK, COPY, or AUTO, which is the cheaper of the two that works.
+/// Fills an empty file with what `source`, which is a file or a slice of one, holds: REFLINK, COPY, or AUTO, which is the cheaper of the two that works.
 pub(in crate::operation) fn clone_into(
     how: CloneMethod,
-    source: &str,
+    source: &Layer,
     file: &File,
     shown: &str,
     bandwidth: u64,
     watch: image::Watch<'_>,
 ) -> Result<()> {
-    let source = image::open_source(source)?;
+    let slice = source.slice.as_ref();
+    let source = image::open_source(&source.path)?;
     let failed = |error: std::io::Error| image::failed_clone(shown, error);
-    if how != CloneMethod::Copy && image::reflink(&source, file).map_err(failed)? {
+    if how != CloneMethod::Copy && slice.is_none() && image::reflink(&source, file).map_err(failed)? {
         log::info!("'{shown}' shares its blocks with the source");
         return Ok(());
     }
@@ -47,7 +48,7 @@ pub(in crate::operation) fn clone_into(
             ),
         ));
     }
-    finished(image::copy(&source, file, bandwidth, watch).map_err(failed)?)
+    finished(image::copy(&source, slice, file, bandwidth, watch).map_err(failed)?)
 }
 
 /// A copy that its watch ended is a cancel.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{self, Made};
+use crate::image::{self, Layer, Made};
 use crate::operation::ownership::record::RecordedDisk;
 
 /// How much later one of two images must have been written to for the order to be certain: more than a mirror that has
@@ -16,33 +16,33 @@ const LATER: Duration = Duration::from_secs(1);
 /// How long libvirt may take to tidy up after a job.
 const LIBVIRT: Duration = Duration::from_secs(2);
 
-/// What the guest wrote to the overlay goes into `base` (path, format), which becomes the disk again, with the element that
+/// What the guest wrote to the overlay goes into `base`, which becomes the disk again, with the element that
 /// it had at `home`, or as much of it as the definition has.
 pub(in crate::operation) fn commit(
     guest: &Guest,
     disk: &RecordedDisk,
     overlay: &str,
-    base: (&str, &str),
+    base: &Layer,
     home: Option<&str>,
 ) -> Result<()> {
-    if disk.pivoting && was_written_later(base.0, overlay) {
+    if disk.pivoting && was_written_later(&base.path, overlay) {
         // A libvirtd that dies at the end of a pivot may not know the domain any more, and QEMU goes on for long.
         log::warn!(
             "the guest had gone on with '{}', which has all that '{}' has",
-            base.0.escape_debug(),
+            base.path.escape_debug(),
             overlay.escape_debug()
         );
     } else {
-        merge(overlay, base.0)?;
+        merge(overlay, base)?;
     }
     name_base(guest, disk, overlay, base, home)
 }
 
 /// What the guest wrote to the overlay goes into `base`.
-pub(in crate::operation) fn merge(overlay: &str, base: &str) -> Result<()> {
+pub(in crate::operation) fn merge(overlay: &str, base: &Layer) -> Result<()> {
     let shown = overlay.escape_debug().to_string();
     let (_, file) = Made::adopt(overlay)?;
-    log::info!("committing '{shown}' into '{}'", base.escape_debug());
+    log::info!("committing '{shown}' into '{}'", base.path.escape_debug());
     image::commit(&file, base, &shown)
 }
 
@@ -52,7 +52,7 @@ pub(in crate::operation) fn name_base(
     guest: &Guest,
     disk: &RecordedDisk,
     overlay: &str,
-    base: (&str, &str),
+    base: &Layer,
     home: Option<&str>,
 ) -> Result<()> {
     await_libvirt(guest, &disk.target);
@@ -113,13 +113,13 @@ pub(in crate::operation) fn holds_last_writes(overlay: &str, base: &str, off: bo
 
 /// QEMU ended about to pivot a copy that had caught up, from `before` to `after` (path, format), and nobody saw whether it
 /// did: whether the latter has the guest's last writes. Where both show the same it does not matter.
-pub(in crate::operation) fn has_pivoted(before: (&str, &str), after: (&str, &str), what: &str) -> Result<bool> {
-    let shown = before.0.escape_debug().to_string();
+pub(in crate::operation) fn has_pivoted(before: &Layer, after: (&str, &str), what: &str) -> Result<bool> {
+    let shown = before.path.escape_debug().to_string();
     let other = image::open_destination(after.0)?;
-    if was_written_later(after.0, before.0) {
+    if was_written_later(after.0, &before.path) {
         return Ok(true);
     }
-    if was_written_later(before.0, after.0) || image::are_equal(before, (&other, after.1), &shown)? {
+    if was_written_later(&before.path, after.0) || image::are_equal(before, (&other, after.1), &shown)? {
         return Ok(false);
     }
     Err(Error::new(

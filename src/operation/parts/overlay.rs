@@ -5,7 +5,7 @@
 use std::ffi::CString;
 
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{self, Made};
+use crate::image::{self, Layer, Made};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Disk, Mirror, external_snapshot};
 use crate::operation::parts::offline;
@@ -41,8 +41,8 @@ enum File {
 pub(in crate::operation) struct Overlay {
     site: Site,
     path: String,
-    /// Path and format of the image right below it.
-    base: (String, String),
+    /// The image right below it.
+    base: Layer,
     size: u64,
     /// It is a storage volume: made and removed by the daemon, and out of our sight.
     is_volume: bool,
@@ -53,11 +53,11 @@ pub(in crate::operation) struct Overlay {
 }
 
 impl Overlay {
-    pub(in crate::operation) fn new(site: &Site, path: String, base: (&str, &str), size: u64, is_volume: bool) -> Self {
+    pub(in crate::operation) fn new(site: &Site, path: String, base: Layer, size: u64, is_volume: bool) -> Self {
         Self {
             site: site.clone(),
             path,
-            base: (base.0.to_owned(), base.1.to_owned()),
+            base,
             size,
             is_volume,
             file: File::Missing,
@@ -122,7 +122,7 @@ impl Overlay {
             return None;
         }
         // An inactive definition need not list the chain.
-        Some(path(1).is_none_or(|below| below == self.base.0))
+        Some(path(1).is_none_or(|below| below == self.base.path))
     }
 
     /// `shown`: the disk's block job, where that is its commit.
@@ -165,7 +165,7 @@ impl Overlay {
         if self.is_volume {
             return Ok(false);
         }
-        offline::holds_last_writes(&self.path, &self.base.0, off, &self.site.what())
+        offline::holds_last_writes(&self.path, &self.base.path, off, &self.site.what())
     }
 
     /// It was neither removed nor replaced.
@@ -179,15 +179,15 @@ impl Overlay {
     /// As an empty overlay on its base.
     pub(in crate::operation) fn make(&mut self) -> Result<()> {
         self.remove_file()?;
-        let base = (self.base.0.as_str(), self.base.1.as_str());
         if self.is_volume {
+            let base = (self.base.path.as_str(), self.base.format.as_str());
             let host = self.site.guest.host();
             host.create_overlay_volume(&self.path, self.size, base)?;
             self.file = File::Made(Made::volume(&self.path));
             return Ok(());
         }
         let mut made = None;
-        let result = image::make_overlay(&self.path, self.size, base, &mut made);
+        let result = image::make_overlay(&self.path, self.size, &self.base, &mut made);
         // Also when only half made.
         self.file = made.map_or(File::Missing, File::Made);
         result
@@ -205,9 +205,9 @@ impl Overlay {
     /// An unnamed one goes back into its base, which the guest goes on with.
     pub(in crate::operation) fn merge(&mut self, alive: bool) -> Result<()> {
         if alive {
-            self.site.guest.merge_overlay(&self.path, &self.base.0)?;
+            self.site.guest.merge_overlay(&self.path, &self.base)?;
         } else {
-            offline::merge(&self.path, &self.base.0)?;
+            offline::merge(&self.path, &self.base)?;
         }
         self.unseen = false;
         self.is_unused();
@@ -246,12 +246,11 @@ impl Overlay {
                 ),
             ));
         }
-        let base = (self.base.0.as_str(), self.base.1.as_str());
-        offline::commit(&self.site.guest, &self.site.recorded()?, &self.path, base, home)
+        offline::commit(&self.site.guest, &self.site.recorded()?, &self.path, &self.base, home)
     }
 
     /// A definition that names it names this image from now on.
-    pub(in crate::operation) fn name_instead(&self, image: (&str, &str), home: Option<&str>) -> Result<()> {
+    pub(in crate::operation) fn name_instead(&self, image: &Layer, home: Option<&str>) -> Result<()> {
         offline::name_base(&self.site.guest, &self.site.recorded()?, &self.path, image, home)
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::driver::{Active, Nodes, Return};
 use crate::error::{Error, ErrorCode, Result};
+use crate::image::Layer;
 use crate::libvirt::xml::{Disk, on_destination};
 use crate::operation::parts::offline;
 use crate::operation::parts::site::Site;
@@ -48,9 +49,9 @@ pub(in crate::operation) enum Side {
     Foreign,
 }
 
-/// Path and format of the images that the guest may write to before and after the pivot.
+/// The images that the guest may write to before and after (path, format) the pivot.
 pub(in crate::operation) struct Images<'a> {
-    pub(in crate::operation) before: (&'a str, &'a str),
+    pub(in crate::operation) before: Layer,
     pub(in crate::operation) after: (&'a str, &'a str),
 }
 
@@ -209,10 +210,10 @@ impl Pivot {
     /// images cannot be looked at from here (`None`), the definition has the last word.
     pub(in crate::operation) fn settle(&mut self, images: Option<Images<'_>>, destination_xml: &str) -> Result<()> {
         if let Some(Images { before, after }) = images
-            && offline::has_pivoted(before, after, &self.site.what())?
+            && offline::has_pivoted(&before, after, &self.site.what())?
         {
             let (guest, target) = (&self.site.guest, &self.site.target);
-            let home = guest.get_disk_definition(target, Some(before.0))?;
+            let home = guest.get_disk_definition(target, Some(&before.path))?;
             self.define_on_destination(home.as_deref(), destination_xml)?;
         }
         self.settled = true;

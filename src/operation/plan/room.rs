@@ -16,15 +16,15 @@ pub(in crate::operation) struct Load<'a> {
     /// For the message.
     pub(in crate::operation) target: &'a str,
     pub(in crate::operation) destination: &'a str,
-    /// The images whose content is copied.
-    pub(in crate::operation) images: Vec<&'a str>,
+    /// The room of the images whose content is copied.
+    pub(in crate::operation) images: Vec<u64>,
 }
 
 impl Load<'_> {
     /// At least so much: an image above another may hide what that one has, so the biggest counts alone. What stands at the
     /// destination makes room when it is written over.
     fn bytes(&self) -> u64 {
-        let most = self.images.iter().map(|path| allocated(path)).max().unwrap_or(0);
+        let most = self.images.iter().copied().max().unwrap_or(0);
         most.saturating_sub(allocated(self.destination))
     }
 }

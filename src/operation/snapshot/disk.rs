@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::image::{Backing, Destination, Identity, Place};
+use crate::image::{Backing, Destination, Identity, Layer, Place};
 use crate::libvirt::xml::Target;
 use crate::operation::parts::image::{Like, Wanted};
 use crate::operation::plan::preflight::{libvirt_target, staging};
@@ -20,15 +20,15 @@ pub(crate) struct PlannedDisk {
     pub(crate) size: u64,
     pub(crate) backing: Option<Backing>,
     pub(crate) reuse: bool,
-    /// Path and format of the guest's own image, where it has a path.
-    pub(crate) source: Option<(String, String)>,
+    /// The guest's own image, where it has a path.
+    pub(crate) source: Option<Layer>,
     /// With a backup: the directory of its scratch file.
     #[serde(default)]
     pub(crate) scratch: Option<String>,
     #[serde(default)]
     pub(crate) changes: Changes,
-    /// Path and format of each image of its chain, the guest's own first; none where one of them has not both.
-    pub(crate) layers: Vec<(String, String)>,
+    /// Each image of its chain, the guest's own first; none where one of them has no path or stated format.
+    pub(crate) layers: Vec<Layer>,
 }
 
 impl PlannedDisk {
@@ -91,7 +91,7 @@ impl PlannedDisk {
         (!self.place.is_device()).then(|| Load {
             target: &self.target,
             destination,
-            images: self.layers.iter().take(copied).map(|(path, _)| path.as_str()).collect(),
+            images: self.layers.iter().take(copied).map(Layer::allocated).collect(),
         })
     }
 
@@ -106,7 +106,7 @@ impl PlannedDisk {
     /// How much of it is data, as its images' room says; at most, for an image hides what it has of those below it.
     pub(crate) fn data(&self) -> u64 {
         let copied = if self.backing.is_some() { 1 } else { self.layers.len() };
-        let found: u64 = self.layers.iter().take(copied).map(|(path, _)| allocated(path)).sum();
+        let found: u64 = self.layers.iter().take(copied).map(Layer::allocated).sum();
         // A raw destination is written whole, and what cannot be looked at may be.
         if self.format == "raw" || found == 0 {
             self.size
@@ -140,7 +140,7 @@ impl PlannedDisk {
             compress: false,
             blank,
             staging: staging(&self.destination, id, &self.target),
-            like: self.source.as_ref().map(|(path, _)| Like::Copy(path.clone())),
+            like: self.source.as_ref().map(|source| Like::Copy(source.path.clone())),
         }
     }
 }

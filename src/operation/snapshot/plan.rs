@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::disk::PlannedDisk;
-use crate::driver::{AgentStatus, Guest, Job};
+use crate::driver::{AgentStatus, Guest, Job, by_name, why_not_whole};
 use crate::error::{Error, ErrorCode, Result};
 use crate::guard;
 use crate::image::{self, Backing, Destination, Identity, Place};
@@ -337,16 +337,11 @@ fn plan_disk(
         reuse: wanted.reuse_existing,
         scratch: None,
         changes: Changes::default(),
-        source: disk
-            .active()
-            .source
-            .path()
-            .map(str::to_owned)
-            .zip(disk.active().format.clone()),
+        source: by_name(disk.active()),
         layers: disk
             .chain
             .iter()
-            .map(|layer| Some((layer.source.path()?.to_owned(), layer.format.clone()?)))
+            .map(by_name)
             .collect::<Option<_>>()
             .unwrap_or_default(),
     })
@@ -387,18 +382,17 @@ fn must_agree(guest: &Guest, disk: &Disk, what: &str) -> Result<()> {
         return Ok(());
     }
     for (index, layer) in disk.chain.iter().enumerate().skip(1) {
-        let (Some(path), Some("qcow2")) = (layer.source.path(), layer.format.as_deref()) else {
+        let Some(layer) = by_name(layer).filter(|layer| layer.format == "qcow2") else {
             continue;
         };
-        let below = disk.chain.get(index + 1);
-        let below = below.and_then(|below| below.source.path().zip(below.format.as_deref()));
-        if !image::rests_on(path, below)? {
+        let below = disk.chain.get(index + 1).and_then(by_name);
+        if !image::rests_on(&layer, below.as_ref())? {
             return Err(error(
                 ErrorCode::Unsupported,
                 format!(
                     "{what}: the header of '{}' names another backing file than the domain's definition; rewrite the header \
                      while the domain is off (qemu-img rebase -u), or leave SHALLOW out",
-                    path.escape_debug()
+                    layer.path.escape_debug()
                 ),
             ));
         }
@@ -421,7 +415,11 @@ pub(in crate::operation) fn shallow_backing(
             format!("{what} has a backing file, which format {format} cannot keep; use qcow2 or leave SHALLOW out"),
         ));
     }
-    if let Some(hindrance) = guest.why_not_named(disk, 1)? {
+    let unnamed = match why_not_whole(&disk.chain[1..]) {
+        None => guest.why_not_named(disk, 1)?,
+        sliced => sliced,
+    };
+    if let Some(hindrance) = unnamed {
         return Err(hindrance.refuse(what, "cannot keep its backing file", "leave SHALLOW out"));
     }
     must_agree(guest, disk, what)?;

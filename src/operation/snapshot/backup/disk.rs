@@ -120,7 +120,7 @@ impl Backed {
     }
 
     pub(super) fn make_scratch(&mut self, planned: &PlannedDisk) -> Result<()> {
-        let owner = planned.source.as_ref().map(|(path, _)| path.as_str());
+        let owner = planned.source.as_ref().map(|source| source.path.as_str());
         self.scratch.make(planned.size, owner)
     }
 

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::driver::{Checkpoint, Guest};
+use crate::driver::{Checkpoint, Guest, by_name};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Identity};
 use crate::libvirt::xml::{Disk, DomainXml};
@@ -138,10 +138,10 @@ fn must_be_new(guest: &Guest, checkpoints: &[Checkpoint], name: &str, disks: &[P
 /// Why no bitmap can note what changes on a disk, if so.
 fn why_not_noted(disk: &Disk) -> Result<Option<String>> {
     let layer = disk.active();
-    Ok(match (layer.format.as_deref(), layer.source.path()) {
+    Ok(match (layer.format.as_deref(), by_name(layer)) {
         _ if disk.readonly => Some("it is read-only".into()),
-        (Some("qcow2"), Some(path)) => {
-            let keeps = image::can_keep_bitmaps(path)?;
+        (Some("qcow2"), Some(image)) => {
+            let keeps = image::can_keep_bitmaps(&image)?;
             (!keeps).then(|| "its image is of version 2 of qcow2, which keeps no bitmaps (compat=0.10)".into())
         }
         (Some("qcow2"), None) => Some("its image is no file or block device of this host".into()),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::Way;
 use super::seen::{Chain, SeenDisk};
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{self, Output};
+use crate::image::{self, Layer, Output};
 use crate::libvirt::IoTune;
 use crate::libvirt::xml::Disk;
 use crate::operation::ownership::record::Record;
@@ -45,17 +45,16 @@ fn internal(reason: String) -> Error {
     Error::new(ErrorCode::Internal, reason)
 }
 
-/// Path and format of the guest's own image. A disk without is refused beforehand.
-pub(super) fn source(disk: &PlannedDisk) -> (&str, &str) {
-    let source = disk.source.as_ref();
-    source.map_or(("", ""), |(path, format)| (path.as_str(), format.as_str()))
+/// The guest's own image. A disk without is refused beforehand.
+pub(super) fn source(disk: &PlannedDisk) -> Layer {
+    disk.source.clone().unwrap_or_default()
 }
 
 impl Cloning {
     pub(super) fn new(site: &Site, plan: &Plan, id: &str) -> Self {
         let planned = &plan.disks[site.index];
         let source = source(planned);
-        let overlay = beside(source.0, id, &planned.target);
+        let overlay = beside(&source.path, id, &planned.target);
         let is_filled_as_file = plan.ways.get(site.index) == Some(&Way::File);
         Self {
             overlay: Overlay::new(site, overlay, source, planned.size, false),
@@ -107,7 +106,7 @@ impl Cloning {
         let Some(disk) = disk else { return Chain::Foreign };
         let active = disk.chain.first().and_then(|layer| layer.source.path());
         match self.overlay.is_active(disk) {
-            _ if active == Some(source(planned).0) => Chain::Source,
+            _ if active == Some(source(planned).path.as_str()) => Chain::Source,
             Some(true) => Chain::Overlay,
             Some(false) | None => Chain::Foreign,
         }
@@ -144,7 +143,7 @@ impl Cloning {
     /// No definition names an overlay that is removed.
     pub(super) fn remove_overlay(&mut self, planned: &PlannedDisk) -> Result<()> {
         let recorded = self.site.recorded()?;
-        self.overlay.name_instead(source(planned), recorded.home.as_deref())?;
+        self.overlay.name_instead(&source(planned), recorded.home.as_deref())?;
         self.overlay.remove_file()
     }
 
@@ -155,7 +154,7 @@ impl Cloning {
 
     /// The names may have been given to other files since the plan was made.
     fn must_read_what_qemu_has(&self, planned: &PlannedDisk) -> Result<()> {
-        let paths = planned.layers.iter().map(|(path, _)| path.as_str());
+        let paths = planned.layers.iter().map(|layer| layer.path.as_str());
         self.site.guest.must_have(paths)
     }
 
@@ -173,7 +172,7 @@ impl Cloning {
             (Way::Callback, output) => {
                 let destination = planned.destination.as_written();
                 let callback = clone::of_caller(plan.clone_callback.as_ref(), destination)?;
-                let result = callback(source.0, destination);
+                let result = callback(&source.path, destination);
                 let adopted = Output::adopt(&planned.destination, &planned.place, &planned.format);
                 let held = adopted.and_then(|adopted| {
                     // Whatever the function left is ours to remove, also after a failure.
@@ -189,11 +188,11 @@ impl Cloning {
                 let Some(file) = output.file() else {
                     return Err(internal(format!("'{shown}' is no file to clone to")));
                 };
-                clone::clone_into(plan.clone, source.0, file, &shown, plan.bandwidth, &mut watch)?;
+                clone::clone_into(plan.clone, &source, file, &shown, plan.bandwidth, &mut watch)?;
                 if planned.format == "qcow2" {
                     let backing = planned.backing.as_ref();
-                    let backing = backing.map(|backing| (backing.path.as_str(), backing.format.as_str()));
-                    image::name_backing(file, backing, planned.destination.as_written())?;
+                    let backing = backing.map(|backing| Layer::whole(&backing.path, &backing.format));
+                    image::name_backing(file, backing.as_ref(), planned.destination.as_written())?;
                 }
             }
             (_, None) => return Err(internal(format!("there is no '{shown}' to clone to"))),

@@ -55,7 +55,7 @@ impl Engine {
     /// The record of an operation that is begun.
     pub(super) fn first_record(plan: &Plan) -> Result<Record> {
         let disks = plan.disks.iter().map(|disk| {
-            RecordedDisk::new(&disk.target, &disk.destination, &disk.format).with_home(&plan.guest, source(disk).0)
+            RecordedDisk::new(&disk.target, &disk.destination, &disk.format).with_home(&plan.guest, &source(disk).path)
         });
         let disks = disks.collect::<Result<Vec<_>>>()?;
         let details = Details {

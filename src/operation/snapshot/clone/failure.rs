@@ -45,7 +45,7 @@ impl Failure {
                         "{}: the active commit of its overlay into '{}' failed: {reason}; the guest goes on with the \
                          overlay; fix the storage and commit it (virsh blockcommit --active --pivot)",
                         disk(index),
-                        source(&engine.plan.disks[index]).0.escape_debug()
+                        source(&engine.plan.disks[index]).path.escape_debug()
                     ),
                 )
             }

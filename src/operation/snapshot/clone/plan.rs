@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Whether and how disks can be cloned: what CLONE asks before it begins, and AUTO before it takes it.
 
-use std::os::unix::fs::MetadataExt;
-
 use serde::{Deserialize, Serialize};
 
-use crate::driver::{Guest, Hindrance, why_not_pivoted};
+use crate::driver::{Guest, Hindrance, why_not_pivoted, why_not_whole};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Place};
 use crate::libvirt::xml::{Device, Disk, DomainXml, Layer, Source};
@@ -105,6 +103,11 @@ fn way(
         return Ok(Err(hindrance));
     } else if let Some(hindrance) = guest.why_not_named(disk, 0)? {
         return Ok(Err(hindrance));
+    } else if options.clone == CloneMethod::Callback
+        && let Some(hindrance) = why_not_whole(&disk.chain)
+    {
+        // It is told of names alone.
+        return Ok(Err(hindrance));
     } else {
         return Ok(way_of_file(disk, planned, options).map_err(Hindrance::unsupported));
     };
@@ -122,6 +125,9 @@ fn way_of_file(
         && (disk.backing().is_none() || keeps_backing);
     match options.clone {
         CloneMethod::Callback if options.method == Method::Clone => Ok(Way::Callback),
+        CloneMethod::Reflink if disk.active().slice.is_some() => {
+            Err("it is a part of a file only (<slices>), which is copied and shares no blocks")
+        }
         _ if is_same => Ok(Way::File),
         _ if keeps_backing => Err("SHALLOW keeps the backing file only in a new file of the disk's own format"),
         CloneMethod::Reflink => Err(
@@ -135,9 +141,8 @@ fn way_of_file(
 /// QEMU writes zeroes over the whole size of a mirror's destination before it copies, of a new file that reads as zeroes
 /// too, and libvirt has no way to pass it on: a clone goes by the data alone.
 fn is_slow_to_mirror(disks: &[PlannedDisk]) -> bool {
-    let data = |path: &str| std::fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
     let holes = |disk: &PlannedDisk| {
-        let data: u64 = disk.layers.iter().map(|(path, _)| data(path)).sum();
+        let data: u64 = disk.layers.iter().map(image::Layer::allocated).sum();
         disk.size.saturating_sub(data)
     };
     // What stands there already may hold anything, and a clone writes zeroes over it, too.
@@ -151,8 +156,9 @@ pub(crate) fn takes_no_room(way: Option<&Way>, options: &SnapshotOptions, disk: 
 
 /// The destination's file system clones, and is the image's own.
 fn shares_blocks(disk: &PlannedDisk) -> bool {
-    let (Some((source, _)), Destination::Path(destination)) = (&disk.source, &disk.destination) else {
+    let (Some(source), Destination::Path(destination)) = (&disk.source, &disk.destination) else {
         return false;
     };
-    image::can_share_blocks(image::directory_of(source), image::directory_of(destination))
+    source.slice.is_none()
+        && image::can_share_blocks(image::directory_of(&source.path), image::directory_of(destination))
 }

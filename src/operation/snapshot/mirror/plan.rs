@@ -3,7 +3,7 @@
 
 use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{self, Destination, Place};
+use crate::image::{self, Destination, Layer, Place};
 use crate::libvirt::xml::DomainXml;
 use crate::operation::ownership::saved::{Saved, directory};
 use crate::operation::plan::preflight::find_disk;
@@ -60,7 +60,7 @@ pub(in crate::operation::snapshot) fn prepare_rebase(
         }
         let is_new = !planned.reuse && matches!(planned.place, Place::Free | Place::File);
         // qemu-img reads it afterwards, as this user.
-        let can_read = |(path, _): &(String, String)| image::open_source(path).is_ok();
+        let can_read = |layer: &Layer| image::open_source(&layer.path).is_ok();
         let is_readable = !planned.layers.is_empty() && planned.layers.iter().skip(1).all(can_read);
         if !options.shallow && is_new && is_readable && planned.format == "qcow2" {
             // What cannot be named is copied with the rest.

@@ -3,6 +3,7 @@
 //! [`crate::operation::course::run`]'s.
 
 use std::fmt::Debug;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::driver::Guest;
@@ -206,7 +207,7 @@ impl<P: Procedure> What<P> {
 /// Writes the record; from then on the operation is this process's.
 pub(in crate::operation) fn begin<P: Procedure>(
     plan: Planned<P::Request>,
-    claim: &Claim<'_>,
+    claim: &Claim<impl Deref<Target = Guest>>,
     shared: Arc<Shared>,
 ) -> Result<P> {
     let guest = Arc::clone(&plan.guest);

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) use checkpoints::delete_checkpoint;
 pub(crate) use crash::cancel::cancel;
+pub(crate) use crash::definitions::give_back_definition;
 pub(crate) use crash::recover::recover;
 pub use crash::recover::{Recovered, Recovery, Settlement};
 pub(crate) use crash::status::operations;

@@ -56,14 +56,22 @@ pub(in crate::operation) struct Held<'a>(#[allow(dead_code)] MutexGuard<'a, Reco
 
 impl Journal {
     /// Writes the first record. The holder of the claim has seen that the domain is free.
-    pub(in crate::operation) fn begin(guest: &Arc<Guest>, mut record: Record, _claim: &Claim<impl Deref<Target = Guest>>) -> Result<Self> {
+    pub(in crate::operation) fn begin(
+        guest: &Arc<Guest>,
+        mut record: Record,
+        _claim: &Claim<impl Deref<Target = Guest>>,
+    ) -> Result<Self> {
         record.live = true;
         write(guest, &record)?;
         Self::keep(guest, record, false)
     }
 
     /// Takes over the record of an owner that is dead.
-    pub(in crate::operation) fn take_over(guest: &Arc<Guest>, mut record: Record, _claim: &Claim<impl Deref<Target = Guest>>) -> Result<Self> {
+    pub(in crate::operation) fn take_over(
+        guest: &Arc<Guest>,
+        mut record: Record,
+        _claim: &Claim<impl Deref<Target = Guest>>,
+    ) -> Result<Self> {
         record.owner = Owner::this();
         write(guest, &record)?;
         Self::keep(guest, record, true)

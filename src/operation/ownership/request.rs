@@ -23,7 +23,11 @@ fn namespace(id: &str) -> String {
 }
 
 /// The claim keeps the record, and with it the owner's duty to remove this, from going meanwhile.
-pub(in crate::operation) fn write(guest: &Guest, record: &Record, _claim: &Claim<impl Deref<Target = Guest>>) -> Result<()> {
+pub(in crate::operation) fn write(
+    guest: &Guest,
+    record: &Record,
+    _claim: &Claim<impl Deref<Target = Guest>>,
+) -> Result<()> {
     guest.set_metadata(&namespace(&record.id), Some("<cancel/>"), true, false)
 }
 

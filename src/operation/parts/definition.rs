@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::driver::{Guest, Host};
 use crate::error::{Error, ErrorCode, Result};
+use crate::guard;
 use crate::operation::course::procedure::Ties;
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::saved::{Of, Saved};
@@ -15,6 +16,8 @@ pub(in crate::operation) struct Definition {
     guest: Arc<Guest>,
     journal: Arc<Journal>,
     saved: Option<Saved>,
+    /// As long as it may be away.
+    guard: Option<guard::Armed>,
 }
 
 /// What became of a definition that was given back.
@@ -30,6 +33,7 @@ impl Definition {
             guest: Arc::clone(guest),
             journal: Arc::clone(&ties.journal),
             saved: None,
+            guard: None,
         }
     }
 
@@ -41,6 +45,7 @@ impl Definition {
             // For whoever finds it if this process dies, too.
             saved.record = record;
             saved.write()?;
+            self.guard = guard::keep(&self.guest, &saved.record.id)?;
         }
         Ok(())
     }
@@ -73,7 +78,7 @@ impl Definition {
     }
 
     /// What was saved, and nothing that somebody else has defined since.
-    pub(in crate::operation) fn take_away(&self) -> Result<()> {
+    pub(in crate::operation) fn take_away(&mut self) -> Result<()> {
         let Some(saved) = &self.saved else { return Ok(()) };
         if !self.guest.is_defined_as(&saved.definition)? {
             return Err(Error::new(
@@ -84,6 +89,7 @@ impl Definition {
                 ),
             ));
         }
+        self.guard = guard::keep(&self.guest, &saved.record.id)?;
         self.guest.undefine()
     }
 
@@ -92,6 +98,7 @@ impl Definition {
             give_back(self.guest.host(), Some(&self.guest), saved)?;
         }
         self.saved = None;
+        self.guard = None;
         Ok(())
     }
 }

@@ -183,7 +183,7 @@ impl Plan {
             clone_callback: options.clone_callback.clone(),
             request,
         };
-        if plan.freezes() || plan.pauses() {
+        if plan.freezes() || plan.pauses() || plan.undefine {
             guard::prepare(guest.host())?;
         }
         Ok(plan)

@@ -43,7 +43,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::guard;
 use crate::libvirt::xml::DomainXml;
 use crate::libvirt::{Quiet, State};
-use course::procedure::{self, Procedure, words};
+use course::procedure::{Procedure, words};
 use course::run::{Course, Run};
 use course::shared::{Outcome, Shared};
 use course::worker::Worker;
@@ -203,7 +203,7 @@ impl Operation {
     }
 
     /// `before` is the definition that the plan was made from, `migrated` as in [`plan::preflight::must_be_free`].
-    fn begin<P: Procedure + 'static>(
+    fn begin<P: Procedure>(
         plan: Planned<P::Request>,
         before: &DomainXml,
         migrated: Option<&str>,
@@ -219,10 +219,9 @@ impl Operation {
             return Ok(draft.dry_run(plan.method(), disk_count));
         }
         let claim = claim(&guest, before, &targets, migrated)?;
-        let procedure = procedure::begin::<P>(plan, &claim, Arc::clone(&draft.shared))?;
         let step_count = u32::try_from(draft.plan.len()).unwrap_or(u32::MAX);
-        procedure.ties().journal.note_step_count(step_count);
-        draft.start(Box::new(Course::begun(procedure, seen)))
+        let course = Course::<P>::begin(plan, &claim, Arc::clone(&draft.shared), step_count)?;
+        draft.start(Box::new(course))
     }
 
     /// Resumes the operation that has the disk, if no process runs it.

@@ -4,7 +4,7 @@
 use super::engine::Engine;
 use super::failure::Failure;
 use super::seen::{Chain, Source};
-use crate::operation::course::procedure::{self, Turn};
+use crate::operation::course::procedure::{self, StepOf, Turn};
 use crate::operation::state::{Image, Job, Mark};
 use crate::operation::types::{CloneMethod, Method, Phase};
 
@@ -48,8 +48,8 @@ pub(crate) enum Step {
 
 type What = procedure::What<Engine>;
 
-impl Step {
-    pub(super) fn what(self) -> What {
+impl StepOf<Engine> for Step {
+    fn what(self) -> What {
         match self {
             Step::WriteRecord(mark) => {
                 let what = What::write_record(mark, |seen, mark| seen.mark = mark, Engine::write_record);
@@ -287,7 +287,7 @@ impl Step {
                 |engine, _| engine.delete_source(),
             ),
             Step::RemoveRecord => What::remove_record(|seen| seen.mark = Mark::Absent, Engine::remove_record),
-            Step::Fail(failure) => What::fail(failure),
+            Step::Fail(failure) => What::fail(move |engine| failure.explain(engine)),
             Step::Done => What::done(),
         }
     }

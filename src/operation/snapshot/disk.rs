@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::{Backing, Destination, Identity, Place};
 use crate::libvirt::xml::Target;
+use crate::operation::ownership::record::RecordedDisk;
 use crate::operation::parts::image::{Like, Wanted};
 use crate::operation::plan::preflight::{libvirt_target, staging};
 use crate::operation::plan::room::{Load, allocated};
@@ -35,6 +36,11 @@ impl PlannedDisk {
     /// The destination as it is passed to libvirt.
     pub(crate) fn libvirt_target(&self) -> Target {
         libvirt_target(&self.destination, self.place.is_device())
+    }
+
+    /// As the record has it at first.
+    pub(in crate::operation) fn recorded(&self) -> RecordedDisk {
+        RecordedDisk::new(&self.target, &self.destination, &self.format)
     }
 
     /// The image in words.

@@ -21,14 +21,30 @@ use failure::Failure;
 pub(in crate::operation) use seen::{Observed, Rest};
 pub(in crate::operation) use step::Step;
 
+use crate::operation::course::procedure::Model;
 use crate::operation::state::{Goal, Job, Mark, Remedy, Stored, position};
+use crate::operation::types::Phase;
 
-/// The next step from what is observed towards the goal.
-#[must_use]
-pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
-    match goal {
-        Goal::Forward => forward(seen),
-        Goal::Back => back(seen),
+impl Model for Observed {
+    type Step = Step;
+
+    fn next(&self, goal: Goal) -> Step {
+        match goal {
+            Goal::Forward => forward(self),
+            Goal::Back => back(self),
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        if self.mark == Mark::Copying {
+            Phase::Copying
+        } else {
+            Phase::Finishing
+        }
+    }
+
+    fn is_settled_forward(&self) -> bool {
+        self.mark == Mark::Fixed && self.jobs.iter().all(|job| *job == Job::Completed)
     }
 }
 

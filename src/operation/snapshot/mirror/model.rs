@@ -3,10 +3,11 @@
 
 use super::engine::Engine;
 use super::failure::Failure;
+use super::is_away;
 use super::seen::{Observed, Rest};
 use super::step::Step;
-use super::{is_away, next};
-use crate::operation::course::procedure::steps;
+use crate::operation::course::modelled::Modelled;
+use crate::operation::course::procedure::{Model, StepOf, steps};
 use crate::operation::course::reachable::{States, must_terminate, reachable};
 use crate::operation::state::{Goal, Image, Job, Mark, Stored};
 
@@ -43,23 +44,18 @@ fn resumed(seen: &Observed, rest: Rest) -> Vec<Observed> {
     if seen.mark == Mark::Absent {
         return worlds;
     }
-    let mut with = |change: &dyn Fn(&mut Observed)| {
-        let mut world = seen.clone();
-        change(&mut world);
-        worlds.push(world);
-    };
-    with(&|world| world.thawed = false);
-    with(&|world| world.resumed = false);
+    worlds.push(seen.but(|world| world.thawed = false));
+    worlds.push(seen.but(|world| world.resumed = false));
     for index in 0..seen.images.len() {
         if seen.mark == Mark::Begun && seen.images[index] == Image::Missing {
-            with(&|world| world.images[index] = Image::Half);
+            worlds.push(seen.but(|world| world.images[index] = Image::Half));
         }
     }
-    with(&|world| (world.finish, world.rest) = (false, rest));
+    worlds.push(seen.but(|world| (world.finish, world.rest) = (false, rest)));
     for index in 0..seen.jobs.len() {
         // It died in the window: the jobs ended and nobody knows how.
         if seen.mark == Mark::Fixing && matches!(seen.jobs[index], Job::Ready) {
-            with(&|world| world.jobs[index] = Job::Completed);
+            worlds.push(seen.but(|world| world.jobs[index] = Job::Completed));
         }
     }
     worlds
@@ -125,7 +121,7 @@ fn forward_ends_in_done_only_with_every_disk_copied_and_checked() {
             for step in plan(seen, Goal::Forward) {
                 apply(&mut end, step);
             }
-            if next(&end, Goal::Forward) == Step::Done {
+            if end.next(Goal::Forward) == Step::Done {
                 assert!(end.fixed && end.mark == Mark::Absent && end.rest == Rest::Nothing);
                 assert!(!is_away(&end), "{seen:?} -> {end:?}");
                 assert!(end.jobs.iter().all(|job| *job == Job::Completed), "{seen:?} -> {end:?}");
@@ -138,7 +134,7 @@ fn forward_ends_in_done_only_with_every_disk_copied_and_checked() {
 fn a_window_opens_only_with_everything_prepared() {
     for world in worlds() {
         for (seen, _) in world.iter().filter(|(_, goal)| *goal == Goal::Forward) {
-            if next(seen, Goal::Forward) == Step::FixPoint {
+            if seen.next(Goal::Forward) == Step::FixPoint {
                 assert_eq!(seen.mark, Mark::Fixing);
                 assert!(seen.alive && seen.thawed && seen.resumed && !seen.fixed);
                 assert!(!seen.images.contains(&Image::Missing));
@@ -153,7 +149,7 @@ fn a_window_opens_only_with_everything_prepared() {
 fn a_definition_is_away_only_while_mirrors_are_started() {
     for world in worlds() {
         for (seen, goal) in &world {
-            let step = next(seen, *goal);
+            let step = seen.next(*goal);
             match step {
                 Step::SaveDefinition => assert_eq!(seen.stored, Some(Stored::Stands)),
                 Step::Undefine => assert_eq!(seen.stored, Some(Stored::Saved)),
@@ -175,7 +171,7 @@ fn jobs_that_ended_unseen_are_no_success() {
     seen.mark = Mark::Fixing;
     seen.images = vec![Image::Made];
     seen.jobs = vec![Job::Completed];
-    assert_eq!(next(&seen, Goal::Forward), Step::Fail(Failure::OutcomeUnknown));
+    assert_eq!(seen.next(Goal::Forward), Step::Fail(Failure::OutcomeUnknown));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::operation::parts::mirror::{Mirror, To};
 use crate::operation::parts::overlay::{Overlay, must_be_in_place, snapshot_xml};
 use crate::operation::parts::pivot::{self, Images, Pivot};
 use crate::operation::parts::site::Site;
-use crate::operation::parts::throttle::Brake;
+use crate::operation::parts::throttle::{Brake, Braked, Throttles};
 use crate::operation::plan::preflight::{is_at, libvirt_target, staging};
 use crate::operation::state::Mark;
 use crate::operation::types::Method;
@@ -264,32 +264,6 @@ impl Engine {
         xml.map_err(|reason| Error::new(ErrorCode::Internal, reason))
     }
 
-    pub(super) fn throttle(&mut self) -> Result<()> {
-        let commits = [&self.overlay.commit, &self.destination_overlay.commit];
-        let rates = [&self.copy.job].into_iter().chain(commits).find_map(|job| job.rates());
-        if self.brake.look()? {
-            self.write_record(self.ties.journal.mark())?;
-        }
-        let tightened = self.brake.tighten(rates.unwrap_or_default());
-        self.publish_throttle();
-        tightened?;
-        self.copy.job.watch_anew();
-        self.overlay.commit.watch_anew();
-        self.destination_overlay.commit.watch_anew();
-        Ok(())
-    }
-
-    pub(super) fn unthrottle(&mut self) -> Result<()> {
-        self.brake.release()?;
-        self.publish_throttle();
-        self.write_record(self.ties.journal.mark())
-    }
-
-    fn publish_throttle(&self) {
-        let limit = self.brake.limit();
-        self.ties.shared.publish(|progress| progress.guest_write_limit = limit);
-    }
-
     pub(super) fn commit_offline(&mut self, seen: &Observed) -> Result<()> {
         let recorded = self.site.recorded()?;
         let home = recorded.home.as_deref().filter(|_| seen.chain == Chain::Overlay);
@@ -345,6 +319,20 @@ impl Engine {
         }
         self.source_deleted = true;
         Ok(())
+    }
+}
+
+impl Throttles for Engine {
+    fn braked(&mut self) -> Vec<Braked<'_>> {
+        let commits = [&mut self.overlay.commit, &mut self.destination_overlay.commit];
+        vec![Braked {
+            brake: &mut self.brake,
+            jobs: [&mut self.copy.job].into_iter().chain(commits).collect(),
+        }]
+    }
+
+    fn record_throttle(&mut self) -> Result<()> {
+        self.write_record(self.ties.journal.mark())
     }
 }
 

@@ -5,6 +5,7 @@ use super::engine::Engine;
 use super::failure::Failure;
 use super::seen::{Chain, Source};
 use crate::operation::course::procedure::{self, StepOf, Turn};
+use crate::operation::parts::throttle;
 use crate::operation::state::{Image, Job, Mark};
 use crate::operation::types::{CloneMethod, Method, Phase};
 
@@ -249,12 +250,12 @@ impl StepOf<Engine> for Step {
                     seen.throttled = true;
                     seen.jobs().into_iter().for_each(|job| *job = job.helped());
                 },
-                |engine, _| engine.throttle(),
+                |engine, _| throttle::throttle(engine, 0),
             ),
             Step::Unthrottle => What::new(
                 |_| "set the disk's own limits again".into(),
                 |seen| seen.throttled = false,
-                |engine, _| engine.unthrottle(),
+                |engine, _| throttle::unthrottle(engine, 0),
             ),
             Step::AwaitJobs => What::wait(Turn::AwaitJobs, "wait for QEMU", |seen| {
                 for job in seen.jobs() {

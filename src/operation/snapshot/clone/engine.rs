@@ -13,6 +13,7 @@ use crate::libvirt::xml::DomainXml;
 use crate::operation::course::procedure::Ties;
 use crate::operation::parts::left::Left;
 use crate::operation::parts::overlay::snapshot_xml;
+use crate::operation::parts::throttle::{Braked, Throttles};
 use crate::operation::parts::window::Fixed;
 use crate::operation::snapshot::plan::Plan;
 use crate::operation::state::Mark;
@@ -145,31 +146,20 @@ impl Engine {
         self.verified = true;
         Ok(())
     }
+}
 
-    pub(super) fn throttle(&mut self, index: usize) -> Result<()> {
-        if self.disks[index].brake.look()? {
-            self.write_record(self.ties.journal.mark())?;
-        }
-        let disk = &mut self.disks[index];
-        let rates = disk.overlay.commit.rates().unwrap_or_default();
-        let tightened = disk.brake.tighten(rates);
-        self.publish_throttle();
-        tightened?;
-        self.disks[index].overlay.commit.watch_anew();
-        Ok(())
+impl Throttles for Engine {
+    fn braked(&mut self) -> Vec<Braked<'_>> {
+        let disks = self.disks.iter_mut();
+        let braked = disks.map(|disk| Braked {
+            brake: &mut disk.brake,
+            jobs: vec![&mut disk.overlay.commit],
+        });
+        braked.collect()
     }
 
-    pub(super) fn unthrottle(&mut self, index: usize) -> Result<()> {
-        self.disks[index].brake.release()?;
-        self.publish_throttle();
+    fn record_throttle(&mut self) -> Result<()> {
         self.write_record(self.ties.journal.mark())
-    }
-
-    /// The tightest of the disks'.
-    fn publish_throttle(&self) {
-        let limits = self.disks.iter().map(|disk| disk.brake.limit());
-        let limit = limits.filter(|limit| *limit > 0).min().unwrap_or(0);
-        self.ties.shared.publish(|progress| progress.guest_write_limit = limit);
     }
 }
 

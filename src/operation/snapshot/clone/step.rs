@@ -6,6 +6,7 @@ use super::failure::Failure;
 use super::plan::Way;
 use super::seen::{Chain, SeenDisk};
 use crate::operation::course::procedure::{self, StepOf, Turn};
+use crate::operation::parts::throttle;
 use crate::operation::snapshot::plan::Plan;
 use crate::operation::state::{Image, Job, Mark};
 use crate::operation::types::{CloneMethod, Phase};
@@ -147,12 +148,12 @@ impl StepOf<Engine> for Step {
                     )
                 },
                 move |seen| (seen.disks[index].throttled, seen.disks[index].commit) = (true, Job::Running),
-                move |engine, _| engine.throttle(index),
+                move |engine, _| throttle::throttle(engine, index),
             ),
             Step::Unthrottle(index) => What::new(
                 move |plan| format!("set the own limits of disk '{}' again", target(plan, index)),
                 move |seen| seen.disks[index].throttled = false,
-                move |engine, _| engine.unthrottle(index),
+                move |engine, _| throttle::unthrottle(engine, index),
             ),
             Step::AwaitJobs => What::wait(Turn::AwaitJobs, "wait for QEMU", |seen| {
                 for disk in &mut seen.disks {

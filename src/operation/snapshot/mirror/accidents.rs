@@ -6,7 +6,7 @@ use super::seen::Observed;
 use super::step::Step;
 use crate::operation::course::modelled::Modelled;
 use crate::operation::course::procedure::StepOf;
-use crate::operation::state::{Image, Job, Stored};
+use crate::operation::state::{Image, Job};
 
 impl Modelled<Step> for Observed {
     fn outcomes(&self, step: Step, failed: bool) -> Vec<Self> {
@@ -47,13 +47,7 @@ impl Modelled<Step> for Observed {
         worlds.push(self.but(|world| world.finish = true));
         // Somebody else defines the domain, or undefines it.
         if let Some(stored) = self.stored {
-            worlds.push(self.but(|world| {
-                world.stored = match stored {
-                    Stored::Stands => None,
-                    Stored::Saved => Some(Stored::Away),
-                    Stored::Away => Some(Stored::Saved),
-                }
-            }));
+            worlds.push(self.but(|world| world.stored = stored.changed_by_others()));
         }
         for (index, job) in self.jobs.iter().enumerate().filter(|(_, job)| job.runs()) {
             for moved in job.moves(self.limited) {

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::BlockJobStatus;
 use crate::operation::course::procedure::Ties;
 use crate::operation::course::shared::Facts;
-use crate::operation::parts::definition::Definition;
+use crate::operation::parts::definition::{Definition, defined_again};
 use crate::operation::parts::left::Left;
 use crate::operation::parts::tracked::End;
 use crate::operation::parts::window::{Fixed, domain_gone};
@@ -79,7 +79,14 @@ impl Engine {
     }
 
     pub(super) fn start_copy(&mut self, index: usize) -> Result<()> {
-        self.disks[index].start_copy(&self.plan, index)
+        self.disks[index].start_copy(&self.plan, index).map_err(|error| {
+            // libvirt says of which call it is that it refuses, and not why.
+            if self.plan.undefine && self.definition.stands() {
+                defined_again(&self.plan.guest)
+            } else {
+                error
+            }
+        })
     }
 
     pub(super) fn lift_limit(&mut self) -> Result<()> {

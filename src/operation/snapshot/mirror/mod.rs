@@ -95,7 +95,7 @@ fn forward(seen: &Observed) -> Step {
 
 /// Something is left of the definition's way out of libvirt and back.
 fn is_away(seen: &Observed) -> bool {
-    matches!(seen.stored, Some(Stored::Saved | Stored::Away))
+    seen.stored.is_some_and(|stored| stored != Stored::Stands)
 }
 
 /// Mirrors are left to be started, and may be.
@@ -111,8 +111,9 @@ fn mirror(seen: &Observed) -> Step {
     if let Some(index) = position(&seen.jobs, |job| *job == Job::NotStarted) {
         return match (seen.mark, seen.stored) {
             (Mark::Copying, Some(Stored::Stands)) => Step::SaveDefinition,
-            (Mark::Copying, Some(Stored::Saved)) => Step::Undefine,
-            (Mark::Copying, None | Some(Stored::Away)) => Step::StartCopy(index),
+            (Mark::Copying, Some(Stored::Saved { .. })) => Step::Undefine,
+            (Mark::Copying, Some(Stored::Contested)) => Step::Fail(Failure::DefinedAgain),
+            (Mark::Copying, None | Some(Stored::Away { .. })) => Step::StartCopy(index),
             _ => Step::Fail(Failure::OutcomeUnknown),
         };
     }

@@ -51,7 +51,14 @@ fn resumed(seen: &Observed, rest: Rest) -> Vec<Observed> {
             worlds.push(seen.but(|world| world.images[index] = Image::Half));
         }
     }
-    worlds.push(seen.but(|world| (world.finish, world.rest) = (false, rest)));
+    worlds.push(seen.but(|world| {
+        (world.finish, world.rest) = (false, rest);
+        world.stored = match world.stored {
+            Some(Stored::Saved { .. } | Stored::Contested) => Some(Stored::Saved { again: false }),
+            Some(Stored::Away { .. }) => Some(Stored::Away { again: false }),
+            stored => stored,
+        };
+    }));
     for index in 0..seen.jobs.len() {
         // It died in the window: the jobs ended and nobody knows how.
         if seen.mark == Mark::Fixing && matches!(seen.jobs[index], Job::Ready) {
@@ -152,8 +159,8 @@ fn a_definition_is_away_only_while_mirrors_are_started() {
             let step = seen.next(*goal);
             match step {
                 Step::SaveDefinition => assert_eq!(seen.stored, Some(Stored::Stands)),
-                Step::Undefine => assert_eq!(seen.stored, Some(Stored::Saved)),
-                Step::StartCopy(_) => assert!(matches!(seen.stored, None | Some(Stored::Away))),
+                Step::Undefine => assert!(matches!(seen.stored, Some(Stored::Saved { .. }))),
+                Step::StartCopy(_) => assert!(matches!(seen.stored, None | Some(Stored::Away { .. }))),
                 _ => {}
             }
             let may_be_away = matches!(
@@ -163,6 +170,54 @@ fn a_definition_is_away_only_while_mirrors_are_started() {
             assert!(!is_away(seen) || may_be_away, "{step:?} from {seen:?}");
         }
     }
+}
+
+/// However often it is, and wherever it begins: the definition is taken away twice at most.
+#[test]
+fn somebody_who_defines_the_domain_again_and_again_ends_the_operation_by_name() {
+    let mut ended = 0;
+    for world in worlds() {
+        let at_first = world.iter().filter(|(seen, goal)| {
+            let stands = matches!(seen.stored, Some(Stored::Stands | Stored::Saved { again: false }));
+            *goal == Goal::Forward && stands && seen.alive && seen.mark == Mark::Copying
+        });
+        for (seen, _) in at_first {
+            let (mut end, mut steps) = (seen.clone(), Vec::new());
+            let last = loop {
+                assert!(steps.len() < 60, "from {seen:?} it does not end: {steps:?}");
+                let step = end.next(Goal::Forward);
+                apply(&mut end, step);
+                steps.push(step);
+                if matches!(step, Step::Fail(_) | Step::Done) {
+                    break step;
+                }
+                if step == Step::Undefine {
+                    end.stored = end.stored.and_then(Stored::changed_by_others);
+                }
+            };
+            let undefined = steps.iter().filter(|step| **step == Step::Undefine).count();
+            assert!(undefined <= 2, "{steps:?}");
+            assert_eq!(
+                undefined == 2,
+                last == Step::Fail(Failure::DefinedAgain),
+                "{seen:?}: {steps:?}"
+            );
+            if undefined == 2 {
+                ended += 1;
+                assert!(
+                    !steps.iter().any(|step| matches!(step, Step::StartCopy(_))),
+                    "{steps:?}"
+                );
+                // What somebody else has defined stands, and what was saved is forgotten.
+                let back = plan(&end, Goal::Back);
+                assert!(
+                    back.contains(&Step::Redefine) && !back.contains(&Step::Undefine),
+                    "{back:?}"
+                );
+            }
+        }
+    }
+    assert!(ended > 0);
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl StepOf<Engine> for Step {
 
             Step::SaveDefinition => What::new(
                 |plan| format!("save the definition of domain '{}' to a file", plan.guest.name()),
-                |seen| seen.stored = Some(Stored::Saved),
+                |seen| seen.stored = Some(Stored::Saved { again: false }),
                 |engine, _| engine.definition.save(),
             )
             .in_phase(Phase::Preparing),
@@ -70,7 +70,7 @@ impl StepOf<Engine> for Step {
                         plan.guest.name()
                     )
                 },
-                |seen| seen.stored = Some(Stored::Away),
+                |seen| seen.stored = seen.stored.map(Stored::undefined),
                 |engine, _| engine.definition.take_away(),
             )
             .in_phase(Phase::Preparing),

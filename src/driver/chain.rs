@@ -2,7 +2,6 @@
 //! Is a disk's chain one that livedisk can name itself, image by image, and is it what QEMU has? One function a question. Where
 //! libvirt alone names the chain (a flat mirror, a backup) only QEMU's node matters.
 
-
 use serde_json::Value;
 
 use super::guest::Guest;

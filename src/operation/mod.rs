@@ -11,6 +11,7 @@ mod crash;
 mod disks;
 mod freeze;
 mod migrate;
+mod notice;
 mod ownership;
 mod parts;
 mod plan;
@@ -48,6 +49,7 @@ use course::run::{Course, Run};
 use course::shared::{Outcome, Shared};
 use course::worker::Worker;
 use crash::resume::resume;
+use notice::remarks;
 use ownership::claim::Claim;
 use ownership::journal::Journal;
 use ownership::record::Record;
@@ -212,7 +214,7 @@ impl Operation {
         let guest = Arc::clone(&plan.guest);
         let seen = P::at_start(&plan);
         let steps = words::<P>(&plan, &seen, Goal::Forward);
-        let draft = Draft::new(guest.name(), steps, plan.remarks(), SystemTime::now())?;
+        let draft = Draft::new(guest.name(), steps, remarks(&plan.notices()), SystemTime::now())?;
         let targets = plan.targets();
         if dry_run {
             let disk_count = u32::try_from(targets.len()).unwrap_or(u32::MAX);

@@ -14,6 +14,7 @@ use crate::image::Made;
 use crate::libvirt::Subscription;
 use crate::operation::course::modelled::Modelled;
 use crate::operation::course::shared::Shared;
+use crate::operation::notice::Notice;
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
 use crate::operation::plan::planned::{Asked, Planned};
@@ -146,7 +147,13 @@ pub(in crate::operation) trait Procedure: Send + Sized + 'static {
     /// Copied and to be copied.
     fn bytes(&self) -> (u64, u64);
 
+    /// `None` where it has not come so far. What it warns of is added.
     fn report(&self) -> Option<Report>;
+
+    /// What came up on the way that is otherwise than the caller may think.
+    fn notices(&self) -> Vec<Notice> {
+        Vec::new()
+    }
 
     /// File systems thawed that a dead process had left frozen.
     fn thawed(&self) -> u32 {

@@ -12,12 +12,13 @@ use crate::operation::course::faults;
 use crate::operation::course::held::Held;
 use crate::operation::course::procedure::{Details, Model, Procedure, StepOf, Ties, Turn, phase, steps, words};
 use crate::operation::course::shared::Shared;
+use crate::operation::notice;
 use crate::operation::ownership::claim::Claim;
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::record::Record;
 use crate::operation::plan::planned::{Asked, Planned};
 use crate::operation::state::Goal;
-use crate::operation::types::{Phase, Report, Warnings};
+use crate::operation::types::{Phase, Report};
 
 pub(in crate::operation) struct Course<P: Procedure> {
     plan: Arc<Planned<P::Request>>,
@@ -215,11 +216,11 @@ impl<P: Procedure> Run for Course<P> {
     }
 
     fn report(&self) -> Option<Report> {
-        self.procedure.report().map(|report| Report {
-            warnings: Warnings {
-                source_kept: report.warnings.source_kept,
-                ..self.plan.warnings()
-            },
+        let report = self.procedure.report()?;
+        let notices = [self.plan.notices(), self.procedure.notices()].concat();
+        Some(Report {
+            full_disks: notice::full_disks(&notices),
+            warnings: notice::warnings(&notices),
             ..report
         })
     }

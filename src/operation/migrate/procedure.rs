@@ -12,6 +12,7 @@ use super::step::Step;
 use crate::error::{ErrorCode, Result};
 use crate::libvirt::State;
 use crate::operation::course::procedure::{Procedure, Ties};
+use crate::operation::notice::Notice;
 use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
 use crate::operation::parts::image::{DestinationImage, Like, Wanted};
 use crate::operation::parts::mirror::Mirror;
@@ -182,10 +183,11 @@ impl Procedure for Engine {
             bytes_copied: self.bytes().0,
             elapsed: self.ties.shared.began().elapsed(),
             full_disks: 0,
-            warnings: Warnings {
-                source_kept: self.source_kept,
-                ..Warnings::default()
-            },
+            warnings: Warnings::default(),
         })
+    }
+
+    fn notices(&self) -> Vec<Notice> {
+        self.source_kept.then_some(Notice::SourceKept).into_iter().collect()
     }
 }

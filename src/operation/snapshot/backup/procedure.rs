@@ -155,13 +155,8 @@ impl Procedure for Engine {
     }
 
     fn report(&self) -> Option<Report> {
-        let fixed = self.fixed?;
-        let disks = &self.plan.disks;
-        let whole = disks.iter().filter(|disk| disk.changes.whole.is_some());
-        Some(Report {
-            full_disks: u32::try_from(whole.count()).unwrap_or(u32::MAX),
-            ..fixed.report(self.plan.method, disks.len(), self.bytes().0, &self.ties.shared)
-        })
+        let (fixed, disks) = (self.fixed?, self.plan.disks.len());
+        Some(fixed.report(self.plan.method, disks, self.bytes().0, &self.ties.shared))
     }
 
     fn thawed(&self) -> u32 {

@@ -11,6 +11,7 @@ mod crash;
 mod disks;
 mod freeze;
 mod migrate;
+mod notice;
 mod ownership;
 mod parts;
 mod plan;
@@ -44,11 +45,12 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::guard;
 use crate::libvirt::xml::DomainXml;
 use crate::libvirt::{Quiet, State};
-use course::procedure::{self, Procedure, words};
+use course::procedure::{Procedure, words};
 use course::run::{Course, Run};
 use course::shared::{Outcome, Shared};
 use course::worker::Worker;
 use crash::resume::resume;
+use notice::remarks;
 use ownership::claim::Claim;
 use ownership::journal::Journal;
 use ownership::record::Record;
@@ -211,7 +213,7 @@ impl Operation {
     }
 
     /// `before` is the definition that the plan was made from, `migrated` as in [`plan::preflight::must_be_free`].
-    fn begin<P: Procedure + 'static>(
+    fn begin<P: Procedure>(
         plan: Planned<P::Request>,
         before: &DomainXml,
         migrated: Option<&str>,
@@ -220,17 +222,16 @@ impl Operation {
         let guest = Arc::clone(&plan.guest);
         let seen = P::at_start(&plan);
         let steps = words::<P>(&plan, &seen, Goal::Forward);
-        let draft = Draft::new(guest.name(), steps, plan.remarks(), SystemTime::now())?;
+        let draft = Draft::new(guest.name(), steps, remarks(&plan.notices()), SystemTime::now())?;
         let targets = plan.targets();
         if dry_run {
             let disk_count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
             return Ok(draft.dry_run(plan.method(), disk_count));
         }
         let claim = claim(&guest, before, &targets, migrated)?;
-        let procedure = procedure::begin::<P>(plan, &claim, Arc::clone(&draft.shared))?;
         let step_count = u32::try_from(draft.plan.len()).unwrap_or(u32::MAX);
-        procedure.ties().journal.note_step_count(step_count);
-        draft.start(Box::new(Course::begun(procedure, seen)), Some(claim))
+        let course = Course::<P>::begin(plan, &claim, Arc::clone(&draft.shared), step_count)?;
+        draft.start(Box::new(course), Some(claim))
     }
 
     /// Resumes the operation that has the disk, if no process runs it.

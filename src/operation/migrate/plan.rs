@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::image::{Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Device, Disk, DomainXml, Encryption, Source};
+use crate::operation::notice::Notice;
 use crate::operation::plan::planned::{Asked, Planned};
 use crate::operation::plan::preflight::{
     apart_if_in_use, find_disk, images_in_use, must_be_copyable, must_be_free, must_be_known_format, must_have_no_job,
@@ -67,8 +68,8 @@ impl Asked for Request {
         vec![self.target.as_str()]
     }
 
-    fn warnings(&self) -> Warnings {
-        self.warnings
+    fn notices(&self) -> Vec<Notice> {
+        self.warnings.into()
     }
 }
 

@@ -15,6 +15,7 @@ use crate::image::{self, Backing, Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Disk, DomainXml, Source};
 use crate::operation::course::shared::Shared;
+use crate::operation::notice::Notice;
 use crate::operation::parts::window::Window;
 use crate::operation::plan::planned::{Asked, Planned};
 use crate::operation::plan::preflight::{
@@ -239,12 +240,10 @@ impl Asked for Request {
         self.disks.iter().map(|disk| disk.target.as_str()).collect()
     }
 
-    fn warnings(&self) -> Warnings {
-        self.warnings
-    }
-
-    fn remarks(&self) -> Vec<String> {
-        self.disks.iter().flat_map(PlannedDisk::remarks).collect()
+    fn notices(&self) -> Vec<Notice> {
+        let mut notices: Vec<_> = self.warnings.into();
+        notices.extend(self.disks.iter().flat_map(PlannedDisk::notices));
+        notices
     }
 }
 

@@ -14,27 +14,53 @@ pub struct Odd<'a> {
     files: Vec<PathBuf>,
 }
 
+/// How the domain comes by its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    Defined,
+    /// The domain is not defined.
+    Transient,
+    /// It was plugged in, and the definition does not have it.
+    Plugged,
+}
+
 /// `disk` is what stands in the `<disk>`, where `DIR` is the bed's directory; of `files` it has their names there.
 pub fn odd<'a>(bed: &'a Bed, disk: &str, files: &[&str]) -> Odd<'a> {
+    let target = "<target dev='vda' bus='virtio'/>";
+    let disk = format!("<disk type='file' device='disk'>{disk}{target}</disk>");
+    start(bed, How::Defined, &disk, files)
+}
+
+/// The same with the whole `<disk>`.
+pub fn start<'a>(bed: &'a Bed, how: How, disk: &str, files: &[&str]) -> Odd<'a> {
     let disk = disk.replace("DIR", bed.dir.to_str().unwrap());
-    let definition = bed.path("odd.xml");
-    fs::write(
-        &definition,
-        format!(
-            "<domain type='qemu'><name>{NAME}</name><memory unit='MiB'>32</memory><vcpu>1</vcpu><iothreads>2</iothreads>\
-             <os><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features><devices>\
-             <disk type='file' device='disk'>{disk}<target dev='vda' bus='virtio'/></disk>\
-             <controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"
-        ),
-    )
-    .unwrap();
+    let in_definition = if how == How::Plugged { "" } else { &disk };
+    let domain = format!(
+        "<domain type='qemu'><name>{NAME}</name><memory unit='MiB'>32</memory><vcpu>1</vcpu><iothreads>2</iothreads>\
+         <os><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features><devices>{in_definition}\
+         <controller type='pci' index='0' model='pcie-root'/><controller type='pci' model='pcie-root-port'/><controller type='usb' model='none'/><memballoon model='none'/>\
+         </devices></domain>"
+    );
     let odd = Odd {
         bed,
         files: files.iter().map(|name| bed.path(name)).collect(),
     };
-    bed.virsh(&["define", definition.to_str().unwrap()]);
-    fs::remove_file(definition).unwrap();
-    bed.virsh(&["start", NAME]);
+    let xml = bed.path("odd.xml");
+    let with = |text: &str, words: &[&str]| {
+        fs::write(&xml, text).unwrap();
+        bed.virsh(&[words, &[xml.to_str().unwrap()]].concat());
+        fs::remove_file(&xml).unwrap();
+    };
+    match how {
+        How::Transient => with(&domain, &["create"]),
+        How::Defined | How::Plugged => {
+            with(&domain, &["define"]);
+            bed.virsh(&["start", NAME]);
+        }
+    }
+    if how == How::Plugged {
+        with(&disk, &["attach-device", NAME, "--live"]);
+    }
     odd
 }
 

@@ -34,8 +34,8 @@ pub extern "C" fn livedisk_version() -> *const c_char {
 
 /// Opens a connection (virConnectOpen).
 ///
-/// From the first open on, libvirt's process-wide error function (virSetErrorFunc) is livedisk's: it does what
-/// libvirt's own does, and is silent for errors that livedisk handles. Set yours after the first open.
+/// The first open installs a libvirt error function (virSetErrorFunc), which is process-wide. It acts as libvirt's own,
+/// except that it is silent about errors that livedisk handles. If you have one, install it after the first open.
 ///
 /// @param uri    libvirt URI; NULL is libvirt's own default
 /// @param flags  LIVEDISK_OPEN_RUN_EVENT_LOOP or LIVEDISK_OPEN_USE_EVENTS; with neither, livedisk polls libvirt at an
@@ -69,8 +69,8 @@ pub unsafe extern "C" fn livedisk_open(
     }
 }
 
-/// Opens a connection over one that the caller has. livedisk takes one reference (virConnectRef) and
-/// releases it in livedisk_close() or with the last operation that uses it, whichever is later.
+/// Opens a connection over an existing virConnectPtr. livedisk takes one reference (virConnectRef) and releases it in
+/// livedisk_close() or with the last operation that uses it, whichever comes later.
 ///
 /// @param vir_connect  a virConnectPtr with write access
 /// @param flags        as for livedisk_open()
@@ -110,7 +110,7 @@ pub unsafe extern "C" fn livedisk_open_from(
     }
 }
 
-/// Closes a connection. Operations that were started on it continue and keep what they need of it.
+/// Closes a connection. Operations that were started on it continue; they hold their own reference.
 ///
 /// @param connection  the connection; NULL is fine
 ///

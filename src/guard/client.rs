@@ -85,7 +85,9 @@ fn connect(uri: &str) -> What {
 fn cannot_guard(reason: &str) -> Error {
     Error::new(
         ErrorCode::Freeze,
-        format!("no guard watches over the freeze: {reason}; if this process dies meanwhile, the guest stays frozen"),
+        format!(
+            "no guard watches over the freeze: {reason}; if this process dies during the freeze, the guest stays frozen"
+        ),
     )
 }
 

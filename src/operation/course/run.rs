@@ -82,6 +82,9 @@ pub(in crate::operation) trait Run: Send {
     /// The steps to the goal from what was observed last, in words.
     fn words(&self, goal: Goal) -> Vec<String>;
 
+    /// What is done otherwise than was asked for, and why.
+    fn remarks(&self) -> Vec<String>;
+
     fn passed_no_return(&self) -> bool;
 
     fn is_settled_forward(&self) -> bool;
@@ -159,6 +162,10 @@ impl<P: Procedure> Run for Course<P> {
 
     fn words(&self, goal: Goal) -> Vec<String> {
         words::<P>(self.procedure.plan(), &self.seen, goal)
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.procedure.plan().remarks()
     }
 
     fn passed_no_return(&self) -> bool {

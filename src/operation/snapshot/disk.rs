@@ -57,7 +57,7 @@ impl PlannedDisk {
             .map(|why| format!("is not covered by the new checkpoint: {why}"));
         let copied_whole = whole.as_ref().map(|why| format!("is copied whole: {why}"));
         let alone = (since.is_some() && self.backing.is_none()).then(|| {
-            "has an increment that rests on no image, because no backing was named: by itself it is not the disk"
+            "has an increment without a backing file, because none was named: it is not the whole disk by itself"
                 .to_owned()
         });
         let remarks = [not_noted, copied_whole, alone].into_iter().flatten();

@@ -21,6 +21,10 @@
  * The process. livedisk installs no signal handler, changes no working directory or umask, writes nothing to stdout or
  * stderr, and registers libvirt's process-wide event loop only when asked to (LIVEDISK_OPEN_RUN_EVENT_LOOP).
  *
+ * Forks. In a forked child, calls on the parent's handles fail with LIVEDISK_ERR_INVALID_ARGUMENT, and freeing them does
+ * nothing. The child may open a connection of its own, except where an operation was running in the parent at the fork:
+ * libvirt could hang there, so the open fails with LIVEDISK_ERR_UNSUPPORTED.
+ *
  * cbindgen generates this file from src/. Change it there. */
 
 #ifndef LIVEDISK_H
@@ -1056,7 +1060,8 @@ const char *livedisk_version(void);
  * @param error  receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or
  *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
- *         LIVEDISK_ERR_NO_CONNECTION (libvirt's reason is in the message: check the URI and the daemon)
+ *         LIVEDISK_ERR_NO_CONNECTION (libvirt's reason is in the message: check the URI and the daemon),
+ *         LIVEDISK_ERR_UNSUPPORTED (in a forked child: an operation or the event loop that is asked for runs in its parent)
  *
  * Any thread.
  *
@@ -1078,7 +1083,8 @@ int32_t livedisk_open(const char *uri,
  * @param error        receives the error, owned by the caller; may be NULL
  * @return LIVEDISK_OK, or
  *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
- *         LIVEDISK_ERR_NO_CONNECTION (libvirt refuses the pointer)
+ *         LIVEDISK_ERR_NO_CONNECTION (libvirt refuses the pointer),
+ *         LIVEDISK_ERR_UNSUPPORTED (as for livedisk_open())
  *
  * Any thread.
  *

@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_void};
 
 use super::error::livedisk_error;
 use super::values::{LIVEDISK_OPEN_RUN_EVENT_LOOP, LIVEDISK_OPEN_USE_EVENTS};
-use super::{Handle, frame, input, invalid};
+use super::{Handle, frame, free, input, invalid};
 use crate::connection::Connection;
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::EventLoop;
@@ -44,7 +44,8 @@ pub extern "C" fn livedisk_version() -> *const c_char {
 /// @param error  receives the error, owned by the caller; may be NULL
 /// @return LIVEDISK_OK, or
 ///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
-///         LIVEDISK_ERR_NO_CONNECTION (libvirt's reason is in the message: check the URI and the daemon)
+///         LIVEDISK_ERR_NO_CONNECTION (libvirt's reason is in the message: check the URI and the daemon),
+///         LIVEDISK_ERR_UNSUPPORTED (in a forked child: an operation or the event loop that is asked for runs in its parent)
 ///
 /// Any thread.
 ///
@@ -78,7 +79,8 @@ pub unsafe extern "C" fn livedisk_open(
 /// @param error        receives the error, owned by the caller; may be NULL
 /// @return LIVEDISK_OK, or
 ///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
-///         LIVEDISK_ERR_NO_CONNECTION (libvirt refuses the pointer)
+///         LIVEDISK_ERR_NO_CONNECTION (libvirt refuses the pointer),
+///         LIVEDISK_ERR_UNSUPPORTED (as for livedisk_open())
 ///
 /// Any thread.
 ///
@@ -100,6 +102,7 @@ pub unsafe extern "C" fn livedisk_open_from(
                 return Err(invalid("vir_connect is NULL; pass a virConnectPtr"));
             }
             let _quiet = Quiet::new();
+            libvirt::must_not_hang(event_loop)?;
             let connection = libvirt::Connection::from_raw(vir_connect, event_loop).map_err(|failure| {
                 let message = format!("libvirt refuses the connection: {}", failure.message());
                 Error::new(ErrorCode::NoConnection, message).with_libvirt_code(failure.code().to_raw() as i32)
@@ -123,7 +126,7 @@ pub unsafe extern "C" fn livedisk_close(connection: *mut livedisk_connection) {
     if !connection.is_null() {
         let _quiet = Quiet::new();
         // SAFETY: made by `hand_out`, and given up by the caller.
-        drop(unsafe { Box::from_raw(connection) });
+        unsafe { free(connection, |connection| &connection.handle) }
     }
 }
 

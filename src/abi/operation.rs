@@ -8,7 +8,7 @@ use super::connection::{connection, livedisk_connection, must_have_room};
 use super::error::livedisk_error;
 use super::output::{Room, livedisk_progress, livedisk_recovery, livedisk_report};
 use super::values::LIVEDISK_RECOVER_DRY_RUN;
-use super::{Handle, frame, input, invalid};
+use super::{Handle, frame, free, input, invalid};
 use crate::error::Result;
 use crate::operation::{Operation, Recovery};
 
@@ -203,7 +203,7 @@ pub unsafe extern "C" fn livedisk_request_cancel(
 pub unsafe extern "C" fn livedisk_operation_free(operation: *mut livedisk_operation) {
     if !operation.is_null() {
         // SAFETY: made by `hand_out`, and given up by the caller.
-        drop(unsafe { Box::from_raw(operation) });
+        unsafe { free(operation, |operation| &operation.handle) }
     }
 }
 

@@ -75,7 +75,7 @@ func (c *Connection) Checkpoints(ctx context.Context, domain string) ([]Checkpoi
 // changed since its parent is recorded by its child, or forgotten with the last checkpoint. Images that were copied
 // stay as they are.
 //
-// If the context ends first, its error is returned and the deletion goes on. It fails with the context's error,
+// If the context ends first, its error is returned and the deletion continues. It fails with the context's error,
 // [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrNoCheckpoint] (there is none of that name), [ErrBusy]
 // (an operation, backup, migration or save is in the way: wait for it or end it), [ErrDomainState] (the domain is off
 // and its images are another host's: start it), [ErrIO] (an image of a domain that is off cannot be changed),

@@ -33,11 +33,11 @@ func (c *Connection) Freeze(ctx context.Context, domain string, limit time.Durat
 
 // Thaw ends a freeze of [Connection.Freeze], of whichever process and connection.
 //
-// If the context ends first, its error is returned and the thaw goes on. It fails with the context's error,
-// [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrFreeze] (the guest was thawed before, so what was taken
-// meanwhile is not consistent: freeze and take it again; or the thaw failed: try again, the guard thaws it when the
-// limit has passed), [ErrNoOperation] (the domain has no freeze of livedisk's: it was thawed or recovered before),
-// [ErrNoDomain], [ErrNoConnection], [ErrLibvirt], [ErrInternal].
+// If the context ends first, its error is returned and the thaw continues. It fails with the context's error,
+// [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrFreeze] (the guest was thawed too early, so a snapshot
+// taken meanwhile is not consistent: freeze and take it again; or the thaw failed: try again, the guard thaws the guest
+// when the limit has passed), [ErrNoOperation] (the domain has no freeze of livedisk's: it was thawed or recovered
+// before), [ErrNoDomain], [ErrNoConnection], [ErrLibvirt], [ErrInternal].
 func (c *Connection) Thaw(ctx context.Context, domain string) (int, error) {
 	return c.count(ctx, "Thaw", domain, func(*memory) counter {
 		return func(connection *C.struct_livedisk_connection, domain *C.char, count *C.uint32_t,

@@ -13,7 +13,7 @@ import (
 	"unsafe"
 )
 
-// OperationInfo is an operation that runs or that a dead process left, whoever runs it.
+// OperationInfo is an operation that runs, in whichever process, or whose process has ended.
 type OperationInfo struct {
 	// The domain's name.
 	Domain string

@@ -14,8 +14,8 @@ import (
 	"unsafe"
 )
 
-// Operation is an operation on a running guest. It goes on by itself; this handle watches and steers it. Close it when it
-// is over, or when it is to go on without this process.
+// Operation is an operation on a running guest. It runs by itself; this handle watches and controls it. Close it when
+// it is over, or to let it continue without this process.
 type Operation struct {
 	// Not part of the watch, which lives as long as the operation runs: a dropped Operation can be noticed.
 	*shared
@@ -112,9 +112,9 @@ func (o *Operation) Poll() (Progress, error) {
 	return o.watch.progress, nil
 }
 
-// Progress returns a channel with the operation's progress from now on: the present one at once, then whatever is new. A
-// receiver that lags behind gets the latest only. The channel is closed after the final phase, and when the operation is
-// closed; it need not be drained. Each call gives a channel of its own.
+// Progress returns a channel with the operation's progress: the current one at once, then each new one. A slow receiver
+// gets only the latest. The channel is closed after the final phase, and when the operation is closed; it need not be
+// drained. Each call returns a new channel.
 //
 // Any phase.
 func (o *Operation) Progress() <-chan Progress {
@@ -137,10 +137,11 @@ func (o *Operation) Wait(ctx context.Context, phase Phase) (Progress, error) {
 	return o.watch.wait(ctx, phase)
 }
 
-// Finish waits for [PhaseReady] if need be, completes the operation, and reports. Once done it reports the same again.
+// Finish waits for [PhaseReady] if necessary, completes the operation, and reports. Once done, it returns the same
+// report again.
 //
 // If the context ends first, its error is returned and the operation is left as it is: before PhaseReady it stays
-// unfinished and waits for another Finish; later it goes on to its end by itself. [Operation.FinishOrCancel] rolls it
+// unfinished and waits for another Finish; later it continues to its end by itself. [Operation.FinishOrCancel] rolls it
 // back instead.
 //
 // Any phase. It fails with the context's error, [os.ErrClosed], [ErrCancelled] (it was cancelled and rolled back), or with
@@ -162,9 +163,9 @@ func (o *Operation) Finish(ctx context.Context) (Report, error) {
 	return o.outcome()
 }
 
-// FinishOrCancel is [Operation.Finish], but where the context ends first the operation is cancelled, and waited for until
-// it is rolled back. Its error then is [ErrCancelled] and the context's at once. An operation that was complete
-// before is reported all the same, without an error.
+// FinishOrCancel is [Operation.Finish], but if the context ends first, it cancels the operation and waits until it is
+// rolled back. Its error then is both [ErrCancelled] and the context's. An operation that was complete before is
+// reported without an error.
 //
 // Any phase. Otherwise it fails as Finish, or with what could not be rolled back, joined with the context's error.
 func (o *Operation) FinishOrCancel(ctx context.Context) (Report, error) {
@@ -269,11 +270,10 @@ func (o *Operation) RequestCancel() error {
 	})
 }
 
-// Close lets go of the operation and frees the handle. It ends nothing: an operation that runs is neither completed nor
-// rolled back; QEMU's jobs continue, and the domain is busy until it is resolved by [Connection.Attach] or
-// [Connection.Recover]. So Finish or Cancel first. In the freeze window it returns after the thaw. Calls that wait get
-// [os.ErrClosed], and channels of Progress are closed; a Cancel under way is waited for. Closing again does nothing. It
-// returns nil.
+// Close frees the handle. It does not end the operation: one that runs is neither completed nor rolled back; QEMU's
+// jobs continue, and the domain is busy until it is resolved by [Connection.Attach] or [Connection.Recover]. So Finish
+// or Cancel first. In the freeze window it returns after the thaw. Calls that wait return [os.ErrClosed], and channels
+// of Progress are closed; a Cancel in progress is waited for. Closing again does nothing. It returns nil.
 func (o *Operation) Close() error {
 	if o.usable() != nil || !o.handle.close() {
 		return nil

@@ -282,7 +282,7 @@ fn progress_of_a_mirror_counts_data_and_not_holes() {
     let before = bed.watch("holes");
     let options = SnapshotOptions {
         method: Method::Mirror,
-        bandwidth: 64 << 20,
+        bandwidth: 16 << 20,
         ..snapshot(vec![disk("vda", bed.path("out"), "qcow2")])
     };
     let operation = bed.connection.start_live_snapshot("holes", &options).unwrap();

@@ -47,7 +47,7 @@ var words = []struct{ from, to string }{
 	{`livedisk_operation_free\(\)`, "[Operation.Close]"},
 	{`livedisk_error_libvirt_code\(\)`, "LibvirtCode of the [Error]"},
 	{`As LIVEDISK_SNAPSHOT_(\w+)`, "As SNAPSHOT_$1 of [SnapshotOptions]"},
-	{`, (one of )?LIVEDISK_(METHOD|CLONE|CONSISTENCY)_\*`, ""},
+	{`, (one of )?LIVEDISK_(METHOD|CLONE|CONSISTENCY|WARNING)_\*`, ""},
 	{`(One of )?LIVEDISK_(METHOD|QUIESCE|PHASE)_\*`, "The [$2]"},
 	{`LIVEDISK_CLONE_\*`, "The [CloneMethod]"},
 	{`\bLIVEDISK_(METHOD|CLONE|PHASE|ERR)_(\w+)`, "[${1}_$2]"},

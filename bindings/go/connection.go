@@ -103,7 +103,7 @@ type Recovery struct {
 	Domains int
 	// Guests thawed.
 	Thawed int
-	// Operations completed, because they had passed their point of no return.
+	// Operations completed because they had passed their point of no return.
 	Completed int
 	// Operations rolled back.
 	TakenBack int
@@ -111,9 +111,9 @@ type Recovery struct {
 	Failed int
 }
 
-// Recover cleans up what processes that have ended left on a domain, running or not: thaws what they froze, completes
-// what is past its point of no return, rolls back the rest. Operations whose process lives are left alone, so it is
-// safe at any time, and repeatedly. The log says what was found and done.
+// Recover cleans up operations whose process has ended, on a domain that is running or not. It thaws frozen guests,
+// completes operations that are past their point of no return, and rolls back the rest. Operations whose process is
+// alive are left alone, so it is safe at any time, any number of times. The log says what was found and done.
 //
 // If the context ends first, its error is returned and the recovery continues in the background; [Connection.Close]
 // waits for it.

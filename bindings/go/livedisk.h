@@ -679,7 +679,7 @@ struct livedisk_report {
    */
   uint32_t reserved;
   /**
-   * LIVEDISK_WARNING_* that apply; 0: none.
+   * The warnings that apply, LIVEDISK_WARNING_*; 0: none.
    */
   uint32_t warnings;
   /**

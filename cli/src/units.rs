@@ -38,7 +38,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     };
     let bytes = whole * unit + fraction * unit / scale;
     match u64::try_from(bytes) {
-        Ok(0) => Err("a limit of 0 would never end; omit the option for no limit".into()),
+        Ok(0) => Err("0 would never end; omit the option for no limit".into()),
         Ok(bytes) => Ok(bytes),
         Err(_) => Err(format!("'{text}' is too large")),
     }

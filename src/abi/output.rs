@@ -63,7 +63,7 @@ pub struct livedisk_report {
     pub full_disks: u32,
     /// 0.
     pub reserved: u32,
-    /// LIVEDISK_WARNING_* that apply; 0: none.
+    /// The warnings that apply, LIVEDISK_WARNING_*; 0: none.
     pub warnings: u32,
     /// 0.
     pub reserved_too: u32,

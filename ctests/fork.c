@@ -19,7 +19,9 @@ static void in_child(void (*work)(void))
     if (child == 0) {
         alarm(60);
         work();
-        _exit(0);
+        /* What only the parent's threads knew of is lost here, and no leak of this program's. */
+        execl("/bin/true", "true", (char *)NULL);
+        _exit(1);
     }
     CHECK(waitpid(child, &status, 0) == child);
     CHECK_EQ(status, 0);

@@ -1158,7 +1158,8 @@ int livedisk_operation_fd(const struct livedisk_operation *operation);
  *         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
  *         LIVEDISK_ERR_TIMEOUT (the operation continues to its end: call again, or cancel),
  *         LIVEDISK_ERR_CANCELLED (it was cancelled and rolled back),
- *         or what made the operation fail, after it was rolled back: LIVEDISK_ERR_DOMAIN_STATE, LIVEDISK_ERR_FREEZE,
+ *         or what made the operation fail, after it was rolled back: LIVEDISK_ERR_DOMAIN_STATE, LIVEDISK_ERR_BUSY (another
+ *         program changed the domain meanwhile), LIVEDISK_ERR_FREEZE,
  *         LIVEDISK_ERR_DESTINATION, LIVEDISK_ERR_NO_SPACE, LIVEDISK_ERR_PERMISSION, LIVEDISK_ERR_JOB_FAILED,
  *         LIVEDISK_ERR_VERIFY, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_IO, LIVEDISK_ERR_INTERNAL
  *         (see the message for what to do, then start again)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What can go wrong, and how it is reported.
 
-use std::fmt;
+use std::{fmt, io};
 
 /// What kind of failure it was. The numbers are those of `LIVEDISK_ERR_*` in the C header and are never reused.
 ///
@@ -57,6 +57,15 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Of a file that cannot be used, for this reason.
+    pub(crate) fn of_io(kind: io::ErrorKind) -> Self {
+        match kind {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::Permission,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
+            _ => Self::Io,
+        }
+    }
+
     /// The name in the C header, without `LIVEDISK_ERR_`: `NO_SPACE`.
     pub fn name(self) -> &'static str {
         match self {

@@ -5,7 +5,11 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use livedisk::{Consistency, ErrorCode, EventLoop, Method, Quiesce, SnapshotDisk, SnapshotOptions};
@@ -99,6 +103,35 @@ fn a_new_image_is_flattened_after_the_thaw_unless_it_is_to_be_shallow() {
     }
 }
 
+/// The mirror and what is copied after the thaw alike.
+#[test]
+fn the_bandwidth_limits_the_flattening_too() {
+    let bed = bed();
+    let before = bed.watch("a");
+    let out = bed.path("out");
+    // The active layer alone, which the mirror has copied.
+    let active = fs::metadata(bed.of_guest("a", "IMAGE vda")).unwrap().blocks() * 512;
+    let base = fs::metadata(bed.of_guest("a", "BASE vda")).unwrap().blocks() * 512;
+    assert!(base > 4 * MIB, "{base}");
+    let limit = 2 * MIB;
+    let options = SnapshotOptions {
+        bandwidth: limit,
+        ..rebase(vec![disk("vda", &out, "qcow2")])
+    };
+    let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
+    let report = operation.finish(Some(PATIENCE)).unwrap();
+    let after_thaw = report.point_in_time.elapsed().unwrap() - report.freeze;
+    println!("{active} bytes, then {base} in {after_thaw:?}: {report:?}");
+    // Some of it is hidden by the active layer.
+    let copied = fs::metadata(&out).unwrap().blocks() * 512 - active.min(base);
+    assert!(
+        after_thaw > Duration::from_secs_f64(0.7 * copied as f64 / limit as f64),
+        "{copied}"
+    );
+    edge(&bed, "a", "vda", &out, "qcow2").must_be_at(&report, Duration::ZERO);
+    before.must_be_as_before(&["out"]);
+}
+
 #[test]
 fn what_exists_is_taken_as_it_is() {
     let bed = bed();
@@ -181,6 +214,49 @@ fn the_definition_and_what_goes_with_it_come_back() {
     }
     nothing_is_saved(&bed);
     drop(bare);
+}
+
+/// Somebody else who defines the domain whenever it is not: another process, so that no order is guaranteed.
+#[test]
+fn a_domain_that_is_defined_again_and_again_is_refused_by_name() {
+    let bed = bed();
+    let bare = bed.bare("victim", &[Bare::BIG]);
+    let theirs = bed.path("theirs.xml");
+    fs::write(&theirs, definition(&bed, "victim")).unwrap();
+    let before = bed.watch("victim");
+    let mut defining = Command::new("virsh")
+        .args(["-q", "-c", &bed.uri])
+        .env("XDG_CACHE_HOME", bed.path("c"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut commands = defining.stdin.take().unwrap();
+    let line = format!("define {}\n", theirs.display());
+    // It ends with the process that reads it.
+    let feeding = thread::spawn(move || while commands.write_all(line.as_bytes()).is_ok() {});
+    let options = rebase(vec![disk("vda", bed.path("out"), "qcow2")]);
+    let mut failures = Vec::new();
+    for _ in 0..10 {
+        let operation = bed.connection.start_live_snapshot("victim", &options).unwrap();
+        match operation.finish(Some(PATIENCE)) {
+            // It was quicker.
+            Ok(_) => fs::remove_file(bed.path("out")).unwrap(),
+            Err(error) => failures.push(error),
+        }
+    }
+    defining.kill().unwrap();
+    defining.wait().unwrap();
+    feeding.join().unwrap();
+    assert!(!failures.is_empty());
+    for error in &failures {
+        must_tell(error, ErrorCode::Busy, &["'victim'", "another program"]);
+    }
+    before.must_be_as_before(&[]);
+    nothing_is_saved(&bed);
+    drop(bare);
+    fs::remove_file(&theirs).unwrap();
 }
 
 #[test]

@@ -70,7 +70,8 @@ livedisk starts this program before it freezes a guest's file systems. You do no
 The guard watches the process
 .IR PID ,
 which passes it a socket as standard input. If that process dies while the guest is frozen or paused, or if the freeze limit
-passes, the guard thaws and resumes the guest over its own libvirt connection.
+passes, the guard thaws and resumes the guest over its own libvirt connection. If that process dies while method rebase has
+undefined the domain, the guard defines it again.
 .PP
 The guard runs in its own session, so neither a signal to the terminal nor the death of the process that it watches ends it.
 It exits when that process has ended and no guest is left frozen.

@@ -4,10 +4,10 @@
 use std::ffi::{CString, c_char, c_void};
 use std::ptr;
 
-use super::connection::{connection, livedisk_connection};
+use super::connection::{livedisk_connection, on_domain};
 use super::error::livedisk_error;
 use super::output::since_epoch;
-use super::{frame, input, internal, invalid, pass_each};
+use super::{input, internal, pass_each, wanted};
 use crate::driver::Checkpoint;
 use crate::error::Result;
 
@@ -66,11 +66,9 @@ pub unsafe extern "C" fn livedisk_list_checkpoints(
 ) -> i32 {
     // SAFETY: by the caller's promise.
     unsafe {
-        frame(error, || {
-            let connection = self::connection(connection)?;
-            let domain = input::string(domain, "domain")?;
-            let each = each.ok_or_else(|| invalid("each is NULL; pass the function that receives each checkpoint"))?;
-            let all = connection.call(|connection| connection.checkpoints(&domain))?;
+        on_domain(connection, domain, error, |connection, domain| {
+            let each = wanted(each, "checkpoint")?;
+            let all = connection.call(|connection| connection.checkpoints(domain))?;
             pass_each(all, |found| {
                 let texts = Texts::of(&found)?;
                 Ok(each(&texts.checkpoint(&found), size_of::<livedisk_checkpoint>(), data))
@@ -108,11 +106,9 @@ pub unsafe extern "C" fn livedisk_delete_checkpoint(
 ) -> i32 {
     // SAFETY: by the caller's promise.
     unsafe {
-        frame(error, || {
-            let connection = self::connection(connection)?;
-            let domain = input::string(domain, "domain")?;
+        on_domain(connection, domain, error, |connection, domain| {
             let name = input::string(name, "name")?;
-            connection.call(|connection| connection.delete_checkpoint(&domain, &name))
+            connection.call(|connection| connection.delete_checkpoint(domain, &name))
         })
     }
 }

@@ -60,12 +60,9 @@ pub unsafe extern "C" fn livedisk_open(
 ) -> i32 {
     // SAFETY: by the caller's promise.
     unsafe {
-        frame(error, || {
-            must_have_room(out)?;
-            let event_loop = event_loop(flags)?;
+        open(flags, out, error, |event_loop| {
             let uri = input::optional_string(uri, "uri")?;
-            hand_out(Connection::open(uri.as_deref(), event_loop)?, out);
-            Ok(())
+            Connection::open(uri.as_deref(), event_loop)
         })
     }
 }
@@ -95,9 +92,7 @@ pub unsafe extern "C" fn livedisk_open_from(
 ) -> i32 {
     // SAFETY: by the caller's promise.
     unsafe {
-        frame(error, || {
-            must_have_room(out)?;
-            let event_loop = event_loop(flags)?;
+        open(flags, out, error, |event_loop| {
             if vir_connect.is_null() {
                 return Err(invalid("vir_connect is NULL; pass a virConnectPtr"));
             }
@@ -107,8 +102,7 @@ pub unsafe extern "C" fn livedisk_open_from(
                 let message = format!("libvirt refuses the connection: {}", failure.message());
                 Error::new(ErrorCode::NoConnection, message).with_libvirt_code(failure.code().to_raw() as i32)
             })?;
-            hand_out(Connection::from_libvirt(connection, event_loop), out);
-            Ok(())
+            Ok(Connection::from_libvirt(connection, event_loop))
         })
     }
 }
@@ -125,7 +119,7 @@ pub unsafe extern "C" fn livedisk_open_from(
 pub unsafe extern "C" fn livedisk_close(connection: *mut livedisk_connection) {
     if !connection.is_null() {
         let _quiet = Quiet::new();
-        // SAFETY: made by `hand_out`, and given up by the caller.
+        // SAFETY: made by `open`, and given up by the caller.
         unsafe { free(connection, |connection| &connection.handle) }
     }
 }
@@ -138,13 +132,22 @@ pub(super) fn must_have_room<T>(out: *mut *mut T) -> Result<()> {
 }
 
 /// # Safety
-/// `out` is writable.
-unsafe fn hand_out(connection: Connection, out: *mut *mut livedisk_connection) {
-    let handle = Box::new(livedisk_connection {
-        handle: Handle::new(connection),
-    });
+/// As for [`frame`]; `out` is null or writable.
+unsafe fn open(
+    flags: u32,
+    out: *mut *mut livedisk_connection,
+    error: *mut *mut livedisk_error,
+    open: impl FnOnce(EventLoop) -> Result<Connection>,
+) -> i32 {
     // SAFETY: by the caller's promise.
-    unsafe { out.write(Box::into_raw(handle)) }
+    unsafe {
+        frame(error, || {
+            must_have_room(out)?;
+            let handle = Handle::new(open(event_loop(flags)?)?);
+            out.write(Box::into_raw(Box::new(livedisk_connection { handle })));
+            Ok(())
+        })
+    }
 }
 
 fn event_loop(flags: u32) -> Result<EventLoop> {
@@ -164,4 +167,42 @@ fn event_loop(flags: u32) -> Result<EventLoop> {
 pub(super) unsafe fn connection<'a>(connection: *mut livedisk_connection) -> Result<&'a livedisk_connection> {
     // SAFETY: by the caller's promise.
     unsafe { connection.as_ref() }.ok_or_else(|| invalid("connection is NULL; pass one from livedisk_open()"))
+}
+
+/// A call on a domain.
+///
+/// # Safety
+/// As for [`frame`] and [`connection`]; `domain` is null or NUL-terminated.
+pub(super) unsafe fn on_domain(
+    connection: *mut livedisk_connection,
+    domain: *const c_char,
+    error: *mut *mut livedisk_error,
+    call: impl FnOnce(&livedisk_connection, &str) -> Result<()>,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        on_domains(connection, domain, error, |connection, domain| {
+            call(connection, domain.ok_or_else(|| input::no_string("domain"))?)
+        })
+    }
+}
+
+/// A call on a domain, or on all where `domain` is null.
+///
+/// # Safety
+/// As for [`on_domain`].
+pub(super) unsafe fn on_domains(
+    connection: *mut livedisk_connection,
+    domain: *const c_char,
+    error: *mut *mut livedisk_error,
+    call: impl FnOnce(&livedisk_connection, Option<&str>) -> Result<()>,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        frame(error, || {
+            let connection = self::connection(connection)?;
+            let domain = input::optional_string(domain, "domain")?;
+            call(connection, domain.as_deref())
+        })
+    }
 }

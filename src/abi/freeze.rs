@@ -4,9 +4,10 @@
 use std::ffi::c_char;
 use std::time::Duration;
 
-use super::connection::{connection, livedisk_connection};
+use super::connection::{livedisk_connection, on_domain};
 use super::error::livedisk_error;
-use super::{frame, input};
+use crate::connection::Connection;
+use crate::error::Result;
 
 /// Freezes a guest's file systems while something else takes a snapshot, such as a volume service or a storage array.
 /// The freeze is recorded in the domain's metadata. It ends with livedisk_thaw(), when this process dies (the guard
@@ -40,15 +41,8 @@ pub unsafe extern "C" fn livedisk_freeze(
 ) -> i32 {
     // SAFETY: by the caller's promise.
     unsafe {
-        frame(error, || {
-            let connection = self::connection(connection)?;
-            let domain = input::string(domain, "domain")?;
-            let limit = Duration::from_millis(limit_ms.into());
-            let frozen = connection.call(|connection| connection.freeze(&domain, limit))?;
-            if !filesystems.is_null() {
-                filesystems.write(frozen);
-            }
-            Ok(())
+        counted(connection, domain, filesystems, error, |connection, domain| {
+            connection.freeze(domain, Duration::from_millis(limit_ms.into()))
         })
     }
 }
@@ -78,13 +72,26 @@ pub unsafe extern "C" fn livedisk_thaw(
     error: *mut *mut livedisk_error,
 ) -> i32 {
     // SAFETY: by the caller's promise.
+    unsafe { counted(connection, domain, filesystems, error, Connection::thaw) }
+}
+
+/// Writes how many file systems it was, if that is wanted.
+///
+/// # Safety
+/// As for [`on_domain`]; `filesystems` is null or writable.
+unsafe fn counted(
+    connection: *mut livedisk_connection,
+    domain: *const c_char,
+    filesystems: *mut u32,
+    error: *mut *mut livedisk_error,
+    call: impl FnOnce(&Connection, &str) -> Result<u32>,
+) -> i32 {
+    // SAFETY: by the caller's promise.
     unsafe {
-        frame(error, || {
-            let connection = self::connection(connection)?;
-            let domain = input::string(domain, "domain")?;
-            let thawed = connection.call(|connection| connection.thaw(&domain))?;
+        on_domain(connection, domain, error, |connection, domain| {
+            let count = connection.call(|connection| call(connection, domain))?;
             if !filesystems.is_null() {
-                filesystems.write(thawed);
+                filesystems.write(count);
             }
             Ok(())
         })

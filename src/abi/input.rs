@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use super::invalid;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A struct of the header that callers fill in.
 ///
@@ -73,7 +73,11 @@ pub(super) unsafe fn read<T: Input>(pointer: *const T, size: usize, what: &str) 
 /// `text` is null or NUL-terminated.
 pub(super) unsafe fn string(text: *const c_char, what: &str) -> Result<String> {
     // SAFETY: by the caller's promise.
-    unsafe { optional_string(text, what) }?.ok_or_else(|| invalid(format!("{what} is NULL; pass a string")))
+    unsafe { optional_string(text, what) }?.ok_or_else(|| no_string(what))
+}
+
+pub(super) fn no_string(what: &str) -> Error {
+    invalid(format!("{what} is NULL; pass a string"))
 }
 
 /// # Safety

@@ -3,10 +3,10 @@
 
 use std::ffi::{CString, c_char, c_void};
 
-use super::connection::{connection, livedisk_connection};
+use super::connection::{livedisk_connection, on_domains};
 use super::error::livedisk_error;
 use super::output::since_epoch;
-use super::{frame, input, invalid, pass_each};
+use super::{pass_each, wanted};
 use crate::error::{Error, ErrorCode, Result};
 use crate::operation::OperationStatus;
 
@@ -75,11 +75,9 @@ pub unsafe extern "C" fn livedisk_list_operations(
 ) -> i32 {
     // SAFETY: by the caller's promise.
     unsafe {
-        frame(error, || {
-            let connection = self::connection(connection)?;
-            let domain = input::optional_string(domain, "domain")?;
-            let each = each.ok_or_else(|| invalid("each is NULL; pass the function that receives each operation"))?;
-            let all = connection.call(|connection| connection.operations(domain.as_deref()))?;
+        on_domains(connection, domain, error, |connection, domain| {
+            let each = wanted(each, "operation")?;
+            let all = connection.call(|connection| connection.operations(domain))?;
             pass_each(all, |found| {
                 let texts = Texts::of(&found)?;
                 Ok(each(&texts.info(&found), size_of::<livedisk_operation_info>(), data))

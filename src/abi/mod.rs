@@ -99,6 +99,11 @@ unsafe fn frame(error: *mut *mut livedisk_error, call: impl FnOnce() -> Result<(
     }
 }
 
+/// The caller's function that receives each `what`.
+fn wanted<F>(each: Option<F>, what: &str) -> Result<F> {
+    each.ok_or_else(|| invalid(format!("each is NULL; pass the function that receives each {what}")))
+}
+
 /// Passes each of `all` to the caller's callback, which may end the listing.
 fn pass_each<T>(all: Vec<T>, mut pass: impl FnMut(T) -> Result<i32>) -> Result<()> {
     for one in all {

@@ -4,7 +4,7 @@
 use std::ffi::{c_char, c_int};
 use std::os::fd::AsRawFd;
 
-use super::connection::{connection, livedisk_connection, must_have_room};
+use super::connection::{connection, livedisk_connection, must_have_room, on_domains};
 use super::error::livedisk_error;
 use super::output::{Room, livedisk_progress, livedisk_recovery, livedisk_report};
 use super::values::LIVEDISK_RECOVER_DRY_RUN;
@@ -19,14 +19,28 @@ pub struct livedisk_operation {
     handle: Handle<Operation>,
 }
 
+/// Starts or resumes an operation on a domain, and hands it out.
+///
 /// # Safety
-/// `out` is writable.
-pub(super) unsafe fn hand_out(operation: Operation, out: *mut *mut livedisk_operation) {
-    let handle = Box::new(livedisk_operation {
-        handle: Handle::new(operation),
-    });
+/// As for [`on_domain`](super::connection::on_domain); `out` is null or writable.
+pub(super) unsafe fn start(
+    connection: *mut livedisk_connection,
+    domain: *const c_char,
+    out: *mut *mut livedisk_operation,
+    error: *mut *mut livedisk_error,
+    start: impl FnOnce(&livedisk_connection, &str) -> Result<Operation>,
+) -> i32 {
     // SAFETY: by the caller's promise.
-    unsafe { out.write(Box::into_raw(handle)) }
+    unsafe {
+        frame(error, || {
+            let connection = self::connection(connection)?;
+            must_have_room(out)?;
+            let domain = input::string(domain, "domain")?;
+            let handle = Handle::new(start(connection, &domain)?);
+            out.write(Box::into_raw(Box::new(livedisk_operation { handle })));
+            Ok(())
+        })
+    }
 }
 
 /// # Safety
@@ -35,6 +49,19 @@ unsafe fn operation<'a>(operation: *const livedisk_operation) -> Result<&'a live
     // SAFETY: by the caller's promise.
     unsafe { operation.as_ref() }
         .ok_or_else(|| invalid("operation is NULL; pass one from a start call or livedisk_attach()"))
+}
+
+/// A call on an operation.
+///
+/// # Safety
+/// As for [`frame`] and [`operation`].
+unsafe fn on_operation(
+    operation: *mut livedisk_operation,
+    error: *mut *mut livedisk_error,
+    call: impl FnOnce(&Handle<Operation>) -> Result<()>,
+) -> i32 {
+    // SAFETY: by the caller's promise.
+    unsafe { frame(error, || call(&self::operation(operation)?.handle)) }
 }
 
 /// Waits until the phase changes or there is progress that no poll has returned yet, and reports the latest. It makes
@@ -63,11 +90,10 @@ pub unsafe extern "C" fn livedisk_poll(
 ) -> i32 {
     // SAFETY: by the caller's promise.
     unsafe {
-        frame(error, || {
-            let operation = self::operation(operation)?;
+        on_operation(operation, error, |operation| {
             let room = Room::new(progress, progress_size, "progress")?;
             let timeout = input::timeout(timeout_ms)?;
-            let seen = operation.handle.call(|operation| Ok(operation.poll(timeout)))?;
+            let seen = operation.call(|operation| Ok(operation.poll(timeout)))?;
             room.fill(&livedisk_progress::from(&seen));
             Ok(())
         })
@@ -103,7 +129,8 @@ pub unsafe extern "C" fn livedisk_operation_fd(operation: *const livedisk_operat
 ///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
 ///         LIVEDISK_ERR_TIMEOUT (the operation continues to its end: call again, or cancel),
 ///         LIVEDISK_ERR_CANCELLED (it was cancelled and rolled back),
-///         or what made the operation fail, after it was rolled back: LIVEDISK_ERR_DOMAIN_STATE, LIVEDISK_ERR_FREEZE,
+///         or what made the operation fail, after it was rolled back: LIVEDISK_ERR_DOMAIN_STATE, LIVEDISK_ERR_BUSY (another
+///         program changed the domain meanwhile), LIVEDISK_ERR_FREEZE,
 ///         LIVEDISK_ERR_DESTINATION, LIVEDISK_ERR_NO_SPACE, LIVEDISK_ERR_PERMISSION, LIVEDISK_ERR_JOB_FAILED,
 ///         LIVEDISK_ERR_VERIFY, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_IO, LIVEDISK_ERR_INTERNAL
 ///         (see the message for what to do, then start again)
@@ -122,11 +149,10 @@ pub unsafe extern "C" fn livedisk_finish(
 ) -> i32 {
     // SAFETY: by the caller's promise.
     unsafe {
-        frame(error, || {
-            let operation = self::operation(operation)?;
+        on_operation(operation, error, |operation| {
             let room = Room::new(report, report_size, "report")?;
             let timeout = input::timeout(timeout_ms)?;
-            let found = operation.handle.call(|operation| operation.finish(timeout))?;
+            let found = operation.call(|operation| operation.finish(timeout))?;
             room.fill(&livedisk_report::from(&found));
             Ok(())
         })
@@ -151,12 +177,7 @@ pub unsafe extern "C" fn livedisk_finish(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn livedisk_cancel(operation: *mut livedisk_operation, error: *mut *mut livedisk_error) -> i32 {
     // SAFETY: by the caller's promise.
-    unsafe {
-        frame(error, || {
-            let operation = self::operation(operation)?;
-            operation.handle.call(Operation::cancel)
-        })
-    }
+    unsafe { on_operation(operation, error, |operation| operation.call(Operation::cancel)) }
 }
 
 /// Requests what livedisk_cancel() does, and returns at once. livedisk_poll() and the descriptor show when it is over:
@@ -181,12 +202,7 @@ pub unsafe extern "C" fn livedisk_request_cancel(
     error: *mut *mut livedisk_error,
 ) -> i32 {
     // SAFETY: by the caller's promise.
-    unsafe {
-        frame(error, || {
-            let operation = self::operation(operation)?;
-            operation.handle.call(Operation::request_cancel)
-        })
-    }
+    unsafe { on_operation(operation, error, |operation| operation.call(Operation::request_cancel)) }
 }
 
 /// Frees an operation's handle. It neither pivots nor aborts anything: QEMU's jobs continue, and the operation's record
@@ -202,7 +218,7 @@ pub unsafe extern "C" fn livedisk_request_cancel(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn livedisk_operation_free(operation: *mut livedisk_operation) {
     if !operation.is_null() {
-        // SAFETY: made by `hand_out`, and given up by the caller.
+        // SAFETY: made by `start`, and given up by the caller.
         unsafe { free(operation, |operation| &operation.handle) }
     }
 }
@@ -238,14 +254,9 @@ pub unsafe extern "C" fn livedisk_attach(
 ) -> i32 {
     // SAFETY: by the caller's promise.
     unsafe {
-        frame(error, || {
-            let connection = self::connection(connection)?;
-            must_have_room(out)?;
-            let domain = input::string(domain, "domain")?;
+        start(connection, domain, out, error, |connection, domain| {
             let target = input::string(target, "target")?;
-            let operation = connection.call(|connection| connection.attach(&domain, &target))?;
-            hand_out(operation, out);
-            Ok(())
+            connection.call(|connection| connection.attach(domain, &target))
         })
     }
 }
@@ -276,16 +287,7 @@ pub unsafe extern "C" fn livedisk_recover(
     error: *mut *mut livedisk_error,
 ) -> i32 {
     // SAFETY: by the caller's promise.
-    unsafe {
-        frame(error, || {
-            let connection = self::connection(connection)?;
-            let domain = input::optional_string(domain, "domain")?;
-            let room = Room::new(recovery, recovery_size, "recovery")?;
-            let found = connection.call(|connection| connection.recover(domain.as_deref(), false))?;
-            room.fill(&livedisk_recovery::from(&found));
-            Ok(())
-        })
-    }
+    unsafe { livedisk_recover_flags(connection, domain, 0, recovery, recovery_size, error) }
 }
 
 /// livedisk_recover() with flags.
@@ -314,12 +316,10 @@ pub unsafe extern "C" fn livedisk_recover_flags(
 ) -> i32 {
     // SAFETY: by the caller's promise.
     unsafe {
-        frame(error, || {
-            let connection = self::connection(connection)?;
-            let domain = input::optional_string(domain, "domain")?;
+        on_domains(connection, domain, error, |connection, domain| {
             let dry_run = input::flags(flags, LIVEDISK_RECOVER_DRY_RUN, "flags")? & LIVEDISK_RECOVER_DRY_RUN != 0;
             let room = Room::new(recovery, recovery_size, "recovery")?;
-            let found = connection.call(|connection| connection.recover(domain.as_deref(), dry_run))?;
+            let found = connection.call(|connection| connection.recover(domain, dry_run))?;
             if dry_run {
                 log_plan(&found);
             }

@@ -5,12 +5,12 @@ use std::ffi::{CString, c_char, c_void};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::{connection, livedisk_connection, must_have_room};
+use super::connection::livedisk_connection;
 use super::error::livedisk_error;
 use super::input::{self, input};
-use super::operation::{hand_out, livedisk_operation};
+use super::invalid;
+use super::operation::{livedisk_operation, start};
 use super::values::*;
-use super::{frame, invalid};
 use crate::error::Result;
 use crate::operation::{CloneCallback, CloneMethod, Method, MigrateOptions, Quiesce, SnapshotDisk, SnapshotOptions};
 
@@ -183,14 +183,9 @@ pub unsafe extern "C" fn livedisk_start_live_snapshot(
 ) -> i32 {
     // SAFETY: by the caller's promise.
     unsafe {
-        frame(error, || {
-            let connection = self::connection(connection)?;
-            must_have_room(out)?;
-            let domain = input::string(domain, "domain")?;
+        start(connection, domain, out, error, |connection, domain| {
             let options = snapshot_options(&input::read(options, options_size, "options")?)?;
-            let operation = connection.call(|connection| connection.start_live_snapshot(&domain, &options))?;
-            hand_out(operation, out);
-            Ok(())
+            connection.call(|connection| connection.start_live_snapshot(domain, &options))
         })
     }
 }
@@ -232,14 +227,9 @@ pub unsafe extern "C" fn livedisk_migrate_disk(
 ) -> i32 {
     // SAFETY: by the caller's promise.
     unsafe {
-        frame(error, || {
-            let connection = self::connection(connection)?;
-            must_have_room(out)?;
-            let domain = input::string(domain, "domain")?;
+        start(connection, domain, out, error, |connection, domain| {
             let options = migrate_options(&input::read(options, options_size, "options")?)?;
-            let operation = connection.call(|connection| connection.migrate_disk(&domain, &options))?;
-            hand_out(operation, out);
-            Ok(())
+            connection.call(|connection| connection.migrate_disk(domain, &options))
         })
     }
 }

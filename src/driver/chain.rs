@@ -2,8 +2,6 @@
 //! Is a disk's chain one that livedisk can name itself, image by image, and is it what QEMU has? One function a question. Where
 //! libvirt alone names the chain (a flat mirror, a backup) only QEMU's node matters.
 
-use std::io::ErrorKind;
-
 use serde_json::Value;
 
 use super::guest::Guest;
@@ -101,10 +99,7 @@ impl Guest {
                     "'{shown}' is another file than the one that QEMU has open under that name"
                 ))),
                 Found::Failed(error) => Some(Hindrance {
-                    code: match error.kind() {
-                        ErrorKind::PermissionDenied => ErrorCode::Permission,
-                        _ => ErrorCode::Io,
-                    },
+                    code: ErrorCode::of_io(error.kind()),
                     why: format!("'{shown}' cannot be opened by its name any more ({error})"),
                 }),
             }

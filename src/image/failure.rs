@@ -10,10 +10,8 @@ pub(super) fn refused(shown: &str, why: &str) -> Error {
 pub(super) fn cannot(shown: &str, what: &str, error: impl Into<std::io::Error>) -> Error {
     let error: std::io::Error = error.into();
     let code = match error.kind() {
-        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => ErrorCode::Permission,
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
         std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::ResourceBusy => ErrorCode::Destination,
-        _ => ErrorCode::Io,
+        kind => ErrorCode::of_io(kind),
     };
     Error::new(code, format!("cannot {what} '{shown}': {error}"))
 }

@@ -6,8 +6,6 @@ use std::mem::MaybeUninit;
 use std::os::raw::c_char;
 use std::ptr;
 
-use virt::domain::{DomainPausedReason, DomainStateReason};
-use virt::enumutil::Enum;
 use virt::error::Error;
 use virt_sys as sys;
 
@@ -113,8 +111,8 @@ impl Domain {
     }
 
     pub(crate) fn state(&self) -> Result<State, Error> {
-        let (state, _reason) = self.inner.state()?;
-        Ok(match state.to_raw() {
+        let (state, _reason) = self.get_state()?;
+        Ok(match state {
             sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED => State::Running,
             sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED => State::Paused,
             _ => State::Off,
@@ -123,11 +121,16 @@ impl Domain {
 
     /// Its disk's error policy stopped it: the write is tried again when the domain is resumed.
     pub(crate) fn is_paused_by_io_error(&self) -> Result<bool, Error> {
-        let (_, reason) = self.inner.state()?;
-        Ok(matches!(
-            reason,
-            Enum::Known(DomainStateReason::Paused(Enum::Known(DomainPausedReason::IOError)))
-        ))
+        let reason = sys::VIR_DOMAIN_PAUSED_IOERROR;
+        Ok(self.get_state()? == (sys::VIR_DOMAIN_PAUSED, reason))
+    }
+
+    /// virDomainGetState. That of `virt` 0.5 drops the call's error, so a connection that dies in it is a state of -1.
+    fn get_state(&self) -> Result<(sys::virDomainState, u32), Error> {
+        let (mut state, mut reason) = (0, 0);
+        // SAFETY: both live until the call returns.
+        check(unsafe { sys::virDomainGetState(self.ptr(), &mut state, &mut reason, 0) })?;
+        Ok((state as sys::virDomainState, reason as u32))
     }
 
     /// The live definition, or the inactive one. Never with secrets.

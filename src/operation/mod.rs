@@ -11,6 +11,7 @@ mod crash;
 mod disks;
 mod freeze;
 mod migrate;
+mod notice;
 mod ownership;
 mod parts;
 mod plan;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) use checkpoints::delete_checkpoint;
 pub(crate) use crash::cancel::cancel;
+pub(crate) use crash::definitions::give_back_definition;
 pub(crate) use crash::recover::recover;
 pub use crash::recover::{Recovered, Recovery, Settlement};
 pub(crate) use crash::status::operations;
@@ -43,11 +45,12 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::guard;
 use crate::libvirt::xml::DomainXml;
 use crate::libvirt::{Quiet, State};
-use course::procedure::{self, Procedure, words};
+use course::procedure::{Procedure, words};
 use course::run::{Course, Run};
 use course::shared::{Outcome, Shared};
 use course::worker::Worker;
 use crash::resume::resume;
+use notice::remarks;
 use ownership::claim::Claim;
 use ownership::journal::Journal;
 use ownership::record::Record;
@@ -122,13 +125,15 @@ impl Draft {
         self.into_operation(None)
     }
 
-    fn start(self, course: Box<dyn Run>) -> Result<Operation> {
+    /// The claim is given up by the thread, so that the caller does not wait for that.
+    fn start(self, course: Box<dyn Run>, claim: Option<Claim<Arc<Guest>>>) -> Result<Operation> {
         let worker = Worker::new(course, Arc::clone(&self.shared));
         let in_thread = Arc::clone(&self.shared);
         let worker = thread::Builder::new()
             .name("livedisk-worker".into())
             .spawn(move || {
                 let _quiet = Quiet::new();
+                drop(claim);
                 if catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
                     let error = Error::new(
                         ErrorCode::Internal,
@@ -159,10 +164,15 @@ impl Draft {
 
 /// The claim to the domain, if it is as it was when the plan was made: no other operation, and the disks where they
 /// were. `migrated` as in [`plan::preflight::must_be_free`].
-fn claim<'a>(guest: &'a Guest, before: &DomainXml, targets: &[&str], migrated: Option<&str>) -> Result<Claim<'a>> {
-    let claim = Claim::take(guest)?;
-    plan::preflight::must_be_free(guest, migrated)?;
+fn claim(
+    guest: &Arc<Guest>,
+    before: &DomainXml,
+    targets: &[&str],
+    migrated: Option<&str>,
+) -> Result<Claim<Arc<Guest>>> {
+    let claim = Claim::take(Arc::clone(guest))?;
     let now = guest.get_config(false)?;
+    plan::preflight::must_be_free(guest, &now, migrated)?;
     let chain = |config: &DomainXml, target| config.disk(target).map(|disk| disk.chain.clone());
     if targets
         .iter()
@@ -189,7 +199,7 @@ impl Operation {
     pub(crate) fn start_live_snapshot(guest: Guest, options: &SnapshotOptions) -> Result<Self> {
         let guest = Arc::new(guest);
         let config = guest.get_config(false)?;
-        let plan = snapshot::plan::Plan::new(&guest, options)?;
+        let plan = snapshot::plan::Plan::new(&guest, &config, options)?;
         match plan.method {
             Method::Backup => Self::begin::<snapshot::backup::Engine>(plan, &config, None, options.dry_run),
             Method::Clone => Self::begin::<snapshot::clone::Engine>(plan, &config, None, options.dry_run),
@@ -201,13 +211,13 @@ impl Operation {
     pub(crate) fn migrate_disk(guest: Guest, options: &MigrateOptions) -> Result<Self> {
         let guest = Arc::new(guest);
         let config = guest.get_config(false)?;
-        let plan = migrate::plan::Plan::new(&guest, options)?;
+        let plan = migrate::plan::Plan::new(&guest, &config, options)?;
         let migrated = Some(options.target.as_str());
         Self::begin::<migrate::Engine>(plan, &config, migrated, options.dry_run)
     }
 
     /// `before` is the definition that the plan was made from, `migrated` as in [`plan::preflight::must_be_free`].
-    fn begin<P: Procedure + 'static>(
+    fn begin<P: Procedure>(
         plan: Planned<P::Request>,
         before: &DomainXml,
         migrated: Option<&str>,
@@ -216,24 +226,23 @@ impl Operation {
         let guest = Arc::clone(&plan.guest);
         let seen = P::at_start(&plan);
         let steps = words::<P>(&plan, &seen, Goal::Forward);
-        let draft = Draft::new(guest.name(), steps, plan.remarks(), SystemTime::now())?;
+        let draft = Draft::new(guest.name(), steps, remarks(&plan.notices()), SystemTime::now())?;
         let targets = plan.targets();
         if dry_run {
             let disk_count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
             return Ok(draft.dry_run(plan.method(), disk_count));
         }
         let claim = claim(&guest, before, &targets, migrated)?;
-        let procedure = procedure::begin::<P>(plan, &claim, Arc::clone(&draft.shared))?;
         let step_count = u32::try_from(draft.plan.len()).unwrap_or(u32::MAX);
-        procedure.ties().journal.note_step_count(step_count);
-        draft.start(Box::new(Course::begun(procedure, seen)))
+        let course = Course::<P>::begin(plan, &claim, Arc::clone(&draft.shared), step_count)?;
+        draft.start(Box::new(course), Some(claim))
     }
 
     /// Resumes the operation that has the disk, if no process runs it.
     pub(crate) fn attach(guest: Guest, target: &str) -> Result<Self> {
         let guest = Arc::new(guest);
         let name = guest.name();
-        let claim = Claim::take(&guest)?;
+        let claim = Claim::take(&*guest)?;
         let records: Vec<_> = Record::all(&guest)?.into_iter().collect::<Result<_>>()?;
         let has_disk = |record: &Record| record.disks.iter().any(|disk| disk.target == target);
         let record = records.into_iter().find(has_disk).ok_or_else(|| {
@@ -267,7 +276,7 @@ impl Operation {
             progress.step_count = recorded.max(left);
             progress.step = progress.step_count - left;
         });
-        Draft::of(name, shared, plan, course.remarks()).start(course)
+        Draft::of(name, shared, plan, course.remarks()).start(course, None)
     }
 
     /// Waits until the phase changes or there is new progress, at most for `timeout` (`None`: for ever), and returns

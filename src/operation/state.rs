@@ -151,10 +151,36 @@ impl Image {
 pub(crate) enum Stored {
     /// libvirt has it, and nobody else.
     Stands,
-    /// So have we.
-    Saved,
+    /// So have we. `again`: somebody else has defined the domain, once, since it was taken away.
+    Saved { again: bool },
     /// Only we have it.
-    Away,
+    Away { again: bool },
+    /// libvirt has one, and so have we. Somebody else has defined the domain a second time, and would do so again.
+    Contested,
+}
+
+impl Stored {
+    /// It was taken away from libvirt.
+    pub(crate) fn undefined(self) -> Self {
+        match self {
+            Self::Stands => Self::Away { again: false },
+            Self::Saved { again } | Self::Away { again } => Self::Away { again },
+            Self::Contested => Self::Away { again: true },
+        }
+    }
+}
+
+#[cfg(any(test, debug_assertions, feature = "faults"))]
+impl Stored {
+    /// Somebody else undefined the domain, or defined it.
+    pub(crate) fn changed_by_others(self) -> Option<Self> {
+        match self {
+            Self::Stands => None,
+            Self::Saved { .. } | Self::Contested => Some(self.undefined()),
+            Self::Away { again: false } => Some(Self::Saved { again: true }),
+            Self::Away { again: true } => Some(Self::Contested),
+        }
+    }
 }
 
 pub(crate) fn position<T>(list: &[T], matches: impl Fn(&T) -> bool) -> Option<usize> {

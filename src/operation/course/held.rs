@@ -29,7 +29,7 @@ mod absent {
 
         pub(in crate::operation) fn acted(&mut self, _: P::Step, _: &Result<()>) {}
 
-        pub(in crate::operation) fn look(&mut self, _: &P, _: [Goal; 2], _: [&P::Observed; 2]) -> Result<()> {
+        pub(in crate::operation) fn look(&mut self, _: &str, _: [Goal; 2], _: [&P::Observed; 2]) -> Result<()> {
             Ok(())
         }
 
@@ -121,7 +121,7 @@ mod present {
         /// At the end of a turn: the goals and what was seen, before it and now.
         pub(in crate::operation) fn look(
             &mut self,
-            procedure: &P,
+            domain: &str,
             goals: [Goal; 2],
             [before, now]: [&P::Observed; 2],
         ) -> Result<()> {
@@ -129,7 +129,6 @@ mod present {
             if !std::mem::replace(&mut self.has_seen, true) {
                 return Ok(());
             }
-            let plan = procedure.plan();
             let mut worlds = match &acted {
                 Some((step, result)) => before.outcomes(*step, result.is_err()),
                 None => vec![before.clone()],
@@ -146,9 +145,8 @@ mod present {
                 None => "none".into(),
             };
             let message = format!(
-                "a turn of the operation on domain '{}' that the model cannot explain:\n  goal {goals:?}\n  before {before:?}\n  \
-                 step {step}\n  now {now:?}",
-                plan.guest.name()
+                "a turn of the operation on domain '{domain}' that the model cannot explain:\n  goal {goals:?}\n  before {before:?}\n  \
+                 step {step}\n  now {now:?}"
             );
             log::error!("{message}");
             eprintln!("livedisk: {message}");

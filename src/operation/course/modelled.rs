@@ -17,6 +17,13 @@ pub(in crate::operation) trait Modelled<Step>:
     /// What can happen to the world beside livedisk: jobs move, the guest dies, the caller wants it finished.
     fn accidents(&self) -> Vec<Self>;
 
+    /// The same but for `change`.
+    fn but(&self, change: impl FnOnce(&mut Self)) -> Self {
+        let mut world = self.clone();
+        change(&mut world);
+        world
+    }
+
     /// The goal was Forward and is Back from now on.
     fn turned_back(&mut self) {}
 }

@@ -3,16 +3,20 @@
 //! [`crate::operation::course::run`]'s.
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::driver::Guest;
 use crate::error::{Error, Result};
+use crate::image::Made;
 use crate::libvirt::Subscription;
 use crate::operation::course::modelled::Modelled;
 use crate::operation::course::shared::Shared;
-use crate::operation::ownership::claim::Claim;
+use crate::operation::notice::Notice;
 use crate::operation::ownership::journal::Journal;
-use crate::operation::ownership::record::Record;
+use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
 use crate::operation::plan::planned::{Asked, Planned};
 use crate::operation::state::{self, Goal, Mark};
 use crate::operation::types::{Phase, Report};
@@ -35,7 +39,7 @@ pub(in crate::operation) enum Turn<Failure> {
 pub(in crate::operation) struct Ties {
     pub(in crate::operation) shared: Arc<Shared>,
     /// `None` without an event loop.
-    pub(in crate::operation) subscription: Option<Subscription>,
+    subscription: Mutex<Option<Subscription>>,
     pub(in crate::operation) journal: Arc<Journal>,
 }
 
@@ -43,64 +47,96 @@ impl Ties {
     pub(in crate::operation) fn new(guest: &Guest, journal: Journal, shared: Arc<Shared>) -> Result<Self> {
         let asked = Arc::clone(&shared);
         journal.on_cancel(move || asked.request(|requests| requests.cancel = true));
-        let mut ties = Self {
+        let ties = Self {
             shared,
-            subscription: None,
+            subscription: Mutex::new(None),
             journal: Arc::new(journal),
         };
         ties.subscribe(guest)?;
         Ok(ties)
     }
 
-    pub(in crate::operation) fn subscribe(&mut self, guest: &Guest) -> Result<()> {
+    pub(in crate::operation) fn subscribe(&self, guest: &Guest) -> Result<()> {
+        let mut subscription = self.subscription.lock().unwrap_or_else(PoisonError::into_inner);
         // Dropped first: the callbacks of a dead connection must not outlive it.
-        self.subscription = None;
-        self.subscription = self.shared.subscribe(guest)?;
+        *subscription = None;
+        *subscription = self.shared.subscribe(guest)?;
         Ok(())
+    }
+
+    pub(in crate::operation) fn has_events(&self) -> bool {
+        let subscription = self.subscription.lock();
+        subscription.unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Records how far it is, the image that was made for each disk, and what else whoever resumes it needs.
+    pub(in crate::operation) fn note<'a, Request: Serialize, Note: Serialize>(
+        &self,
+        mark: Mark,
+        made: impl IntoIterator<Item = Option<&'a Made>>,
+        request: Request,
+        note: Note,
+    ) -> Result<()> {
+        self.journal.note(mark, made, &Details { request, note })
     }
 }
 
-/// A kind of operation: its plan, its model, and its hands.
-pub(in crate::operation) trait Procedure: Send + Sized + 'static {
-    /// What was asked for, and what was decided for it: what may be started is the plan.
-    type Request: Asked;
-    type Observed: Clone + Debug + Send + Modelled<Self::Step>;
-    type Step: Copy + PartialEq + Debug + Send;
-    type Failure: Copy;
+/// What the record keeps that a procedure alone understands.
+#[derive(Serialize, Deserialize)]
+pub(in crate::operation) struct Details<Request, Note> {
+    pub(in crate::operation) request: Request,
+    #[serde(flatten)]
+    pub(in crate::operation) note: Note,
+}
 
-    // The model: pure.
+/// What is observed of an operation, and what is decided from it. It is pure.
+pub(in crate::operation) trait Model: Clone + Debug + Send + 'static {
+    type Step;
+
+    /// The next step towards the goal.
+    #[must_use]
+    fn next(&self, goal: Goal) -> Self::Step;
+
+    /// What the caller sees on the way forward, where the step does not say.
+    fn phase(&self) -> Phase;
+
+    /// There is no way back any more: whatever is asked for, the goal is forward.
+    fn passed_no_return(&self) -> bool {
+        false
+    }
+
+    /// Whether what was observed is cleaned up by going on: all that is left is to record it.
+    fn is_settled_forward(&self) -> bool;
+}
+
+/// A step of the procedure `P`.
+pub(in crate::operation) trait StepOf<P: Procedure>: Copy + PartialEq + Debug + Send {
+    /// All that there is to say of it.
+    fn what(self) -> What<P>;
+}
+
+/// A kind of operation: its plan, its model, and its hands. The loop has the plan and the ties, and shares them with the
+/// hands.
+pub(in crate::operation) trait Procedure: Send + Sized + 'static {
+    const KIND: Kind;
+    /// What was asked for, and what was decided for it: what may be started is the plan.
+    type Request: Asked + Clone + Serialize + DeserializeOwned + Send + Sync;
+    type Observed: Model<Step = Self::Step> + Modelled<Self::Step>;
+    type Step: StepOf<Self>;
+    /// What the record keeps beside the request, for the process that resumes the operation.
+    type Note: Serialize + DeserializeOwned;
 
     /// The state before the first step.
     fn at_start(plan: &Planned<Self::Request>) -> Self::Observed;
 
-    /// The next step from what is observed towards the goal.
-    fn next(seen: &Self::Observed, goal: Goal) -> Self::Step;
-
-    fn what(step: Self::Step) -> What<Self>;
-
-    /// What the caller sees on the way forward, where the step does not say.
-    fn phase(seen: &Self::Observed) -> Phase;
-
-    /// There is no way back any more: whatever is asked for, the goal is forward.
-    fn passed_no_return(seen: &Self::Observed) -> bool;
-
-    /// Whether what was observed is cleaned up by going on: all that is left is to record it.
-    fn is_settled_forward(seen: &Self::Observed) -> bool;
-
-    // The hands.
-
-    /// The record of an operation that is begun.
-    fn first_record(plan: &Planned<Self::Request>) -> Result<Record>;
+    /// The disks and the note of the first record.
+    fn first_record(plan: &Planned<Self::Request>) -> Result<(Vec<RecordedDisk>, Self::Note)>;
 
     /// With its record written, and nothing done.
-    fn at_rest(plan: Planned<Self::Request>, ties: Ties) -> Self;
+    fn at_rest(plan: Arc<Planned<Self::Request>>, ties: Arc<Ties>) -> Self;
 
-    /// Resumes an operation from its record and from what can be observed.
-    fn found(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Self::Observed)>;
-
-    fn plan(&self) -> &Planned<Self::Request>;
-    fn ties(&self) -> &Ties;
-    fn ties_mut(&mut self) -> &mut Ties;
+    /// As the record of a process that is gone and the world show it.
+    fn find(&mut self, record: &Record, note: Self::Note) -> Result<Self::Observed>;
 
     /// What libvirt, the file system and the record say now. `last` is what was observed before.
     fn observe(&mut self, last: &Self::Observed) -> Result<Self::Observed>;
@@ -108,13 +144,16 @@ pub(in crate::operation) trait Procedure: Send + Sized + 'static {
     /// The goal was Forward and is Back from now on.
     fn turn_back(&mut self) {}
 
-    /// Why `failure` makes the operation roll back, or end.
-    fn explain(&self, failure: Self::Failure) -> Error;
-
     /// Copied and to be copied.
     fn bytes(&self) -> (u64, u64);
 
+    /// `None` where it has not come so far. What it warns of is added.
     fn report(&self) -> Option<Report>;
+
+    /// What came up on the way that is otherwise than the caller may think.
+    fn notices(&self) -> Vec<Notice> {
+        Vec::new()
+    }
 
     /// File systems thawed that a dead process had left frozen.
     fn thawed(&self) -> u32 {
@@ -125,10 +164,12 @@ pub(in crate::operation) trait Procedure: Send + Sized + 'static {
 type Words<P> = Box<dyn Fn(&Planned<<P as Procedure>::Request>) -> String>;
 type Effect<P> = Box<dyn Fn(&mut <P as Procedure>::Observed)>;
 type Act<P> = Box<dyn FnOnce(&mut P, &<P as Procedure>::Observed) -> Result<()>>;
+/// Why the operation rolls back, or ends.
+type Why<P> = Box<dyn FnOnce(&P) -> Error>;
 
 /// All that there is to say of one step, in one place. Its name is its point in the fault matrix.
 pub(in crate::operation) struct What<P: Procedure> {
-    pub(in crate::operation) turn: Turn<P::Failure>,
+    pub(in crate::operation) turn: Turn<Why<P>>,
     /// As a dry run reports it.
     pub(in crate::operation) words: Words<P>,
     /// On what is observed, when all goes well.
@@ -177,7 +218,7 @@ impl<P: Procedure> What<P> {
 
     /// QEMU, or the caller, is waited for.
     pub(in crate::operation) fn wait(
-        turn: Turn<P::Failure>,
+        turn: Turn<Why<P>>,
         words: &'static str,
         effect: impl Fn(&mut P::Observed) + 'static,
     ) -> Self {
@@ -187,8 +228,8 @@ impl<P: Procedure> What<P> {
         }
     }
 
-    pub(in crate::operation) fn fail(failure: P::Failure) -> Self {
-        Self::wait(Turn::Fail(failure), "roll back", |_| {})
+    pub(in crate::operation) fn fail(why: impl FnOnce(&P) -> Error + 'static) -> Self {
+        Self::wait(Turn::Fail(Box::new(why)), "roll back", |_| {})
     }
 
     pub(in crate::operation) fn done() -> Self {
@@ -203,23 +244,11 @@ impl<P: Procedure> What<P> {
     }
 }
 
-/// Writes the record; from then on the operation is this process's.
-pub(in crate::operation) fn begin<P: Procedure>(
-    plan: Planned<P::Request>,
-    claim: &Claim<'_>,
-    shared: Arc<Shared>,
-) -> Result<P> {
-    let guest = Arc::clone(&plan.guest);
-    let journal = Journal::begin(&guest, P::first_record(&plan)?, claim)?;
-    let ties = Ties::new(&guest, journal, shared)?;
-    Ok(P::at_rest(plan, ties))
-}
-
 /// What the caller sees while `step` is taken.
 pub(in crate::operation) fn phase<P: Procedure>(seen: &P::Observed, goal: Goal, step: P::Step) -> Phase {
     match goal {
         Goal::Back => Phase::Finishing,
-        Goal::Forward => P::what(step).phase.unwrap_or_else(|| P::phase(seen)),
+        Goal::Forward => step.what().phase.unwrap_or_else(|| seen.phase()),
     }
 }
 
@@ -227,9 +256,9 @@ pub(in crate::operation) fn phase<P: Procedure>(seen: &P::Observed, goal: Goal, 
 pub(in crate::operation) fn steps<P: Procedure>(seen: &P::Observed, goal: Goal) -> Vec<P::Step> {
     state::steps(
         seen,
-        |seen| P::next(seen, goal),
-        |seen, step| (P::what(step).effect)(seen),
-        |step| matches!(P::what(step).turn, Turn::Done | Turn::Fail(_)),
+        |seen| seen.next(goal),
+        |seen, step| (step.what().effect)(seen),
+        |step| matches!(step.what().turn, Turn::Done | Turn::Fail(_)),
     )
 }
 
@@ -240,5 +269,5 @@ pub(in crate::operation) fn words<P: Procedure>(
     goal: Goal,
 ) -> Vec<String> {
     let steps = steps::<P>(seen, goal);
-    steps.into_iter().map(|step| (P::what(step).words)(plan)).collect()
+    steps.into_iter().map(|step| (step.what().words)(plan)).collect()
 }

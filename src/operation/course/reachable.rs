@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use crate::operation::course::modelled::Modelled;
-use crate::operation::course::procedure::{Procedure, steps};
+use crate::operation::course::procedure::{Model, Procedure, steps};
 use crate::operation::state::Goal;
 
 /// States, with the goals that are possible there.
@@ -23,7 +23,7 @@ pub(in crate::operation) fn reachable<P: Procedure, R: IntoIterator<Item = P::Ob
             continue;
         }
         open.push((seen.clone(), Goal::Back));
-        let worlds = seen.outcomes(P::next(&seen, goal), true);
+        let worlds = seen.outcomes(seen.next(goal), true);
         let worlds = worlds.into_iter().chain(seen.accidents()).chain(resumed(&seen));
         open.extend(worlds.map(|world| (world, goal)));
     }

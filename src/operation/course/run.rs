@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 use std::mem::replace;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,13 +11,19 @@ use crate::driver::Guest;
 use crate::error::{Error, Result};
 use crate::operation::course::faults;
 use crate::operation::course::held::Held;
-use crate::operation::course::procedure::{Procedure, Turn, phase, steps, words};
+use crate::operation::course::procedure::{Details, Model, Procedure, StepOf, Ties, Turn, phase, steps, words};
+use crate::operation::course::shared::Shared;
+use crate::operation::notice;
+use crate::operation::ownership::claim::Claim;
 use crate::operation::ownership::journal::Journal;
-use crate::operation::plan::planned::Asked;
+use crate::operation::ownership::record::Record;
+use crate::operation::plan::planned::{Asked, Planned};
 use crate::operation::state::Goal;
-use crate::operation::types::{Phase, Report, Warnings};
+use crate::operation::types::{Phase, Report};
 
 pub(in crate::operation) struct Course<P: Procedure> {
+    plan: Arc<Planned<P::Request>>,
+    ties: Arc<Ties>,
     procedure: P,
     seen: P::Observed,
     goal: Goal,
@@ -27,26 +34,45 @@ pub(in crate::operation) struct Course<P: Procedure> {
 }
 
 impl<P: Procedure> Course<P> {
-    /// Of a procedure that was begun from what was `seen`.
-    pub(in crate::operation) fn begun(procedure: P, seen: P::Observed) -> Self {
-        let held = Held::begun(P::next(&seen, Goal::Forward));
-        Self::new(procedure, seen, held)
+    /// Writes the record; from then on the operation is this process's.
+    pub(in crate::operation) fn begin(
+        plan: Planned<P::Request>,
+        claim: &Claim<impl Deref<Target = Guest>>,
+        shared: Arc<Shared>,
+        step_count: u32,
+    ) -> Result<Self> {
+        let (disks, note) = P::first_record(&plan)?;
+        let request = plan.request.clone();
+        let record = Record::new(P::KIND, plan.method(), disks, &Details { request, note })?;
+        let journal = Journal::begin(&plan.guest, record, claim)?;
+        journal.note_step_count(step_count);
+        let held = Held::begun(P::at_start(&plan).next(Goal::Forward));
+        Self::at_rest(plan, journal, shared, held)
     }
 
-    /// Of a procedure that was resumed.
-    pub(in crate::operation) fn resumed(procedure: P, seen: P::Observed) -> Self {
-        Self::new(procedure, seen, Held::resumed())
+    /// As the record of a process that is gone and the world show it.
+    pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<Self> {
+        let record = journal.read();
+        let details: Details<P::Request, P::Note> = record.details()?;
+        let plan = Planned::found(guest, details.request);
+        let mut course = Self::at_rest(plan, journal, shared, Held::resumed())?;
+        course.seen = course.procedure.find(&record, details.note)?;
+        Ok(course)
     }
 
-    fn new(procedure: P, seen: P::Observed, held: Held<P>) -> Self {
-        Self {
-            held,
-            procedure,
-            seen,
+    fn at_rest(plan: Planned<P::Request>, journal: Journal, shared: Arc<Shared>, held: Held<P>) -> Result<Self> {
+        let ties = Arc::new(Ties::new(&plan.guest, journal, shared)?);
+        let plan = Arc::new(plan);
+        Ok(Self {
+            procedure: P::at_rest(Arc::clone(&plan), Arc::clone(&ties)),
+            seen: P::at_start(&plan),
+            plan,
+            ties,
             goal: Goal::Forward,
             step: None,
             since: Instant::now(),
-        }
+            held,
+        })
     }
 
     fn decide(&mut self, step: P::Step) {
@@ -55,7 +81,7 @@ impl<P: Procedure> Course<P> {
         }
         let taken = self.since.elapsed().as_secs_f64() * 1e3;
         if let Some(last) = self.step.replace(step) {
-            let said = (P::what(last).words)(self.procedure.plan());
+            let said = (last.what().words)(&self.plan);
             log::info!("step took {taken:>7.1} ms: {said}");
         }
         self.since = Instant::now();
@@ -116,12 +142,12 @@ impl<P: Procedure> Run for Course<P> {
         let seen = self.procedure.observe(&self.seen)?;
         let goals = [replace(&mut self.goal, goal), goal];
         let before = replace(&mut self.seen, seen);
-        self.held.look(&self.procedure, goals, [&before, &self.seen])?;
-        let step = P::next(&self.seen, goal);
+        self.held.look(self.plan.guest.name(), goals, [&before, &self.seen])?;
+        let step = self.seen.next(goal);
         self.decide(step);
         log::debug!("{goal:?}: {step:?} from {:?}", self.seen);
-        Ok(match P::what(step).turn {
-            Turn::Fail(failure) => Turn::Fail(self.procedure.explain(failure)),
+        Ok(match step.what().turn {
+            Turn::Fail(why) => Turn::Fail(why(&self.procedure)),
             Turn::Done => Turn::Done,
             Turn::AwaitJobs => Turn::AwaitJobs,
             Turn::AwaitFinish => Turn::AwaitFinish,
@@ -135,7 +161,7 @@ impl<P: Procedure> Run for Course<P> {
                 let result = if faults::skips(&step) {
                     Ok(())
                 } else {
-                    (P::what(step).act)(&mut self.procedure, &self.seen)
+                    (step.what().act)(&mut self.procedure, &self.seen)
                 };
                 self.held.acted(step, &result);
                 result
@@ -161,37 +187,36 @@ impl<P: Procedure> Run for Course<P> {
     }
 
     fn words(&self, goal: Goal) -> Vec<String> {
-        words::<P>(self.procedure.plan(), &self.seen, goal)
+        words::<P>(&self.plan, &self.seen, goal)
     }
 
     fn remarks(&self) -> Vec<String> {
-        self.procedure.plan().remarks()
+        notice::remarks(&self.plan.notices())
     }
 
     fn passed_no_return(&self) -> bool {
-        P::passed_no_return(&self.seen)
+        self.seen.passed_no_return()
     }
 
     fn is_settled_forward(&self) -> bool {
-        P::is_settled_forward(&self.seen)
+        self.seen.is_settled_forward()
     }
 
     fn reconnect(&mut self) -> Result<()> {
-        let guest = Arc::clone(&self.procedure.plan().guest);
-        guest.reconnect()?;
-        self.procedure.ties_mut().subscribe(&guest)
+        self.plan.guest.reconnect()?;
+        self.ties.subscribe(&self.plan.guest)
     }
 
     fn has_events(&self) -> bool {
-        self.procedure.ties().subscription.is_some()
+        self.ties.has_events()
     }
 
     fn guest(&self) -> &Guest {
-        &self.procedure.plan().guest
+        &self.plan.guest
     }
 
     fn journal(&self) -> &Journal {
-        &self.procedure.ties().journal
+        &self.ties.journal
     }
 
     fn bytes(&self) -> (u64, u64) {
@@ -199,11 +224,11 @@ impl<P: Procedure> Run for Course<P> {
     }
 
     fn report(&self) -> Option<Report> {
-        self.procedure.report().map(|report| Report {
-            warnings: Warnings {
-                source_kept: report.warnings.source_kept,
-                ..self.procedure.plan().warnings()
-            },
+        let report = self.procedure.report()?;
+        let notices = [self.plan.notices(), self.procedure.notices()].concat();
+        Some(Report {
+            full_disks: notice::full_disks(&notices),
+            warnings: notice::warnings(&notices),
             ..report
         })
     }

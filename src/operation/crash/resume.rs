@@ -16,13 +16,8 @@ use crate::operation::types::Method;
 
 /// An operation as its record and the world show it.
 pub(in crate::operation) fn resume(guest: &Arc<Guest>, journal: Journal, shared: &Arc<Shared>) -> Result<Box<dyn Run>> {
-    fn course<P: Procedure + 'static>(
-        guest: &Arc<Guest>,
-        journal: Journal,
-        shared: &Arc<Shared>,
-    ) -> Result<Box<dyn Run>> {
-        let (procedure, seen) = P::found(guest, journal, Arc::clone(shared))?;
-        Ok(Box::new(Course::resumed(procedure, seen)))
+    fn course<P: Procedure>(guest: &Arc<Guest>, journal: Journal, shared: &Arc<Shared>) -> Result<Box<dyn Run>> {
+        Ok(Box::new(Course::<P>::resume(guest, journal, Arc::clone(shared))?))
     }
     let record = journal.read();
     match record.kind {

@@ -8,32 +8,28 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::clone::Clone as BaseClone;
-use super::plan::{Plan, Request};
+use super::plan::Plan;
 use super::seen::{Chain, Observed};
-use crate::driver::Guest;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Identity};
 use crate::libvirt::IoTune;
 use crate::libvirt::xml::{self, Disk, Target, copy_destination, overlay_destination};
-use crate::operation::course::procedure::Ties;
-use crate::operation::course::shared::Shared;
-use crate::operation::ownership::journal::Journal;
-use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
-use crate::operation::parts::image::{DestinationImage, Like, Wanted};
+use crate::operation::course::procedure::{Model, Ties};
+use crate::operation::parts::image::DestinationImage;
 use crate::operation::parts::mirror::{Mirror, To};
 use crate::operation::parts::overlay::{Overlay, must_be_in_place, snapshot_xml};
 use crate::operation::parts::pivot::{self, Images, Pivot};
 use crate::operation::parts::site::Site;
-use crate::operation::parts::throttle::Brake;
-use crate::operation::plan::preflight::{beside, is_at, libvirt_target, staging};
+use crate::operation::parts::throttle::{Brake, Braked, Throttles};
+use crate::operation::plan::preflight::{is_at, libvirt_target, staging};
 use crate::operation::state::Mark;
 use crate::operation::types::Method;
 
 const RETURN_INTERVAL: Duration = Duration::from_millis(20);
 
 pub(in crate::operation) struct Engine {
-    pub(super) plan: Plan,
-    pub(super) ties: Ties,
+    pub(super) plan: Arc<Plan>,
+    pub(super) ties: Arc<Ties>,
     pub(super) site: Site,
     /// A'.
     pub(super) overlay: Overlay,
@@ -52,106 +48,20 @@ pub(in crate::operation) struct Engine {
 }
 
 /// What the record keeps for the process that resumes the operation.
-#[derive(Serialize, Deserialize)]
-struct Details {
-    request: Request,
+#[derive(Default, Serialize, Deserialize)]
+pub(in crate::operation) struct Note {
     /// Copied and to be copied, by the clone and by the copy.
-    cloned: (u64, u64),
-    copied: (u64, u64),
+    pub(super) cloned: (u64, u64),
+    pub(super) copied: (u64, u64),
     /// The disk is throttled, and these limits are its own.
-    throttled: Option<IoTune>,
+    pub(super) throttled: Option<IoTune>,
     #[serde(flatten)]
-    pivot: pivot::Note,
-}
-
-/// The state before the first step.
-pub(super) fn at_start(plan: &Plan) -> Observed {
-    Observed {
-        finish: plan.auto_finish,
-        ..Observed::at_start(plan.method, plan.bandwidth > 0, plan.verify, plan.delete_source)
-    }
+    pub(super) pivot: pivot::Note,
 }
 
 impl Engine {
-    /// The record of an operation that is begun.
-    pub(super) fn first_record(plan: &Plan) -> Result<Record> {
-        let disk = RecordedDisk::new(&plan.target, &plan.destination, &plan.format);
-        let disk = disk.with_home(&plan.guest, &plan.source.0)?;
-        let details = Details {
-            request: plan.request.clone(),
-            cloned: (0, 0),
-            copied: (0, 0),
-            throttled: None,
-            pivot: pivot::Note::default(),
-        };
-        Record::new(Kind::Migration, plan.method, vec![disk], &details)
-    }
-
-    pub(super) fn at_rest(plan: Plan, ties: Ties) -> Self {
-        let id = ties.journal.read().id;
-        let site = Site::new(&plan.guest, &ties, 0, &plan.target);
-        let (source, destination) = (plan.source.0.as_str(), plan.destination_path());
-        let overlay = |path, base| Overlay::new(&site, path, base, plan.size, plan.volumes);
-        let wanted = Wanted {
-            destination: plan.destination.clone(),
-            place: plan.place.clone(),
-            format: plan.format.clone(),
-            size: plan.size,
-            backing: None,
-            reuse: false,
-            compress: false,
-            // libvirt formats it, which alone has the secret.
-            blank: plan.encryption.is_some(),
-            staging: staging(&plan.destination, &id, &plan.target),
-            like: Some(Like::Disk(source.to_owned())),
-        };
-        Self {
-            overlay: overlay(beside(source, &id, "source"), (source, &plan.source.1)),
-            clone: BaseClone::default(),
-            destination: DestinationImage::new(wanted),
-            destination_overlay: overlay(beside(destination, &id, "destination"), (destination, &plan.format)),
-            copy: Mirror::new(&site, plan.bandwidth, plan.write_blocking),
-            pivot: Pivot::new(&site),
-            brake: Brake::new(&site),
-            source_deleted: false,
-            source_kept: false,
-            site,
-            plan,
-            ties,
-        }
-    }
-
-    /// As its record and the world show it.
-    pub(super) fn found(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Observed)> {
-        let record = journal.read();
-        let details: Details = record.details()?;
-        let ties = Ties::new(guest, journal, shared)?;
-        let mut engine = Self::at_rest(Plan::found(guest, details.request), ties);
-        let recorded = record.disks.first();
-        let turned_back = recorded.is_some_and(|disk| disk.pivoting);
-        engine.pivot.find(details.pivot, record.live, record.mark, turned_back);
-        engine.overlay.find()?;
-        engine.destination_overlay.find()?;
-        let staging = engine.staging();
-        engine.clone.find(&engine.plan, recorded, &staging, record.mark)?;
-        engine.clone.progress = details.cloned;
-        if engine.plan.method == Method::Mirror {
-            engine.destination.find(recorded, record.mark);
-        }
-        let chain = engine.find_jobs(details.copied)?;
-        engine.brake.find(details.throttled, record.live);
-        let is_before = record.mark == Mark::Begun && record.back.is_none();
-        let is_seen = !(is_before || engine.overlay.is_open()?);
-        engine.overlay.snapshot_was_seen(is_seen);
-        let seen = Observed {
-            chain,
-            ..at_start(&engine.plan)
-        };
-        Ok((engine, seen))
-    }
-
     /// Our jobs are those that go where only we would let them go.
-    fn find_jobs(&mut self, copied: (u64, u64)) -> Result<Chain> {
+    pub(super) fn find_jobs(&mut self, copied: (u64, u64)) -> Result<Chain> {
         let config = self.plan.guest.get_config(false)?;
         let disk = config.disk(&self.plan.target);
         let chain = self.classify(disk);
@@ -195,7 +105,7 @@ impl Engine {
         }
     }
 
-    fn staging(&self) -> String {
+    pub(super) fn staging(&self) -> String {
         staging(&self.plan.destination, &self.ties.journal.read().id, &self.plan.target)
     }
 
@@ -221,14 +131,13 @@ impl Engine {
             self.pivot.look_at_owners(&images);
         }
         let made = self.clone.made().or_else(|| self.destination.made());
-        let details = Details {
-            request: self.plan.request.clone(),
+        let note = Note {
             cloned: self.clone.progress,
             copied: (self.copy.job.done, self.copy.job.total),
             throttled: self.brake.before().cloned(),
             pivot: self.pivot.note(mark),
         };
-        self.ties.journal.note(mark, [made], &details)
+        self.ties.note(mark, [made], &self.plan.request, note)
     }
 
     pub(super) fn remove_record(&self) -> Result<()> {
@@ -355,32 +264,6 @@ impl Engine {
         xml.map_err(|reason| Error::new(ErrorCode::Internal, reason))
     }
 
-    pub(super) fn throttle(&mut self) -> Result<()> {
-        let commits = [&self.overlay.commit, &self.destination_overlay.commit];
-        let rates = [&self.copy.job].into_iter().chain(commits).find_map(|job| job.rates());
-        if self.brake.look()? {
-            self.write_record(self.ties.journal.mark())?;
-        }
-        let tightened = self.brake.tighten(rates.unwrap_or_default());
-        self.publish_throttle();
-        tightened?;
-        self.copy.job.watch_anew();
-        self.overlay.commit.watch_anew();
-        self.destination_overlay.commit.watch_anew();
-        Ok(())
-    }
-
-    pub(super) fn unthrottle(&mut self) -> Result<()> {
-        self.brake.release()?;
-        self.publish_throttle();
-        self.write_record(self.ties.journal.mark())
-    }
-
-    fn publish_throttle(&self) {
-        let limit = self.brake.limit();
-        self.ties.shared.publish(|progress| progress.guest_write_limit = limit);
-    }
-
     pub(super) fn commit_offline(&mut self, seen: &Observed) -> Result<()> {
         let recorded = self.site.recorded()?;
         let home = recorded.home.as_deref().filter(|_| seen.chain == Chain::Overlay);
@@ -439,6 +322,20 @@ impl Engine {
     }
 }
 
+impl Throttles for Engine {
+    fn braked(&mut self) -> Vec<Braked<'_>> {
+        let commits = [&mut self.overlay.commit, &mut self.destination_overlay.commit];
+        vec![Braked {
+            brake: &mut self.brake,
+            jobs: [&mut self.copy.job].into_iter().chain(commits).collect(),
+        }]
+    }
+
+    fn record_throttle(&mut self) -> Result<()> {
+        self.write_record(self.ties.journal.mark())
+    }
+}
+
 /// An image below the destination, as libvirt is to name it.
 fn layer(path: &str) -> Target {
     match Identity::of_path(path) {
@@ -454,11 +351,13 @@ fn target_of(plan: &Plan) -> Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::course::procedure::Details;
+    use crate::operation::migrate::plan::Request;
     use crate::operation::ownership::record::must_be_read;
 
     #[test]
     fn records_of_release_0_2_are_read() {
-        must_be_read::<Details>(include_str!("../ownership/records/migrate-clone.json"));
-        must_be_read::<Details>(include_str!("../ownership/records/migrate-mirror.json"));
+        must_be_read::<Details<Request, Note>>(include_str!("../ownership/records/migrate-clone.json"));
+        must_be_read::<Details<Request, Note>>(include_str!("../ownership/records/migrate-mirror.json"));
     }
 }

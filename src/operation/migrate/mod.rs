@@ -30,8 +30,9 @@ use failure::Failure;
 use seen::{Chain, Observed, Source};
 use step::Step;
 
+use crate::operation::course::procedure::Model;
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
-use crate::operation::types::Method;
+use crate::operation::types::{Method, Phase};
 
 impl Observed {
     /// The pivot of the copy was about to be made, and the definition names what came before.
@@ -57,21 +58,40 @@ impl Observed {
     }
 }
 
-/// The next step from what is observed towards the goal.
-#[must_use]
-pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
-    if seen.throttled && seen.alive && !seen.needs_throttle() {
-        return Step::Unthrottle;
+impl Model for Observed {
+    type Step = Step;
+
+    fn next(&self, goal: Goal) -> Step {
+        if self.throttled && self.alive && !self.needs_throttle() {
+            return Step::Unthrottle;
+        }
+        if self.alive && (self.chain == Chain::Astray || self.copy.way_back == Job::Completed) {
+            return way_back(self.copy.way_back);
+        }
+        if self.chain == Chain::Unnamed {
+            return Step::MergeOverlay;
+        }
+        match goal {
+            Goal::Back if !self.passed_no_return() => back(self),
+            Goal::Back | Goal::Forward => forward(self),
+        }
     }
-    if seen.alive && (seen.chain == Chain::Astray || seen.copy.way_back == Job::Completed) {
-        return way_back(seen.copy.way_back);
+
+    fn phase(&self) -> Phase {
+        if self.passed_no_return() || self.mark >= Mark::Fixing {
+            Phase::Finishing
+        } else {
+            Phase::Copying
+        }
     }
-    if seen.chain == Chain::Unnamed {
-        return Step::MergeOverlay;
+
+    /// The guest lives on the destination.
+    fn passed_no_return(&self) -> bool {
+        matches!(self.chain, Chain::Moved | Chain::Destination)
     }
-    match goal {
-        Goal::Back if !seen.passed_no_return() => back(seen),
-        Goal::Back | Goal::Forward => forward(seen),
+
+    fn is_settled_forward(&self) -> bool {
+        self.passed_no_return()
     }
 }
 

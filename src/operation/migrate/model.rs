@@ -3,10 +3,9 @@
 
 use super::engine::Engine;
 use super::failure::Failure;
-use super::next;
 use super::seen::{Chain, Observed};
 use super::step::Step;
-use crate::operation::course::procedure::steps;
+use crate::operation::course::procedure::{Model, StepOf, steps};
 use crate::operation::course::reachable::{States, must_terminate, reachable};
 use crate::operation::state::{Goal, Image, Job, Mark, Remedy};
 use crate::operation::types::Method;
@@ -60,7 +59,7 @@ fn back_is_as_before_until_the_pivot_and_forward_behind_it() {
         for step in plan(&seen, Goal::Back) {
             apply(&mut end, step);
         }
-        let last = next(&end, Goal::Back);
+        let last = end.next(Goal::Back);
         match last {
             Step::Done if seen.passed_no_return() => assert_eq!(end.chain, Chain::Destination),
             Step::Done => {
@@ -83,7 +82,7 @@ fn back_is_as_before_until_the_pivot_and_forward_behind_it() {
 fn no_step_removes_what_the_guest_lives_on() {
     for (seen, goal) in states() {
         if seen.alive && seen.chain == Chain::Astray {
-            let step = next(&seen, goal);
+            let step = seen.next(goal);
             let returns = matches!(step, Step::StartReturn | Step::AwaitReturn | Step::Return);
             assert!(
                 returns || matches!(step, Step::Unthrottle | Step::Fail(Failure::Return)),
@@ -91,9 +90,9 @@ fn no_step_removes_what_the_guest_lives_on() {
             );
         }
         if seen.chain == Chain::Unnamed {
-            assert_eq!(next(&seen, goal), Step::MergeOverlay, "{seen:?}");
+            assert_eq!(seen.next(goal), Step::MergeOverlay, "{seen:?}");
         }
-        match next(&seen, goal) {
+        match seen.next(goal) {
             Step::TakeSnapshot => assert_eq!(seen.overlay.image, Image::Made),
             Step::RemoveOverlay => assert!(matches!(seen.chain, Chain::Source | Chain::Destination)),
             Step::RemoveDestination => {
@@ -129,7 +128,7 @@ fn a_throttle_is_never_left_behind() {
             continue;
         }
         assert!(seen.alive);
-        let step = next(&seen, goal);
+        let step = seen.next(goal);
         let last = match step {
             Step::Fail(_) => goal == Goal::Back || seen.passed_no_return(),
             Step::Done | Step::AwaitFinish | Step::RemoveRecord => true,
@@ -159,7 +158,7 @@ fn a_hopeless_commit_ends() {
     assert!(found.peek().is_some());
     for (seen, goal) in found {
         if seen.mark == Mark::Fixed {
-            assert_eq!(next(seen, *goal), Step::AbortCommit, "{seen:?}");
+            assert_eq!(seen.next(*goal), Step::AbortCommit, "{seen:?}");
         }
     }
 }

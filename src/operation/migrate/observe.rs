@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What is seen of a migration: libvirt shows one chain and one block job, and each part gets what is its own.
 
-use super::engine::{Engine, at_start};
-use super::seen::{Chain, Observed, SeenCopy, SeenDestination, Source};
-use crate::error::{ErrorCode, Result};
-use crate::libvirt::{BlockJobType, State};
+use super::engine::Engine;
+use super::seen::Chain;
+use crate::error::Result;
+use crate::libvirt::BlockJobType;
 use crate::operation::parts::pivot::Side;
 use crate::operation::parts::tracked::Shown;
 use crate::operation::state::{Job, Mark};
@@ -18,7 +18,7 @@ enum Which {
 }
 
 impl Engine {
-    fn observe_disk(&mut self, finish: bool, last: Chain) -> Result<Chain> {
+    pub(super) fn observe_disk(&mut self, finish: bool, last: Chain) -> Result<Chain> {
         let config = self.plan.guest.get_config(false)?;
         let disk = config.disk(&self.plan.target);
         let chain = self.classify(disk);
@@ -57,7 +57,7 @@ impl Engine {
     }
 
     /// Where it was not observed what became of the snapshot, the guest may be on the overlay.
-    fn look_above(&mut self, chain: Chain, alive: bool, off: bool) -> Result<Chain> {
+    pub(super) fn look_above(&mut self, chain: Chain, alive: bool, off: bool) -> Result<Chain> {
         if chain == Chain::Overlay {
             self.overlay.snapshot_was_seen(true);
         }
@@ -73,7 +73,7 @@ impl Engine {
     }
 
     /// Where a pivot was about to be made and libvirt knows of no copy any more, QEMU has the last word.
-    fn look_after_pivot(&mut self, chain: Chain, copy: Job) -> Result<(Chain, Job)> {
+    pub(super) fn look_after_pivot(&mut self, chain: Chain, copy: Job) -> Result<(Chain, Job)> {
         let is_over = matches!(copy, Job::NotStarted | Job::Completed | Job::Failed);
         let copied = match self.plan.method {
             Method::Mirror => Chain::Source,
@@ -87,69 +87,6 @@ impl Engine {
             Side::AsShownButOpen => (chain, Job::Completed),
             Side::Astray(way_back) => (Chain::Astray, way_back),
             Side::Foreign => (Chain::Foreign, Job::NotStarted),
-        })
-    }
-
-    pub(super) fn look(&mut self, last: &Observed) -> Result<Observed> {
-        let finish = self.plan.auto_finish || self.ties.shared.requests().finish;
-        let mut alive = self.plan.guest.get_power_state()? != State::Off;
-        let mut chain = Ok(Chain::Foreign);
-        if alive {
-            chain = self.observe_disk(finish, last.chain);
-            if chain.is_err() {
-                // A guest that goes away between two calls makes the second one fail.
-                alive = self.plan.guest.get_power_state()? != State::Off;
-            }
-        }
-        let off = !alive && !self.plan.guest.is_active()?;
-        if !alive {
-            self.brake.forget();
-            self.copy.job.lost_domain();
-            self.overlay.commit.lost_domain();
-            self.destination_overlay.commit.lost_domain();
-            // What it would start from, or has been started from.
-            chain = match self.plan.guest.get_config(off) {
-                Ok(config) => Ok(self.classify(config.disk(&self.plan.target))),
-                Err(error) if error.code() == ErrorCode::NoDomain => Ok(last.chain),
-                Err(error) => Err(error),
-            };
-        }
-        let may_throttle = self.brake.can_be_tightened();
-        let copy = self
-            .copy
-            .seen(may_throttle && self.plan.method == Method::Clone, finish);
-        let (chain, way_back) = match self.look_above(chain?, alive, off)? {
-            chain if alive => self.look_after_pivot(chain, copy)?,
-            chain => (chain, Job::NotStarted),
-        };
-        Ok(Observed {
-            finish,
-            alive,
-            off,
-            mark: self.ties.journal.mark(),
-            chain,
-            overlay: self.overlay.seen(may_throttle),
-            destination: SeenDestination {
-                image: match self.plan.method {
-                    Method::Mirror => self.destination.seen(),
-                    _ => self.clone.image(),
-                },
-                cloned: self.clone.is_whole(),
-                verify: self.plan.verify && !self.clone.is_verified(),
-            },
-            destination_overlay: self.destination_overlay.seen(may_throttle),
-            copy: SeenCopy {
-                job: copy,
-                limited: self.copy.limited,
-                way_back,
-                settled: self.pivot.settled,
-            },
-            throttled: self.brake.is_on(),
-            source: match at_start(&self.plan).source {
-                _ if self.source_deleted => Source::Deleted,
-                source => source,
-            },
-            method: self.plan.method,
         })
     }
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What is seen of a migration.
 
+use crate::operation::course::procedure::Model;
 use crate::operation::parts::overlay;
 use crate::operation::state::{Image, Job, Mark};
-use crate::operation::types::{Method, Phase};
+use crate::operation::types::Method;
 
 /// The live disk chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -150,19 +151,5 @@ impl Observed {
             &mut self.overlay.commit,
             &mut self.destination_overlay.commit,
         ]
-    }
-
-    /// The guest lives on the destination: forward is the only way.
-    pub(crate) fn passed_no_return(&self) -> bool {
-        matches!(self.chain, Chain::Moved | Chain::Destination)
-    }
-
-    /// What the caller sees where the step does not say.
-    pub(super) fn phase(&self) -> Phase {
-        if self.passed_no_return() || self.mark >= Mark::Fixing {
-            Phase::Finishing
-        } else {
-            Phase::Copying
-        }
     }
 }

@@ -4,7 +4,8 @@
 use super::engine::Engine;
 use super::failure::Failure;
 use super::seen::{Chain, Source};
-use crate::operation::course::procedure::{self, Turn};
+use crate::operation::course::procedure::{self, StepOf, Turn};
+use crate::operation::parts::throttle;
 use crate::operation::state::{Image, Job, Mark};
 use crate::operation::types::{CloneMethod, Method, Phase};
 
@@ -48,8 +49,8 @@ pub(crate) enum Step {
 
 type What = procedure::What<Engine>;
 
-impl Step {
-    pub(super) fn what(self) -> What {
+impl StepOf<Engine> for Step {
+    fn what(self) -> What {
         match self {
             Step::WriteRecord(mark) => {
                 let what = What::write_record(mark, |seen, mark| seen.mark = mark, Engine::write_record);
@@ -249,12 +250,12 @@ impl Step {
                     seen.throttled = true;
                     seen.jobs().into_iter().for_each(|job| *job = job.helped());
                 },
-                |engine, _| engine.throttle(),
+                |engine, _| throttle::throttle(engine, 0),
             ),
             Step::Unthrottle => What::new(
                 |_| "set the disk's own limits again".into(),
                 |seen| seen.throttled = false,
-                |engine, _| engine.unthrottle(),
+                |engine, _| throttle::unthrottle(engine, 0),
             ),
             Step::AwaitJobs => What::wait(Turn::AwaitJobs, "wait for QEMU", |seen| {
                 for job in seen.jobs() {
@@ -287,7 +288,7 @@ impl Step {
                 |engine, _| engine.delete_source(),
             ),
             Step::RemoveRecord => What::remove_record(|seen| seen.mark = Mark::Absent, Engine::remove_record),
-            Step::Fail(failure) => What::fail(failure),
+            Step::Fail(failure) => What::fail(move |engine| failure.explain(engine)),
             Step::Done => What::done(),
         }
     }

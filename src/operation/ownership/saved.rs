@@ -154,10 +154,6 @@ pub(in crate::operation) fn directory() -> Result<PathBuf> {
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
-    let code = match error.kind() {
-        io::ErrorKind::PermissionDenied => ErrorCode::Permission,
-        io::ErrorKind::StorageFull => ErrorCode::NoSpace,
-        _ => ErrorCode::Io,
-    };
+    let code = ErrorCode::of_io(error.kind());
     Error::new(code, format!("cannot {what} '{}': {error}", path.display()))
 }

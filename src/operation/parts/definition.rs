@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::driver::{Guest, Host};
 use crate::error::{Error, ErrorCode, Result};
+use crate::guard;
 use crate::operation::course::procedure::Ties;
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::saved::{Of, Saved};
@@ -14,7 +15,29 @@ use crate::operation::state::Stored;
 pub(in crate::operation) struct Definition {
     guest: Arc<Guest>,
     journal: Arc<Journal>,
-    saved: Option<Saved>,
+    kept: Option<Kept>,
+}
+
+/// A definition that was saved, and may have been taken away.
+struct Kept {
+    saved: Saved,
+    /// It was, when it was looked at last.
+    away: bool,
+    /// How often somebody else has defined the domain since it was saved.
+    defined_again: u32,
+    /// As long as it may be away.
+    guard: Option<guard::Armed>,
+}
+
+impl Kept {
+    fn new(saved: Saved) -> Self {
+        Self {
+            saved,
+            away: false,
+            defined_again: 0,
+            guard: None,
+        }
+    }
 }
 
 /// What became of a definition that was given back.
@@ -29,18 +52,22 @@ impl Definition {
         Self {
             guest: Arc::clone(guest),
             journal: Arc::clone(&ties.journal),
-            saved: None,
+            kept: None,
         }
     }
 
     /// Another process may have taken it away.
     pub(in crate::operation) fn find(&mut self) -> Result<()> {
         let record = self.journal.read();
-        self.saved = Saved::of(self.guest.host(), &record.id)?;
-        if let (Some(saved), true) = (&mut self.saved, self.journal.is_owned()) {
+        let mut saved = Saved::of(self.guest.host(), &record.id)?;
+        if let (Some(saved), true) = (&mut saved, self.journal.is_owned()) {
             // For whoever finds it if this process dies, too.
             saved.record = record;
             saved.write()?;
+        }
+        self.kept = saved.map(Kept::new);
+        if let (Some(kept), true) = (&mut self.kept, self.journal.is_owned()) {
+            kept.guard = guard::keep(&self.guest, &kept.saved.record.id)?;
         }
         Ok(())
     }
@@ -48,13 +75,26 @@ impl Definition {
     // Observing.
 
     /// `None` of a transient domain.
-    pub(in crate::operation) fn seen(&self) -> Result<Option<Stored>> {
-        Ok(match (is_defined(&self.guest)?, &self.saved) {
-            (true, None) => Some(Stored::Stands),
-            (true, Some(_)) => Some(Stored::Saved),
-            (false, Some(_)) => Some(Stored::Away),
-            (false, None) => None,
-        })
+    pub(in crate::operation) fn seen(&mut self) -> Result<Option<Stored>> {
+        let is_defined = is_defined(&self.guest)?;
+        let Some(kept) = &mut self.kept else {
+            return Ok(is_defined.then_some(Stored::Stands));
+        };
+        if is_defined && kept.away {
+            kept.defined_again += 1;
+        }
+        kept.away = !is_defined;
+        let again = kept.defined_again > 0;
+        Ok(Some(match kept.defined_again {
+            _ if kept.away => Stored::Away { again },
+            0 | 1 => Stored::Saved { again },
+            _ => Stored::Contested,
+        }))
+    }
+
+    /// As far as libvirt says.
+    pub(in crate::operation) fn stands(&self) -> bool {
+        is_defined(&self.guest).unwrap_or(false)
     }
 
     // Stepping.
@@ -68,14 +108,14 @@ impl Definition {
         };
         let saved = Saved::new(guest.host(), &of, guest.get_whole_definition()?, self.journal.read())?;
         saved.write()?;
-        self.saved = Some(saved);
+        self.kept = Some(Kept::new(saved));
         Ok(())
     }
 
     /// What was saved, and nothing that somebody else has defined since.
-    pub(in crate::operation) fn take_away(&self) -> Result<()> {
-        let Some(saved) = &self.saved else { return Ok(()) };
-        if !self.guest.is_defined_as(&saved.definition)? {
+    pub(in crate::operation) fn take_away(&mut self) -> Result<()> {
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        if !self.guest.is_defined_as(&kept.saved.definition)? {
             return Err(Error::new(
                 ErrorCode::Busy,
                 format!(
@@ -84,16 +124,31 @@ impl Definition {
                 ),
             ));
         }
-        self.guest.undefine()
+        kept.guard = guard::keep(&self.guest, &kept.saved.record.id)?;
+        self.guest.undefine()?;
+        kept.away = true;
+        Ok(())
     }
 
     pub(in crate::operation) fn give_back(&mut self) -> Result<()> {
-        if let Some(saved) = &self.saved {
-            give_back(self.guest.host(), Some(&self.guest), saved)?;
+        if let Some(kept) = &self.kept {
+            give_back(self.guest.host(), Some(&self.guest), &kept.saved)?;
         }
-        self.saved = None;
+        self.kept = None;
         Ok(())
     }
+}
+
+/// Why a domain cannot stay undefined for the moment that it takes.
+pub(in crate::operation) fn defined_again(guest: &Guest) -> Error {
+    Error::new(
+        ErrorCode::Busy,
+        format!(
+            "another program defines domain '{}' again whenever it is undefined for a moment, as REBASE needs it; its definition \
+             stands; let that program pause, or use MIRROR",
+            guest.name()
+        ),
+    )
 }
 
 /// A domain that is gone is not.

@@ -9,9 +9,59 @@ use crate::error::{ErrorCode, Result};
 use crate::libvirt::IoTune;
 use crate::operation::parts::convergence::Rates;
 use crate::operation::parts::site::Site;
+use crate::operation::parts::tracked::Tracked;
 
 /// Below it there is nothing to gain: a job that this little is too much for hangs.
 const FLOOR: u64 = 64 << 10;
+
+/// What has disks that can be throttled.
+pub(in crate::operation) trait Throttles {
+    /// Each of them.
+    fn braked(&mut self) -> Vec<Braked<'_>>;
+
+    /// Writes the record, with what each disk is to be given back.
+    fn record_throttle(&mut self) -> Result<()>;
+}
+
+/// A disk that can be throttled.
+pub(in crate::operation) struct Braked<'a> {
+    pub(in crate::operation) brake: &'a mut Brake,
+    /// Those that may not keep up with the guest. Only one runs at a time.
+    pub(in crate::operation) jobs: Vec<&'a mut Tracked>,
+}
+
+/// Throttles the guest's writes to one of the disks, or throttles them more.
+pub(in crate::operation) fn throttle(of: &mut impl Throttles, disk: usize) -> Result<()> {
+    if of.braked()[disk].brake.look()? {
+        of.record_throttle()?;
+    }
+    let mut all = of.braked();
+    let Braked { brake, jobs } = &mut all[disk];
+    let rates = jobs.iter().find_map(|job| job.rates());
+    let tightened = brake.tighten(rates.unwrap_or_default());
+    publish(&all);
+    tightened?;
+    all[disk].jobs.iter_mut().for_each(|job| job.watch_anew());
+    Ok(())
+}
+
+/// Gives the disk its own limits back.
+pub(in crate::operation) fn unthrottle(of: &mut impl Throttles, disk: usize) -> Result<()> {
+    let mut all = of.braked();
+    all[disk].brake.release()?;
+    publish(&all);
+    of.record_throttle()
+}
+
+/// The caller sees the tightest.
+fn publish(all: &[Braked<'_>]) {
+    let limits = all.iter().map(|disk| disk.brake.limit());
+    let limit = limits.filter(|limit| *limit > 0).min().unwrap_or(0);
+    if let Some(disk) = all.first() {
+        let shared = &disk.brake.site.shared;
+        shared.publish(|progress| progress.guest_write_limit = limit);
+    }
+}
 
 /// Whether a disk is throttled, and whether it may be more.
 pub(in crate::operation) struct Brake {
@@ -62,13 +112,13 @@ impl Brake {
     }
 
     /// Bytes per second that the guest may write; 0: as always.
-    pub(in crate::operation) fn limit(&self) -> u64 {
+    fn limit(&self) -> u64 {
         self.throttle.as_ref().map_or(0, |throttle| throttle.limit)
     }
 
-    /// Reads what the disk is to be given back. True where that is new: it is recorded before anything is set, because the process that
-    /// resumes the operation from its record gives it back.
-    pub(in crate::operation) fn look(&mut self) -> Result<bool> {
+    /// Reads what the disk is to be given back. True where that is new, and so to be recorded before anything is set: the
+    /// process that resumes the operation gives it back.
+    fn look(&mut self) -> Result<bool> {
         if self.throttle.is_some() {
             return Ok(false);
         }
@@ -77,7 +127,7 @@ impl Brake {
     }
 
     /// Throttles, or throttles more.
-    pub(in crate::operation) fn tighten(&mut self, rates: Rates) -> Result<()> {
+    fn tighten(&mut self, rates: Rates) -> Result<()> {
         let tightened = match (&mut self.throttle, self.before.clone()) {
             (Some(throttle), _) => throttle.tighten(),
             (None, Some(before)) => {
@@ -96,7 +146,7 @@ impl Brake {
     }
 
     /// Sets exactly what was set before.
-    pub(in crate::operation) fn release(&mut self) -> Result<()> {
+    fn release(&mut self) -> Result<()> {
         if let Some(throttle) = &mut self.throttle {
             throttle.restore()?;
         }

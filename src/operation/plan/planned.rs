@@ -5,7 +5,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::driver::Guest;
-use crate::operation::types::{CloneCallback, Method, Warnings};
+use crate::operation::notice::Notice;
+use crate::operation::types::{CloneCallback, Method};
 
 /// What was asked for, of whichever kind the operation is.
 pub(crate) trait Asked {
@@ -14,13 +15,8 @@ pub(crate) trait Asked {
     /// The disks.
     fn targets(&self) -> Vec<&str>;
 
-    /// What is known beforehand.
-    fn warnings(&self) -> Warnings;
-
-    /// What is done otherwise than the caller may think, and why.
-    fn remarks(&self) -> Vec<String> {
-        Vec::new()
-    }
+    /// What is done otherwise than the caller may think, as far as it is known beforehand.
+    fn notices(&self) -> Vec<Notice>;
 }
 
 pub(crate) struct Planned<Request> {

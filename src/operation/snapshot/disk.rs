@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::{Backing, Destination, Identity, Place};
 use crate::libvirt::xml::Target;
+use crate::operation::notice::Notice;
+use crate::operation::ownership::record::RecordedDisk;
 use crate::operation::parts::image::{Like, Wanted};
 use crate::operation::plan::preflight::{libvirt_target, staging};
 use crate::operation::plan::room::{Load, allocated};
@@ -37,6 +39,11 @@ impl PlannedDisk {
         libvirt_target(&self.destination, self.place.is_device())
     }
 
+    /// As the record has it at first.
+    pub(in crate::operation) fn recorded(&self) -> RecordedDisk {
+        RecordedDisk::new(&self.target, &self.destination, &self.format)
+    }
+
     /// The image in words.
     pub(in crate::operation) fn image(&self) -> String {
         format!(
@@ -48,22 +55,15 @@ impl PlannedDisk {
     }
 
     /// What is done otherwise than was asked for, and why.
-    pub(crate) fn remarks(&self) -> Vec<String> {
+    pub(crate) fn notices(&self) -> impl Iterator<Item = Notice> {
         let Changes {
             unnoted, since, whole, ..
         } = &self.changes;
-        let not_noted = unnoted
-            .as_ref()
-            .map(|why| format!("is not covered by the new checkpoint: {why}"));
-        let copied_whole = whole.as_ref().map(|why| format!("is copied whole: {why}"));
-        let alone = (since.is_some() && self.backing.is_none()).then(|| {
-            "has an increment without a backing file, because none was named: it is not the whole disk by itself"
-                .to_owned()
-        });
-        let remarks = [not_noted, copied_whole, alone].into_iter().flatten();
-        remarks
-            .map(|remark| format!("disk '{}' {remark}", self.target))
-            .collect()
+        let target = || self.target.clone();
+        let not_covered = unnoted.clone().map(|why| Notice::NotCovered { target: target(), why });
+        let copied_whole = whole.clone().map(|why| Notice::CopiedWhole { target: target(), why });
+        let alone = (since.is_some() && self.backing.is_none()).then(|| Notice::Alone { target: target() });
+        [not_covered, copied_whole, alone].into_iter().flatten()
     }
 
     /// What is done to have the image, in words.

@@ -22,16 +22,28 @@ use failure::Failure;
 use seen::{Observed, Read};
 use step::Step;
 
+use crate::operation::course::procedure::Model;
 use crate::operation::parts::backup::checkpoint::Checkpoint;
 use crate::operation::parts::backup::export::Export;
 use crate::operation::state::{Goal, Mark, position};
+use crate::operation::types::Phase;
 
-/// The next step from what is observed towards the goal.
-#[must_use]
-pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
-    match goal {
-        Goal::Forward => forward(seen),
-        Goal::Back => back(seen),
+impl Model for Observed {
+    type Step = Step;
+
+    fn next(&self, goal: Goal) -> Step {
+        match goal {
+            Goal::Forward => forward(self),
+            Goal::Back => back(self),
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        if self.fixed { Phase::Copying } else { Phase::Preparing }
+    }
+
+    fn is_settled_forward(&self) -> bool {
+        self.mark == Mark::Fixed && self.reads.iter().all(|read| *read == Read::Done)
     }
 }
 

@@ -2,10 +2,10 @@
 //! The properties of a snapshot by backup: what holds in every state that steps and accidents lead to.
 
 use super::engine::Engine;
-use super::next;
 use super::seen::{Observed, Read};
 use super::step::Step;
-use crate::operation::course::procedure::steps;
+use crate::operation::course::modelled::Modelled;
+use crate::operation::course::procedure::{Model, StepOf, steps};
 use crate::operation::course::reachable::{States, must_terminate, reachable};
 use crate::operation::parts::backup::checkpoint::Checkpoint;
 use crate::operation::parts::backup::export::Export;
@@ -36,18 +36,13 @@ fn start_with_checkpoint() -> Observed {
 /// A process died, and another one resumes: what only the old one knew is forgotten.
 fn resumed(seen: &Observed) -> Vec<Observed> {
     let mut worlds = Vec::new();
-    let mut with = |change: &dyn Fn(&mut Observed)| {
-        let mut world = seen.clone();
-        change(&mut world);
-        worlds.push(world);
-    };
-    with(&|world| world.thawed = false);
+    worlds.push(seen.but(|world| world.thawed = false));
     for index in 0..seen.images.len() {
         if seen.mark == Mark::Begun && seen.images[index] == Image::Missing {
-            with(&|world| world.images[index] = Image::Half);
+            worlds.push(seen.but(|world| world.images[index] = Image::Half));
         }
     }
-    with(&|world| {
+    worlds.push(seen.but(|world| {
         (world.finish, world.verified, world.backup.full, world.backup.broken) = (false, false, false, false);
         world.fixed = world.mark == Mark::Fixed;
         for read in &mut world.reads {
@@ -56,7 +51,7 @@ fn resumed(seen: &Observed) -> Vec<Observed> {
             }
         }
         world.noted = true;
-    });
+    }));
     worlds
 }
 
@@ -107,7 +102,7 @@ fn forward_ends_in_done_only_with_every_disk_copied_and_nothing_left() {
             for step in plan(seen, Goal::Forward) {
                 apply(&mut end, step);
             }
-            if next(&end, Goal::Forward) == Step::Done && seen.mark != Mark::Absent {
+            if end.next(Goal::Forward) == Step::Done && seen.mark != Mark::Absent {
                 assert!(end.fixed && end.mark == Mark::Absent && end.verified);
                 assert!(end.reads.iter().all(|read| *read == Read::Done));
                 assert!(!end.backup.server && !end.scratches.iter().any(|image| image.is_ours()));
@@ -121,7 +116,7 @@ fn forward_ends_in_done_only_with_every_disk_copied_and_nothing_left() {
 fn a_window_opens_only_with_everything_prepared() {
     for world in worlds() {
         for (seen, _) in world.iter().filter(|(_, goal)| *goal == Goal::Forward) {
-            if next(seen, Goal::Forward) == Step::FixPoint {
+            if seen.next(Goal::Forward) == Step::FixPoint {
                 assert_ne!(seen.checkpoint, Checkpoint::Made);
                 assert!(seen.mark == Mark::Fixing && seen.alive && seen.thawed && !seen.fixed && seen.backup.server);
                 assert!(!seen.images.contains(&Image::Missing) && !seen.scratches.contains(&Image::Missing));
@@ -134,7 +129,7 @@ fn a_window_opens_only_with_everything_prepared() {
 fn a_backup_is_ended_with_nobody_reading() {
     for world in worlds() {
         for (seen, goal) in &world {
-            if next(seen, *goal) == Step::EndBackup {
+            if seen.next(*goal) == Step::EndBackup {
                 assert!(!seen.reads.contains(&Read::Reading), "{goal:?}: {seen:?}");
             }
         }
@@ -146,7 +141,7 @@ fn a_backup_is_ended_with_nobody_reading() {
 fn a_checkpoint_is_deleted_with_no_backup_under_way_and_never_once_its_point_is_fixed() {
     for world in worlds() {
         for (seen, goal) in &world {
-            if next(seen, *goal) == Step::RemoveCheckpoint {
+            if seen.next(*goal) == Step::RemoveCheckpoint {
                 assert!(seen.checkpoint == Checkpoint::Made && (!seen.alive || seen.backup.export == Export::None));
                 assert!(
                     *goal == Goal::Back || !seen.fixed && seen.mark == Mark::Fixing,

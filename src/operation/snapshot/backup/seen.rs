@@ -4,7 +4,6 @@
 use crate::operation::parts::backup::checkpoint::Checkpoint;
 use crate::operation::parts::backup::export::Export;
 use crate::operation::state::{Image, Mark};
-use crate::operation::types::Phase;
 
 /// How far a disk is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,10 +82,5 @@ impl Observed {
             reads: vec![Read::Waiting; taken.len()],
             taken,
         }
-    }
-
-    /// What the caller sees where the step does not say.
-    pub(super) fn phase(&self) -> Phase {
-        if self.fixed { Phase::Copying } else { Phase::Preparing }
     }
 }

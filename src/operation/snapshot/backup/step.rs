@@ -4,7 +4,7 @@
 use super::engine::Engine;
 use super::failure::Failure;
 use super::seen::Read;
-use crate::operation::course::procedure::{self, Turn};
+use crate::operation::course::procedure::{self, StepOf, Turn};
 use crate::operation::parts::backup::checkpoint::Checkpoint;
 use crate::operation::parts::backup::export::Export;
 use crate::operation::snapshot::plan::Plan;
@@ -46,8 +46,8 @@ pub(crate) enum Step {
 
 type What = procedure::What<Engine>;
 
-impl Step {
-    pub(super) fn what(self) -> What {
+impl StepOf<Engine> for Step {
+    fn what(self) -> What {
         match self {
             Step::WriteRecord(mark) => What::write_record(mark, |seen, mark| seen.mark = mark, Engine::write_record),
 
@@ -160,7 +160,7 @@ impl Step {
             Step::RemoveRecord => {
                 What::remove_record(|seen| seen.mark = Mark::Absent, Engine::remove_record).in_phase(Phase::Finishing)
             }
-            Step::Fail(failure) => What::fail(failure).in_phase(Phase::Finishing),
+            Step::Fail(failure) => What::fail(move |engine| failure.explain(engine)).in_phase(Phase::Finishing),
             Step::Done => What::done().in_phase(Phase::Finishing),
         }
     }

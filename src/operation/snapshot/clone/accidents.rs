@@ -5,6 +5,7 @@
 use super::seen::{Chain, Observed};
 use super::step::Step;
 use crate::operation::course::modelled::Modelled;
+use crate::operation::course::procedure::StepOf;
 use crate::operation::state::{Image, Job};
 
 impl Modelled<Step> for Observed {
@@ -12,40 +13,33 @@ impl Modelled<Step> for Observed {
         let mut after = self.clone();
         (step.what().effect)(&mut after);
         let mut worlds = Vec::new();
-        let mut with = |world: &Observed, change: &dyn Fn(&mut Observed)| {
-            let mut world = world.clone();
-            change(&mut world);
-            worlds.push(world);
-        };
         match step {
             Step::AwaitJobs | Step::AwaitFinish => return vec![self.clone()],
             // Its end is waited for.
-            Step::AbortCommit(index) => with(&after, &|world| world.disks[index].commit = Job::Ending),
+            Step::AbortCommit(index) => worlds.push(after.but(|world| world.disks[index].commit = Job::Ending)),
             _ => {}
         }
-        with(&after, &|_| {});
+        worlds.push(after);
         if failed {
-            with(self, &|_| {});
+            worlds.push(self.clone());
             match step {
                 Step::MakeImage(index) | Step::Clone(index) => {
                     for image in [Image::Missing, Image::Half, Image::Made, Image::Taken] {
-                        with(self, &|world| world.disks[index].destination = image);
+                        worlds.push(self.but(|world| world.disks[index].destination = image));
                     }
                 }
                 Step::MakeOverlay(index) => {
                     for image in [Image::Missing, Image::Made] {
-                        with(self, &|world| world.disks[index].overlay = image);
+                        worlds.push(self.but(|world| world.disks[index].overlay = image));
                     }
                 }
                 // The snapshot was taken; libvirtd may not have lived to note it.
                 Step::FixPoint => {
                     for chain in [Chain::Overlay, Chain::Unnamed] {
-                        with(self, &|world| {
-                            world.disks.iter_mut().for_each(|disk| disk.chain = chain)
-                        });
+                        worlds.push(self.but(|world| world.disks.iter_mut().for_each(|disk| disk.chain = chain)));
                     }
                 }
-                Step::Throttle(index) => with(self, &|world| world.disks[index].throttled = true),
+                Step::Throttle(index) => worlds.push(self.but(|world| world.disks[index].throttled = true)),
                 _ => {}
             }
         }
@@ -54,13 +48,8 @@ impl Modelled<Step> for Observed {
 
     fn accidents(&self) -> Vec<Self> {
         let mut worlds = Vec::new();
-        let mut with = |change: &dyn Fn(&mut Observed)| {
-            let mut world = self.clone();
-            change(&mut world);
-            worlds.push(world);
-        };
         for off in [false, true] {
-            with(&|world| {
+            worlds.push(self.but(|world| {
                 (world.alive, world.off) = (false, off);
                 for disk in &mut world.disks {
                     disk.throttled = false;
@@ -68,19 +57,21 @@ impl Modelled<Step> for Observed {
                         disk.commit = Job::Failed;
                     }
                 }
-            });
+            }));
         }
-        with(&|world| world.finish = true);
+        worlds.push(self.but(|world| world.finish = true));
         for (index, disk) in self.disks.iter().enumerate() {
             for moved in disk.commit.moves(false) {
-                with(&|world| world.disks[index].commit = moved);
+                worlds.push(self.but(|world| world.disks[index].commit = moved));
             }
             if disk.commit == Job::Ending && disk.chain == Chain::Overlay {
-                with(&|world| (world.disks[index].commit, world.disks[index].chain) = (Job::Completed, Chain::Source));
+                worlds.push(self.but(|world| {
+                    (world.disks[index].commit, world.disks[index].chain) = (Job::Completed, Chain::Source)
+                }));
             }
             // libvirt was just noting it.
             if disk.chain == Chain::Unnamed {
-                with(&|world| world.disks[index].chain = Chain::Overlay);
+                worlds.push(self.but(|world| world.disks[index].chain = Chain::Overlay));
             }
         }
         worlds

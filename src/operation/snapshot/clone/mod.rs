@@ -29,7 +29,9 @@ use failure::Failure;
 use seen::{Chain, Observed, SeenDisk};
 use step::Step;
 
+use crate::operation::course::procedure::Model;
 use crate::operation::state::{Goal, Job, Mark, Remedy, position};
+use crate::operation::types::Phase;
 
 impl SeenDisk {
     /// Its commit has not caught up with the guest yet, or is about to pivot.
@@ -38,26 +40,40 @@ impl SeenDisk {
     }
 }
 
-/// The next step from what is observed towards the goal.
-#[must_use]
-pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
-    if let Some(index) = position(&seen.disks, |disk| disk.chain == Chain::Foreign) {
-        return Step::Fail(Failure::ForeignChain(index));
+impl Model for Observed {
+    type Step = Step;
+
+    fn next(&self, goal: Goal) -> Step {
+        if let Some(index) = position(&self.disks, |disk| disk.chain == Chain::Foreign) {
+            return Step::Fail(Failure::ForeignChain(index));
+        }
+        if self.alive
+            && let Some(index) = position(&self.disks, |disk| disk.throttled && !disk.needs_throttle())
+        {
+            return Step::Unthrottle(index);
+        }
+        if self.alive && !self.thawed {
+            return Step::Thaw;
+        }
+        if let Some(index) = position(&self.disks, |disk| disk.chain == Chain::Unnamed) {
+            return Step::MergeOverlay(index);
+        }
+        match goal {
+            Goal::Forward => forward(self),
+            Goal::Back => back(self),
+        }
     }
-    if seen.alive
-        && let Some(index) = position(&seen.disks, |disk| disk.throttled && !disk.needs_throttle())
-    {
-        return Step::Unthrottle(index);
+
+    fn phase(&self) -> Phase {
+        if self.mark < Mark::Copying || (self.mark == Mark::Fixing && !self.fixed) {
+            Phase::Preparing
+        } else {
+            Phase::Copying
+        }
     }
-    if seen.alive && !seen.thawed {
-        return Step::Thaw;
-    }
-    if let Some(index) = position(&seen.disks, |disk| disk.chain == Chain::Unnamed) {
-        return Step::MergeOverlay(index);
-    }
-    match goal {
-        Goal::Forward => forward(seen),
-        Goal::Back => back(seen),
+
+    fn is_settled_forward(&self) -> bool {
+        self.mark == Mark::Fixed
     }
 }
 

@@ -3,10 +3,9 @@
 
 use super::engine::Engine;
 use super::failure::Failure;
-use super::next;
 use super::seen::{Chain, Observed};
 use super::step::Step;
-use crate::operation::course::procedure::steps;
+use crate::operation::course::procedure::{Model, StepOf, steps};
 use crate::operation::course::reachable::{States, must_terminate, reachable};
 use crate::operation::state::{Goal, Image, Job, Mark};
 
@@ -20,7 +19,6 @@ fn plan(seen: &Observed, goal: Goal) -> Vec<Step> {
     steps::<Engine>(seen, goal)
 }
 
-/// `taken` are the destinations that are the caller's own.
 /// A process died, and another one resumes: what only the old one knew is forgotten.
 fn resumed(seen: &Observed) -> Option<Observed> {
     let mut world = seen.clone();
@@ -65,7 +63,7 @@ fn from_every_reachable_state_both_goals_terminate() {
 fn an_overlay_goes_only_when_it_was_committed() {
     for world in worlds() {
         for (seen, goal) in &world {
-            match next(seen, *goal) {
+            match seen.next(*goal) {
                 Step::RemoveOverlay(index) => assert_eq!(seen.disks[index].chain, Chain::Source),
                 Step::MergeOverlay(index) => assert_eq!(seen.disks[index].chain, Chain::Unnamed),
                 Step::StartCommit(index) | Step::PivotCommit(index) => {
@@ -88,7 +86,7 @@ fn a_throttle_is_never_left_behind() {
     let mut set = 0;
     for world in worlds() {
         for (seen, goal) in &world {
-            let step = next(seen, *goal);
+            let step = seen.next(*goal);
             let is_throttled = seen.disks.iter().any(|disk| disk.throttled);
             let leaves = matches!(step, Step::Done | Step::AwaitFinish | Step::RemoveRecord);
             assert!(!(is_throttled && leaves), "{step:?} under a throttle: {seen:?}");
@@ -115,7 +113,7 @@ fn back_is_as_before_or_says_why_not() {
                 ));
                 apply(&mut end, step);
             }
-            match next(&end, Goal::Back) {
+            match end.next(Goal::Back) {
                 Step::Done => {
                     assert_eq!(end.mark, Mark::Absent);
                     for disk in &end.disks {
@@ -140,7 +138,7 @@ fn forward_ends_in_done_only_with_whole_images_and_the_guest_at_home() {
             for step in plan(seen, Goal::Forward) {
                 apply(&mut end, step);
             }
-            if next(&end, Goal::Forward) == Step::Done {
+            if end.next(Goal::Forward) == Step::Done {
                 assert!(end.fixed && end.verified && end.mark == Mark::Absent);
                 for disk in &end.disks {
                     assert!(disk.cloned && disk.chain == Chain::Source && disk.overlay == Image::Missing);
@@ -154,7 +152,7 @@ fn forward_ends_in_done_only_with_whole_images_and_the_guest_at_home() {
 fn the_window_opens_only_with_everything_prepared() {
     for world in worlds() {
         for (seen, _) in world.iter().filter(|(_, goal)| *goal == Goal::Forward) {
-            if next(seen, Goal::Forward) == Step::FixPoint {
+            if seen.next(Goal::Forward) == Step::FixPoint {
                 assert!(seen.alive && !seen.fixed && seen.mark == Mark::Fixing);
                 for disk in &seen.disks {
                     assert_eq!(disk.overlay, Image::Made);

@@ -3,78 +3,118 @@
 
 use std::sync::Arc;
 
-use super::engine::{Engine, at_start};
-use super::failure::Failure;
-use super::next;
+use super::disk::{self, Cloning, source};
+use super::engine::{Engine, Note};
+use super::plan::Way;
 use super::seen::Observed;
 use super::step::Step;
-use crate::driver::Guest;
-use crate::error::{Error, Result};
-use crate::operation::course::procedure::{Procedure, Ties, What};
-use crate::operation::course::shared::Shared;
-use crate::operation::ownership::journal::Journal;
-use crate::operation::ownership::record::Record;
+use crate::error::{ErrorCode, Result};
+use crate::libvirt::State;
+use crate::operation::course::procedure::{Procedure, Ties};
+use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
+use crate::operation::parts::left::Left;
+use crate::operation::parts::site::Site;
 use crate::operation::parts::tracked::Tracked;
+use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::{Plan, Request};
-use crate::operation::state::{Goal, Mark};
-use crate::operation::types::{Phase, Report};
+use crate::operation::state::Mark;
+use crate::operation::types::Report;
 
 impl Procedure for Engine {
+    const KIND: Kind = Kind::Snapshot;
     type Request = Request;
     type Observed = Observed;
     type Step = Step;
-    type Failure = Failure;
+    type Note = Note;
 
     fn at_start(plan: &Plan) -> Observed {
-        at_start(plan)
+        let taken = plan.disks.iter().map(PlannedDisk::is_taken);
+        Observed {
+            finish: plan.auto_finish,
+            ..Observed::at_start(taken, plan.ways.contains(&Way::Callback))
+        }
     }
 
-    fn next(seen: &Observed, goal: Goal) -> Step {
-        next(seen, goal)
+    fn first_record(plan: &Plan) -> Result<(Vec<RecordedDisk>, Note)> {
+        let disks = plan.disks.iter();
+        let disks = disks.map(|disk| disk.recorded().with_home(&plan.guest, source(disk).0));
+        let disks = disks.collect::<Result<Vec<_>>>()?;
+        let note = Note {
+            fixed: None,
+            disks: vec![disk::Note::default(); plan.disks.len()],
+        };
+        Ok((disks, note))
     }
 
-    fn what(step: Step) -> What<Self> {
-        step.what()
+    fn at_rest(plan: Arc<Plan>, ties: Arc<Ties>) -> Self {
+        let id = ties.journal.read().id;
+        let disk = |(index, planned): (usize, &PlannedDisk)| {
+            let site = Site::new(&plan.guest, &ties, index, &planned.target);
+            Cloning::new(&site, &plan, &id)
+        };
+        Self {
+            disks: plan.disks.iter().enumerate().map(disk).collect(),
+            fixed: None,
+            verified: false,
+            left: Left::default(),
+            plan,
+            ties,
+        }
     }
 
-    fn phase(seen: &Observed) -> Phase {
-        seen.phase()
-    }
-
-    fn passed_no_return(_seen: &Observed) -> bool {
-        false
-    }
-
-    fn is_settled_forward(seen: &Observed) -> bool {
-        seen.mark == Mark::Fixed
-    }
-
-    fn first_record(plan: &Plan) -> Result<Record> {
-        Self::first_record(plan)
-    }
-
-    fn at_rest(plan: Plan, ties: Ties) -> Self {
-        Self::at_rest(plan, ties)
-    }
-
-    fn found(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Observed)> {
-        Self::found(guest, journal, shared)
-    }
-
-    fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    fn ties(&self) -> &Ties {
-        &self.ties
-    }
-
-    fn ties_mut(&mut self) -> &mut Ties {
-        &mut self.ties
+    fn find(&mut self, record: &Record, note: Note) -> Result<Observed> {
+        self.fixed = note.fixed;
+        // The mark is written after the clones and their check.
+        self.verified = record.mark == Mark::Fixed;
+        self.left = Left::found(record, self.plan.freezes(), self.plan.pauses());
+        let config = self.plan.guest.get_config(false)?;
+        let disks = self.plan.disks.iter().zip(&mut self.disks);
+        for ((planned, disk), known) in disks.zip(note.disks) {
+            disk.find(planned, config.disk(&planned.target), known, record)?;
+        }
+        Ok(Self::at_start(&self.plan))
     }
 
     fn observe(&mut self, last: &Observed) -> Result<Observed> {
-        self.look(last)
+        let mut alive = self.plan.guest.get_power_state()? != State::Off;
+        let mut chains = Ok(Vec::new());
+        if alive {
+            chains = self.observe_disks();
+            if chains.is_err() {
+                // A guest that goes away between two calls makes the second one fail.
+                alive = self.plan.guest.get_power_state()? != State::Off;
+            }
+        }
+        let off = !alive && !self.plan.guest.is_active()?;
+        if !alive {
+            for disk in &mut self.disks {
+                disk.overlay.commit.lost_domain();
+                disk.brake.forget();
+            }
+            // What it would start from, or has been started from.
+            chains = match self.plan.guest.get_config(off) {
+                Ok(config) => Ok(self.classify(&config)),
+                Err(error) if error.code() == ErrorCode::NoDomain => {
+                    Ok(last.disks.iter().map(|disk| disk.chain).collect())
+                }
+                Err(error) => Err(error),
+            };
+        }
+        let chains = self.look_above(chains?, alive, off)?;
+        let disks = self.disks.iter().zip(&self.plan.disks).zip(chains);
+        Ok(Observed {
+            alive,
+            off,
+            thawed: !self.left.frozen,
+            mark: self.ties.journal.mark(),
+            fixed: self.fixed.is_some(),
+            verified: self.verified,
+            finish: self.plan.auto_finish || self.ties.shared.requests().finish,
+            disks: disks
+                .map(|((disk, planned), chain)| disk.seen(planned, chain))
+                .collect(),
+            ..Self::at_start(&self.plan)
+        })
     }
 
     fn turn_back(&mut self) {
@@ -84,10 +124,6 @@ impl Procedure for Engine {
                 disk.overlay.commit = Tracked::default();
             }
         }
-    }
-
-    fn explain(&self, failure: Failure) -> Error {
-        failure.explain(self)
     }
 
     fn bytes(&self) -> (u64, u64) {

@@ -2,7 +2,6 @@
 //! What is seen of a snapshot by clone.
 
 use crate::operation::state::{Image, Job, Mark};
-use crate::operation::types::Phase;
 
 /// The live chain of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,15 +75,6 @@ impl Observed {
             finish: false,
             by_callback,
             disks: taken.into_iter().map(disk).collect(),
-        }
-    }
-
-    /// What the caller sees where the step does not say.
-    pub(super) fn phase(&self) -> Phase {
-        if self.mark < Mark::Copying || (self.mark == Mark::Fixing && !self.fixed) {
-            Phase::Preparing
-        } else {
-            Phase::Copying
         }
     }
 }

@@ -5,7 +5,8 @@ use super::engine::Engine;
 use super::failure::Failure;
 use super::plan::Way;
 use super::seen::{Chain, SeenDisk};
-use crate::operation::course::procedure::{self, Turn};
+use crate::operation::course::procedure::{self, StepOf, Turn};
+use crate::operation::parts::throttle;
 use crate::operation::snapshot::plan::Plan;
 use crate::operation::state::{Image, Job, Mark};
 use crate::operation::types::{CloneMethod, Phase};
@@ -38,8 +39,8 @@ pub(crate) enum Step {
 
 type What = procedure::What<Engine>;
 
-impl Step {
-    pub(super) fn what(self) -> What {
+impl StepOf<Engine> for Step {
+    fn what(self) -> What {
         match self {
             Step::WriteRecord(mark) => What::write_record(mark, |seen, mark| seen.mark = mark, Engine::write_record),
 
@@ -147,12 +148,12 @@ impl Step {
                     )
                 },
                 move |seen| (seen.disks[index].throttled, seen.disks[index].commit) = (true, Job::Running),
-                move |engine, _| engine.throttle(index),
+                move |engine, _| throttle::throttle(engine, index),
             ),
             Step::Unthrottle(index) => What::new(
                 move |plan| format!("set the own limits of disk '{}' again", target(plan, index)),
                 move |seen| seen.disks[index].throttled = false,
-                move |engine, _| engine.unthrottle(index),
+                move |engine, _| throttle::unthrottle(engine, index),
             ),
             Step::AwaitJobs => What::wait(Turn::AwaitJobs, "wait for QEMU", |seen| {
                 for disk in &mut seen.disks {
@@ -181,7 +182,7 @@ impl Step {
             Step::RemoveRecord => {
                 What::remove_record(|seen| seen.mark = Mark::Absent, Engine::remove_record).in_phase(Phase::Finishing)
             }
-            Step::Fail(failure) => What::fail(failure),
+            Step::Fail(failure) => What::fail(move |engine| failure.explain(engine)),
             Step::Done => What::done().in_phase(Phase::Finishing),
         }
     }

@@ -5,7 +5,8 @@
 use super::seen::Observed;
 use super::step::Step;
 use crate::operation::course::modelled::Modelled;
-use crate::operation::state::{Image, Job, Stored};
+use crate::operation::course::procedure::StepOf;
+use crate::operation::state::{Image, Job};
 
 impl Modelled<Step> for Observed {
     fn outcomes(&self, step: Step, failed: bool) -> Vec<Self> {
@@ -35,40 +36,29 @@ impl Modelled<Step> for Observed {
 
     fn accidents(&self) -> Vec<Self> {
         let mut worlds = Vec::new();
-        let mut with = |change: &dyn Fn(&mut Observed)| {
-            let mut world = self.clone();
-            change(&mut world);
-            worlds.push(world);
-        };
-        with(&|world| {
+        worlds.push(self.but(|world| {
             world.alive = false;
             for job in &mut world.jobs {
                 if job.runs() {
                     *job = Job::Failed;
                 }
             }
-        });
-        with(&|world| world.finish = true);
+        }));
+        worlds.push(self.but(|world| world.finish = true));
         // Somebody else defines the domain, or undefines it.
         if let Some(stored) = self.stored {
-            with(&|world| {
-                world.stored = match stored {
-                    Stored::Stands => None,
-                    Stored::Saved => Some(Stored::Away),
-                    Stored::Away => Some(Stored::Saved),
-                }
-            });
+            worlds.push(self.but(|world| world.stored = stored.changed_by_others()));
         }
         for (index, job) in self.jobs.iter().enumerate().filter(|(_, job)| job.runs()) {
             for moved in job.moves(self.limited) {
-                with(&|world| world.jobs[index] = moved);
+                worlds.push(self.but(|world| world.jobs[index] = moved));
             }
             if self.fixed {
-                with(&|world| world.jobs[index] = Job::Completed);
+                worlds.push(self.but(|world| world.jobs[index] = Job::Completed));
             }
             // It was to be started again.
             if *job == Job::Ending && !self.fixed {
-                with(&|world| world.jobs[index] = Job::NotStarted);
+                worlds.push(self.but(|world| world.jobs[index] = Job::NotStarted));
             }
         }
         worlds

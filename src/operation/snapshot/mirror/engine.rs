@@ -8,115 +8,43 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::disk::{Contents, Look, Mirrored};
-use super::seen::{Observed, Rest};
-use crate::driver::Guest;
+use super::seen::Rest;
 use crate::error::{Error, ErrorCode, Result};
-use crate::libvirt::{BlockJobStatus, State};
+use crate::libvirt::BlockJobStatus;
 use crate::operation::course::procedure::Ties;
-use crate::operation::course::shared::{Facts, Shared};
-use crate::operation::ownership::journal::Journal;
-use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
-use crate::operation::parts::definition::Definition;
+use crate::operation::course::shared::Facts;
+use crate::operation::parts::definition::{Definition, defined_again};
 use crate::operation::parts::left::Left;
-use crate::operation::parts::site::Site;
 use crate::operation::parts::tracked::End;
 use crate::operation::parts::window::{Fixed, domain_gone};
-use crate::operation::snapshot::disk::PlannedDisk;
-use crate::operation::snapshot::plan::{Plan, Request};
-use crate::operation::state::{Mark, Stored};
+use crate::operation::snapshot::plan::Plan;
+use crate::operation::state::Mark;
 use crate::operation::types::Consistency;
 
 pub(in crate::operation) struct Engine {
-    pub(super) plan: Plan,
-    pub(super) ties: Ties,
+    pub(super) plan: Arc<Plan>,
+    pub(super) ties: Arc<Ties>,
     pub(super) disks: Vec<Mirrored>,
     pub(super) fixed: Option<Fixed>,
-    rest: Rest,
+    pub(super) rest: Rest,
     pub(super) definition: Definition,
     /// The guest's write requests just before the point in time, to know whether contents can be compared.
-    writes: Vec<i64>,
+    pub(super) writes: Vec<i64>,
     pub(super) left: Left,
 }
 
 /// What the record keeps for whoever resumes the operation.
-#[derive(Serialize, Deserialize)]
-struct Details {
-    request: Request,
-    fixed: Option<Fixed>,
+#[derive(Default, Serialize, Deserialize)]
+pub(in crate::operation) struct Note {
+    pub(super) fixed: Option<Fixed>,
     /// Copied and to be copied, of each job.
-    bytes: Vec<(u64, u64)>,
-}
-
-/// The state before the first step.
-pub(super) fn at_start(plan: &Plan) -> Observed {
-    let taken = plan.disks.iter().map(PlannedDisk::is_taken);
-    let rest = if plan.disks.iter().any(|disk| plan.flattens(disk)) {
-        Rest::Flatten
-    } else {
-        Rest::Verify
-    };
-    let stored = plan.undefine.then_some(Stored::Stands);
-    Observed {
-        finish: plan.auto_finish,
-        ..Observed::at_start(taken.collect(), plan.bandwidth > 0, rest, stored)
-    }
+    pub(super) bytes: Vec<(u64, u64)>,
 }
 
 impl Engine {
-    /// The record of an operation that is begun.
-    pub(super) fn first_record(plan: &Plan) -> Result<Record> {
-        let disks = plan.disks.iter();
-        let disks = disks.map(|disk| RecordedDisk::new(&disk.target, &disk.destination, &disk.format));
-        let details = Details {
-            request: plan.request.clone(),
-            fixed: None,
-            bytes: Vec::new(),
-        };
-        Record::new(Kind::Snapshot, plan.method, disks.collect(), &details)
-    }
-
-    pub(super) fn at_rest(plan: Plan, ties: Ties) -> Self {
-        let id = ties.journal.read().id;
-        let disk = |(index, planned): (usize, &PlannedDisk)| {
-            let site = Site::new(&plan.guest, &ties, index, &planned.target);
-            Mirrored::new(&site, &plan, &id)
-        };
-        Self {
-            disks: plan.disks.iter().enumerate().map(disk).collect(),
-            fixed: None,
-            rest: at_start(&plan).rest,
-            definition: Definition::new(&plan.guest, &ties),
-            writes: Vec::new(),
-            left: Left::default(),
-            plan,
-            ties,
-        }
-    }
-
-    /// As its record and the world show it.
-    pub(super) fn found(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Observed)> {
-        let record = journal.read();
-        let details: Details = record.details()?;
-        let ties = Ties::new(guest, journal, shared)?;
-        let mut engine = Self::at_rest(Plan::found(guest, details.request), ties);
-        engine.fixed = details.fixed;
-        engine.left = Left::found(&record, engine.plan.freezes(), engine.plan.pauses());
-        if engine.plan.undefine {
-            engine.definition.find()?;
-        }
-        let config = guest.get_config(false)?;
-        let disks = engine.plan.disks.iter().zip(&mut engine.disks).enumerate();
-        for (index, (planned, disk)) in disks {
-            let bytes = details.bytes.get(index).copied().unwrap_or_default();
-            disk.find(planned, config.disk(&planned.target), bytes, &record);
-        }
-        let seen = at_start(&engine.plan);
-        Ok((engine, seen))
-    }
-
     // Observing.
 
-    fn observe_mirrors(&mut self) -> Result<()> {
+    pub(super) fn observe_mirrors(&mut self) -> Result<()> {
         if !self.disks.iter().any(|disk| disk.mirror.job.is_under_way()) {
             return Ok(());
         }
@@ -125,52 +53,16 @@ impl Engine {
         disks.try_for_each(|(planned, disk)| disk.observe(planned, config.disk(&planned.target), self.fixed.is_some()))
     }
 
-    pub(super) fn look(&mut self) -> Result<Observed> {
-        let state = self.plan.guest.get_power_state()?;
-        self.left.paused &= state == State::Paused;
-        let mut alive = state != State::Off;
-        if alive && let Err(error) = self.observe_mirrors() {
-            // A guest that goes away between two calls makes the second one fail.
-            alive = self.plan.guest.get_power_state()? != State::Off;
-            if alive {
-                return Err(error);
-            }
-        }
-        if !alive {
-            self.disks.iter_mut().for_each(|disk| disk.mirror.job.lost_domain());
-        }
-        let stored = match self.plan.undefine {
-            true => self.definition.seen()?,
-            false => None,
-        };
-        let finish = self.plan.auto_finish || self.ties.shared.requests().finish;
-        Ok(Observed {
-            alive,
-            mark: self.ties.journal.mark(),
-            thawed: !self.left.frozen,
-            resumed: !self.left.paused,
-            fixed: self.fixed.is_some(),
-            finish,
-            limited: self.disks.iter().any(|disk| disk.mirror.limited),
-            rest: self.rest,
-            stored,
-            images: self.disks.iter().map(|disk| disk.image.seen()).collect(),
-            jobs: self.disks.iter().map(|disk| disk.mirror.seen(false, finish)).collect(),
-            ..at_start(&self.plan)
-        })
-    }
-
     // Stepping.
 
     pub(super) fn write_record(&mut self, mark: Mark) -> Result<()> {
         let jobs = self.disks.iter().map(|disk| &disk.mirror.job);
-        let details = Details {
-            request: self.plan.request.clone(),
+        let note = Note {
             fixed: self.fixed,
             bytes: jobs.map(|job| (job.done, job.total)).collect(),
         };
         let made = self.disks.iter().map(|disk| disk.image.made());
-        self.ties.journal.note(mark, made, &details)
+        self.ties.note(mark, made, &self.plan.request, note)
     }
 
     pub(super) fn remove_record(&self) -> Result<()> {
@@ -187,7 +79,14 @@ impl Engine {
     }
 
     pub(super) fn start_copy(&mut self, index: usize) -> Result<()> {
-        self.disks[index].start_copy(&self.plan, index)
+        self.disks[index].start_copy(&self.plan, index).map_err(|error| {
+            // libvirt says of which call it is that it refuses, and not why.
+            if self.plan.undefine && self.definition.stands() {
+                defined_again(&self.plan.guest)
+            } else {
+                error
+            }
+        })
     }
 
     pub(super) fn lift_limit(&mut self) -> Result<()> {
@@ -226,7 +125,7 @@ impl Engine {
             facts.qemu_end("copy", target).is_some()
                 || matches!(of_libvirt, Some(BlockJobStatus::Canceled | BlockJobStatus::Completed))
         };
-        if self.ties.subscription.is_some() {
+        if self.ties.has_events() {
             self.ties.shared.await_facts(deadline, |facts| {
                 facts.gone || self.disks.iter().all(|disk| ended(facts, &disk.site.target))
             });
@@ -267,9 +166,11 @@ impl Engine {
     }
 
     pub(super) fn flatten(&mut self) -> Result<()> {
+        // One after the other, where the mirrors shared it.
+        let bandwidth = self.plan.bandwidth * self.disks.len() as u64;
         for (planned, disk) in self.plan.disks.iter().zip(&mut self.disks) {
             if self.plan.flattens(planned) {
-                disk.flatten()?;
+                disk.flatten(bandwidth)?;
             }
         }
         self.rest = Rest::Verify;
@@ -278,7 +179,7 @@ impl Engine {
 
     pub(super) fn verify(&mut self) -> Result<()> {
         // Without events nobody saw how the last step ended, so the image itself has to say.
-        let is_unseen = self.ties.subscription.is_none() || self.writes.is_empty();
+        let is_unseen = !self.ties.has_events() || self.writes.is_empty();
         let is_frozen = |fixed: Fixed| fixed.consistency == Consistency::Filesystem;
         let is_flushed = self.plan.paused || self.fixed.is_some_and(is_frozen);
         for (index, disk) in self.disks.iter().enumerate() {
@@ -298,10 +199,12 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::course::procedure::Details;
     use crate::operation::ownership::record::must_be_read;
+    use crate::operation::snapshot::plan::Request;
 
     #[test]
     fn records_of_release_0_2_are_read() {
-        must_be_read::<Details>(include_str!("../../ownership/records/snapshot-mirror.json"));
+        must_be_read::<Details<Request, Note>>(include_str!("../../ownership/records/snapshot-mirror.json"));
     }
 }

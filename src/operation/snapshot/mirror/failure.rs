@@ -4,6 +4,7 @@
 use super::engine::Engine;
 use crate::driver::code_of_reason;
 use crate::error::{Error, ErrorCode};
+use crate::operation::parts::definition::defined_again;
 use crate::operation::parts::window::domain_gone;
 
 /// Why an operation rolls back by itself.
@@ -12,6 +13,8 @@ pub(crate) enum Failure {
     DomainGone,
     Job(usize),
     NotConverging(usize),
+    /// Somebody else defines the domain again and again.
+    DefinedAgain,
     /// The agent died in the window: nobody knows what the images hold.
     OutcomeUnknown,
 }
@@ -52,6 +55,7 @@ impl Failure {
                     ),
                 )
             }
+            Self::DefinedAgain => defined_again(&engine.plan.guest),
             Self::OutcomeUnknown => Error::new(
                 ErrorCode::JobFailed,
                 format!("it is unknown how the copy of domain '{name}' ended, so it was rolled back; copy again"),

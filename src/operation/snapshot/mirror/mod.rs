@@ -21,14 +21,30 @@ use failure::Failure;
 pub(in crate::operation) use seen::{Observed, Rest};
 pub(in crate::operation) use step::Step;
 
+use crate::operation::course::procedure::Model;
 use crate::operation::state::{Goal, Job, Mark, Remedy, Stored, position};
+use crate::operation::types::Phase;
 
-/// The next step from what is observed towards the goal.
-#[must_use]
-pub(crate) fn next(seen: &Observed, goal: Goal) -> Step {
-    match goal {
-        Goal::Forward => forward(seen),
-        Goal::Back => back(seen),
+impl Model for Observed {
+    type Step = Step;
+
+    fn next(&self, goal: Goal) -> Step {
+        match goal {
+            Goal::Forward => forward(self),
+            Goal::Back => back(self),
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        if self.mark == Mark::Copying {
+            Phase::Copying
+        } else {
+            Phase::Finishing
+        }
+    }
+
+    fn is_settled_forward(&self) -> bool {
+        self.mark == Mark::Fixed && self.jobs.iter().all(|job| *job == Job::Completed)
     }
 }
 
@@ -79,7 +95,7 @@ fn forward(seen: &Observed) -> Step {
 
 /// Something is left of the definition's way out of libvirt and back.
 fn is_away(seen: &Observed) -> bool {
-    matches!(seen.stored, Some(Stored::Saved | Stored::Away))
+    seen.stored.is_some_and(|stored| stored != Stored::Stands)
 }
 
 /// Mirrors are left to be started, and may be.
@@ -95,8 +111,9 @@ fn mirror(seen: &Observed) -> Step {
     if let Some(index) = position(&seen.jobs, |job| *job == Job::NotStarted) {
         return match (seen.mark, seen.stored) {
             (Mark::Copying, Some(Stored::Stands)) => Step::SaveDefinition,
-            (Mark::Copying, Some(Stored::Saved)) => Step::Undefine,
-            (Mark::Copying, None | Some(Stored::Away)) => Step::StartCopy(index),
+            (Mark::Copying, Some(Stored::Saved { .. })) => Step::Undefine,
+            (Mark::Copying, Some(Stored::Contested)) => Step::Fail(Failure::DefinedAgain),
+            (Mark::Copying, None | Some(Stored::Away { .. })) => Step::StartCopy(index),
             _ => Step::Fail(Failure::OutcomeUnknown),
         };
     }

@@ -3,10 +3,11 @@
 
 use super::engine::Engine;
 use super::failure::Failure;
+use super::is_away;
 use super::seen::{Observed, Rest};
 use super::step::Step;
-use super::{is_away, next};
-use crate::operation::course::procedure::steps;
+use crate::operation::course::modelled::Modelled;
+use crate::operation::course::procedure::{Model, StepOf, steps};
 use crate::operation::course::reachable::{States, must_terminate, reachable};
 use crate::operation::state::{Goal, Image, Job, Mark, Stored};
 
@@ -43,23 +44,25 @@ fn resumed(seen: &Observed, rest: Rest) -> Vec<Observed> {
     if seen.mark == Mark::Absent {
         return worlds;
     }
-    let mut with = |change: &dyn Fn(&mut Observed)| {
-        let mut world = seen.clone();
-        change(&mut world);
-        worlds.push(world);
-    };
-    with(&|world| world.thawed = false);
-    with(&|world| world.resumed = false);
+    worlds.push(seen.but(|world| world.thawed = false));
+    worlds.push(seen.but(|world| world.resumed = false));
     for index in 0..seen.images.len() {
         if seen.mark == Mark::Begun && seen.images[index] == Image::Missing {
-            with(&|world| world.images[index] = Image::Half);
+            worlds.push(seen.but(|world| world.images[index] = Image::Half));
         }
     }
-    with(&|world| (world.finish, world.rest) = (false, rest));
+    worlds.push(seen.but(|world| {
+        (world.finish, world.rest) = (false, rest);
+        world.stored = match world.stored {
+            Some(Stored::Saved { .. } | Stored::Contested) => Some(Stored::Saved { again: false }),
+            Some(Stored::Away { .. }) => Some(Stored::Away { again: false }),
+            stored => stored,
+        };
+    }));
     for index in 0..seen.jobs.len() {
         // It died in the window: the jobs ended and nobody knows how.
         if seen.mark == Mark::Fixing && matches!(seen.jobs[index], Job::Ready) {
-            with(&|world| world.jobs[index] = Job::Completed);
+            worlds.push(seen.but(|world| world.jobs[index] = Job::Completed));
         }
     }
     worlds
@@ -125,7 +128,7 @@ fn forward_ends_in_done_only_with_every_disk_copied_and_checked() {
             for step in plan(seen, Goal::Forward) {
                 apply(&mut end, step);
             }
-            if next(&end, Goal::Forward) == Step::Done {
+            if end.next(Goal::Forward) == Step::Done {
                 assert!(end.fixed && end.mark == Mark::Absent && end.rest == Rest::Nothing);
                 assert!(!is_away(&end), "{seen:?} -> {end:?}");
                 assert!(end.jobs.iter().all(|job| *job == Job::Completed), "{seen:?} -> {end:?}");
@@ -138,7 +141,7 @@ fn forward_ends_in_done_only_with_every_disk_copied_and_checked() {
 fn a_window_opens_only_with_everything_prepared() {
     for world in worlds() {
         for (seen, _) in world.iter().filter(|(_, goal)| *goal == Goal::Forward) {
-            if next(seen, Goal::Forward) == Step::FixPoint {
+            if seen.next(Goal::Forward) == Step::FixPoint {
                 assert_eq!(seen.mark, Mark::Fixing);
                 assert!(seen.alive && seen.thawed && seen.resumed && !seen.fixed);
                 assert!(!seen.images.contains(&Image::Missing));
@@ -153,11 +156,11 @@ fn a_window_opens_only_with_everything_prepared() {
 fn a_definition_is_away_only_while_mirrors_are_started() {
     for world in worlds() {
         for (seen, goal) in &world {
-            let step = next(seen, *goal);
+            let step = seen.next(*goal);
             match step {
                 Step::SaveDefinition => assert_eq!(seen.stored, Some(Stored::Stands)),
-                Step::Undefine => assert_eq!(seen.stored, Some(Stored::Saved)),
-                Step::StartCopy(_) => assert!(matches!(seen.stored, None | Some(Stored::Away))),
+                Step::Undefine => assert!(matches!(seen.stored, Some(Stored::Saved { .. }))),
+                Step::StartCopy(_) => assert!(matches!(seen.stored, None | Some(Stored::Away { .. }))),
                 _ => {}
             }
             let may_be_away = matches!(
@@ -169,13 +172,61 @@ fn a_definition_is_away_only_while_mirrors_are_started() {
     }
 }
 
+/// However often it is, and wherever it begins: the definition is taken away twice at most.
+#[test]
+fn somebody_who_defines_the_domain_again_and_again_ends_the_operation_by_name() {
+    let mut ended = 0;
+    for world in worlds() {
+        let at_first = world.iter().filter(|(seen, goal)| {
+            let stands = matches!(seen.stored, Some(Stored::Stands | Stored::Saved { again: false }));
+            *goal == Goal::Forward && stands && seen.alive && seen.mark == Mark::Copying
+        });
+        for (seen, _) in at_first {
+            let (mut end, mut steps) = (seen.clone(), Vec::new());
+            let last = loop {
+                assert!(steps.len() < 60, "from {seen:?} it does not end: {steps:?}");
+                let step = end.next(Goal::Forward);
+                apply(&mut end, step);
+                steps.push(step);
+                if matches!(step, Step::Fail(_) | Step::Done) {
+                    break step;
+                }
+                if step == Step::Undefine {
+                    end.stored = end.stored.and_then(Stored::changed_by_others);
+                }
+            };
+            let undefined = steps.iter().filter(|step| **step == Step::Undefine).count();
+            assert!(undefined <= 2, "{steps:?}");
+            assert_eq!(
+                undefined == 2,
+                last == Step::Fail(Failure::DefinedAgain),
+                "{seen:?}: {steps:?}"
+            );
+            if undefined == 2 {
+                ended += 1;
+                assert!(
+                    !steps.iter().any(|step| matches!(step, Step::StartCopy(_))),
+                    "{steps:?}"
+                );
+                // What somebody else has defined stands, and what was saved is forgotten.
+                let back = plan(&end, Goal::Back);
+                assert!(
+                    back.contains(&Step::Redefine) && !back.contains(&Step::Undefine),
+                    "{back:?}"
+                );
+            }
+        }
+    }
+    assert!(ended > 0);
+}
+
 #[test]
 fn jobs_that_ended_unseen_are_no_success() {
     let mut seen = mirror(1, false);
     seen.mark = Mark::Fixing;
     seen.images = vec![Image::Made];
     seen.jobs = vec![Job::Completed];
-    assert_eq!(next(&seen, Goal::Forward), Step::Fail(Failure::OutcomeUnknown));
+    assert_eq!(seen.next(Goal::Forward), Step::Fail(Failure::OutcomeUnknown));
 }
 
 #[test]

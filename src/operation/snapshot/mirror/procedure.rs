@@ -4,81 +4,112 @@
 use std::sync::Arc;
 
 use super::disk::Mirrored;
-use super::engine::{Engine, at_start};
-use super::failure::Failure;
-use super::next;
-use super::seen::Observed;
+use super::engine::{Engine, Note};
+use super::seen::{Observed, Rest};
 use super::step::Step;
-use crate::driver::Guest;
-use crate::error::{Error, Result};
-use crate::operation::course::procedure::{Procedure, Ties, What};
-use crate::operation::course::shared::Shared;
-use crate::operation::ownership::journal::Journal;
-use crate::operation::ownership::record::Record;
+use crate::error::Result;
+use crate::libvirt::State;
+use crate::operation::course::procedure::{Procedure, Ties};
+use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
+use crate::operation::parts::definition::Definition;
+use crate::operation::parts::left::Left;
+use crate::operation::parts::site::Site;
+use crate::operation::snapshot::disk::PlannedDisk;
 use crate::operation::snapshot::plan::{Plan, Request};
-use crate::operation::state::{Goal, Job, Mark};
-use crate::operation::types::{Phase, Report};
+use crate::operation::state::Stored;
+use crate::operation::types::Report;
 
 impl Procedure for Engine {
+    const KIND: Kind = Kind::Snapshot;
     type Request = Request;
     type Observed = Observed;
     type Step = Step;
-    type Failure = Failure;
+    type Note = Note;
 
     fn at_start(plan: &Plan) -> Observed {
-        at_start(plan)
+        let taken = plan.disks.iter().map(PlannedDisk::is_taken);
+        let rest = if plan.disks.iter().any(|disk| plan.flattens(disk)) {
+            Rest::Flatten
+        } else {
+            Rest::Verify
+        };
+        let stored = plan.undefine.then_some(Stored::Stands);
+        Observed {
+            finish: plan.auto_finish,
+            ..Observed::at_start(taken.collect(), plan.bandwidth > 0, rest, stored)
+        }
     }
 
-    fn next(seen: &Observed, goal: Goal) -> Step {
-        next(seen, goal)
+    fn first_record(plan: &Plan) -> Result<(Vec<RecordedDisk>, Note)> {
+        Ok((plan.disks.iter().map(PlannedDisk::recorded).collect(), Note::default()))
     }
 
-    fn what(step: Step) -> What<Self> {
-        step.what()
+    fn at_rest(plan: Arc<Plan>, ties: Arc<Ties>) -> Self {
+        let id = ties.journal.read().id;
+        let disk = |(index, planned): (usize, &PlannedDisk)| {
+            let site = Site::new(&plan.guest, &ties, index, &planned.target);
+            Mirrored::new(&site, &plan, &id)
+        };
+        Self {
+            disks: plan.disks.iter().enumerate().map(disk).collect(),
+            fixed: None,
+            rest: Self::at_start(&plan).rest,
+            definition: Definition::new(&plan.guest, &ties),
+            writes: Vec::new(),
+            left: Left::default(),
+            plan,
+            ties,
+        }
     }
 
-    fn phase(seen: &Observed) -> Phase {
-        seen.phase()
-    }
-
-    fn passed_no_return(_seen: &Observed) -> bool {
-        false
-    }
-
-    fn is_settled_forward(seen: &Observed) -> bool {
-        seen.mark == Mark::Fixed && seen.jobs.iter().all(|job| *job == Job::Completed)
-    }
-
-    fn first_record(plan: &Plan) -> Result<Record> {
-        Self::first_record(plan)
-    }
-
-    fn at_rest(plan: Plan, ties: Ties) -> Self {
-        Self::at_rest(plan, ties)
-    }
-
-    fn found(guest: &Arc<Guest>, journal: Journal, shared: Arc<Shared>) -> Result<(Self, Observed)> {
-        Self::found(guest, journal, shared)
-    }
-
-    fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    fn ties(&self) -> &Ties {
-        &self.ties
-    }
-
-    fn ties_mut(&mut self) -> &mut Ties {
-        &mut self.ties
+    fn find(&mut self, record: &Record, note: Note) -> Result<Observed> {
+        self.fixed = note.fixed;
+        self.left = Left::found(record, self.plan.freezes(), self.plan.pauses());
+        if self.plan.undefine {
+            self.definition.find()?;
+        }
+        let config = self.plan.guest.get_config(false)?;
+        let disks = self.plan.disks.iter().zip(&mut self.disks).enumerate();
+        for (index, (planned, disk)) in disks {
+            let bytes = note.bytes.get(index).copied().unwrap_or_default();
+            disk.find(planned, config.disk(&planned.target), bytes, record);
+        }
+        Ok(Self::at_start(&self.plan))
     }
 
     fn observe(&mut self, _last: &Observed) -> Result<Observed> {
-        self.look()
-    }
-
-    fn explain(&self, failure: Failure) -> Error {
-        failure.explain(self)
+        let state = self.plan.guest.get_power_state()?;
+        self.left.paused &= state == State::Paused;
+        let mut alive = state != State::Off;
+        if alive && let Err(error) = self.observe_mirrors() {
+            // A guest that goes away between two calls makes the second one fail.
+            alive = self.plan.guest.get_power_state()? != State::Off;
+            if alive {
+                return Err(error);
+            }
+        }
+        if !alive {
+            self.disks.iter_mut().for_each(|disk| disk.mirror.job.lost_domain());
+        }
+        let stored = match self.plan.undefine {
+            true => self.definition.seen()?,
+            false => None,
+        };
+        let finish = self.plan.auto_finish || self.ties.shared.requests().finish;
+        Ok(Observed {
+            alive,
+            mark: self.ties.journal.mark(),
+            thawed: !self.left.frozen,
+            resumed: !self.left.paused,
+            fixed: self.fixed.is_some(),
+            finish,
+            limited: self.disks.iter().any(|disk| disk.mirror.limited),
+            rest: self.rest,
+            stored,
+            images: self.disks.iter().map(|disk| disk.image.seen()).collect(),
+            jobs: self.disks.iter().map(|disk| disk.mirror.seen(false, finish)).collect(),
+            ..Self::at_start(&self.plan)
+        })
     }
 
     fn bytes(&self) -> (u64, u64) {

@@ -2,7 +2,6 @@
 //! What is seen of a snapshot by mirrors.
 
 use crate::operation::state::{Image, Job, Mark, Stored};
-use crate::operation::types::Phase;
 
 /// What is left to do to the images once they are copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,15 +52,6 @@ impl Observed {
             images: vec![Image::Missing; taken.len()],
             jobs: vec![Job::NotStarted; taken.len()],
             taken,
-        }
-    }
-
-    /// What the caller sees where the step does not say.
-    pub(super) fn phase(&self) -> Phase {
-        if self.mark == Mark::Copying {
-            Phase::Copying
-        } else {
-            Phase::Finishing
         }
     }
 }

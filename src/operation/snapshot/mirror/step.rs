@@ -4,7 +4,7 @@
 use super::Failure;
 use super::engine::Engine;
 use super::seen::Rest;
-use crate::operation::course::procedure::{self, Turn};
+use crate::operation::course::procedure::{self, StepOf, Turn};
 use crate::operation::state::{Image, Job, Mark, Stored};
 use crate::operation::types::Phase;
 
@@ -40,8 +40,8 @@ pub(crate) enum Step {
 
 type What = procedure::What<Engine>;
 
-impl Step {
-    pub(super) fn what(self) -> What {
+impl StepOf<Engine> for Step {
+    fn what(self) -> What {
         match self {
             Step::WriteRecord(mark) => {
                 let what = What::write_record(mark, |seen, mark| seen.mark = mark, Engine::write_record);
@@ -59,7 +59,7 @@ impl Step {
 
             Step::SaveDefinition => What::new(
                 |plan| format!("save the definition of domain '{}' to a file", plan.guest.name()),
-                |seen| seen.stored = Some(Stored::Saved),
+                |seen| seen.stored = Some(Stored::Saved { again: false }),
                 |engine, _| engine.definition.save(),
             )
             .in_phase(Phase::Preparing),
@@ -70,7 +70,7 @@ impl Step {
                         plan.guest.name()
                     )
                 },
-                |seen| seen.stored = Some(Stored::Away),
+                |seen| seen.stored = seen.stored.map(Stored::undefined),
                 |engine, _| engine.definition.take_away(),
             )
             .in_phase(Phase::Preparing),
@@ -170,7 +170,7 @@ impl Step {
                 move |engine, _| engine.disks[index].image.remove(),
             ),
             Step::RemoveRecord => What::remove_record(|seen| seen.mark = Mark::Absent, Engine::remove_record),
-            Step::Fail(failure) => What::fail(failure).in_phase(Phase::Finishing),
+            Step::Fail(failure) => What::fail(move |engine| failure.explain(engine)).in_phase(Phase::Finishing),
             Step::Done => What::done(),
         }
     }

@@ -48,7 +48,10 @@ int main(void)
     CHECK_EQ(found.count, 0);
 
     struct livedisk_operation *operation = bed_start(connection, GUEST_WITHOUT_AGENT, destination, 1 << 20);
-    bed_await(operation, LIVEDISK_PHASE_COPYING);
+    /* The phase begins before the job does. */
+    struct livedisk_progress progress = {0};
+    while (progress.bytes_total == 0)
+        CHECK_OK(error, livedisk_poll(operation, -1, &progress, sizeof progress, &error));
     CHECK_OK(error, livedisk_list_operations(connection, domain, each, &found, &error));
     CHECK(found.count == 1 && found.orphaned == 0);
     CHECK_OK(error, livedisk_list_operations(connection, NULL, each, &found, &error));

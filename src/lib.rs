@@ -38,14 +38,18 @@ mod operation;
 pub use connection::Connection;
 pub use driver::{Checkpoint, CheckpointDisk};
 pub use error::{Error, ErrorCode, Result};
-#[doc(hidden)]
-pub use guard::main as guard_main;
 pub use libvirt::EventLoop;
 pub use operation::{
     CloneCallback, CloneMethod, Consistency, DiskStatus, DomainDisk, Method, MigrateOptions, Operation,
     OperationStatus, Phase, Progress, Quiesce, Recovered, Recovery, Report, Settlement, SnapshotDisk, SnapshotOptions,
     Warnings,
 };
+
+/// The program `livedisk-guard`.
+#[doc(hidden)]
+pub fn guard_main() -> std::process::ExitCode {
+    guard::main(operation::give_back_definition)
+}
 
 /// livedisk's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

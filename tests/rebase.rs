@@ -6,6 +6,7 @@ mod support;
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -100,6 +101,35 @@ fn a_new_image_is_flattened_after_the_thaw_unless_it_is_to_be_shallow() {
         assert_eq!(found["backing-filename"].as_str(), backing);
         before.must_be_as_before(&["out"]);
     }
+}
+
+/// The mirror and what is copied after the thaw alike.
+#[test]
+fn the_bandwidth_limits_the_flattening_too() {
+    let bed = bed();
+    let before = bed.watch("a");
+    let out = bed.path("out");
+    // The active layer alone, which the mirror has copied.
+    let active = fs::metadata(bed.of_guest("a", "IMAGE vda")).unwrap().blocks() * 512;
+    let base = fs::metadata(bed.of_guest("a", "BASE vda")).unwrap().blocks() * 512;
+    assert!(base > 4 * MIB, "{base}");
+    let limit = 2 * MIB;
+    let options = SnapshotOptions {
+        bandwidth: limit,
+        ..rebase(vec![disk("vda", &out, "qcow2")])
+    };
+    let operation = bed.connection.start_live_snapshot("a", &options).unwrap();
+    let report = operation.finish(Some(PATIENCE)).unwrap();
+    let after_thaw = report.point_in_time.elapsed().unwrap() - report.freeze;
+    println!("{active} bytes, then {base} in {after_thaw:?}: {report:?}");
+    // Some of it is hidden by the active layer.
+    let copied = fs::metadata(&out).unwrap().blocks() * 512 - active.min(base);
+    assert!(
+        after_thaw > Duration::from_secs_f64(0.7 * copied as f64 / limit as f64),
+        "{copied}"
+    );
+    edge(&bed, "a", "vda", &out, "qcow2").must_be_at(&report, Duration::ZERO);
+    before.must_be_as_before(&["out"]);
 }
 
 #[test]

@@ -64,7 +64,8 @@ livedisk starts this program before it freezes a guest's file systems. You do no
 It watches the process
 .IR PID ,
 which gives it a socket as standard input. If that process dies while the guest is frozen or paused, or if the limit of the
-freeze passes, the guard thaws and resumes the guest over a connection of its own, and ends.
+freeze passes, the guard thaws and resumes the guest over a connection of its own, and ends. A domain that method rebase has
+undefined for a moment is defined again in the same way, if that process dies.
 .PP
 It is a process of its own, in a session of its own, so that neither a signal to the terminal nor the end of the process
 that it watches ends it.

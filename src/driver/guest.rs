@@ -201,17 +201,22 @@ impl Guest {
     /// # Errors
     /// What libvirt says.
     pub fn get_power_state(&self) -> Result<State> {
+        Ok(self.get_instance()?.unwrap_or(State::Off))
+    }
+
+    /// What the instance does that runs now, `Off` where it is another one than when the handle was made; `None` where none
+    /// runs.
+    pub(crate) fn get_instance(&self) -> Result<Option<State>> {
         let _quiet = Quiet::new();
         // Looked up anew, because a virDomainPtr keeps the id it was made with.
-        let state = self.host.connection().lookup_uuid(&self.uuid).and_then(|domain| {
-            if domain.id() == self.id {
-                domain.state()
-            } else {
-                Ok(State::Off)
-            }
+        let found = self.host.connection().lookup_uuid(&self.uuid);
+        let state = found.and_then(|domain| match domain.id() {
+            None => Ok(None),
+            id if id == self.id => domain.state().map(Some),
+            Some(_) => Ok(Some(State::Off)),
         });
         match state {
-            Err(error) if error.code().to_raw() as i32 == libvirt::code::NO_DOMAIN => Ok(State::Off),
+            Err(error) if error.code().to_raw() as i32 == libvirt::code::NO_DOMAIN => Ok(None),
             other => other.map_err(|error| self.host.failed(&error, &self.what("cannot read the state of"))),
         }
     }

@@ -14,6 +14,8 @@ pub struct Host {
     connection: Mutex<Connection>,
     uri: String,
     event_loop: EventLoop,
+    /// libvirt's, once it was asked for; a connection that is made anew may lead to another one.
+    version: Mutex<Option<u32>>,
     stopping: Turns,
 }
 
@@ -43,6 +45,7 @@ impl Host {
             connection: Mutex::new(connection),
             uri,
             event_loop,
+            version: Mutex::default(),
             stopping: Turns::default(),
         }
     }
@@ -80,9 +83,20 @@ impl Host {
     pub(crate) fn drops_mirrors(&self) -> Result<bool> {
         /// At the latest.
         const ENDS_THEM: u32 = 8_000_000;
+        Ok(self.version()? < ENDS_THEM)
+    }
+
+    fn version(&self) -> Result<u32> {
+        // Not held while libvirt is asked: whoever connects anew has the connection, and forgets this.
+        let known = || self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *known();
+        if let Some(version) = last {
+            return Ok(version);
+        }
         let asked = self.connection().version();
         let version = asked.map_err(|error| self.failed(&error, "cannot ask for libvirt's version"))?;
-        Ok(version < ENDS_THEM)
+        *known() = Some(version);
+        Ok(version)
     }
 
     /// Returns when the embedded driver has resumed all guests: a process that ends before that may end them.
@@ -129,6 +143,7 @@ impl Host {
         if !connection.is_alive() {
             *connection = Connection::open(Some(&self.uri), self.event_loop)
                 .map_err(|error| no_connection(&error, &format!("cannot connect to {} again", self.uri)))?;
+            *self.version.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         Ok(connection.clone())
     }

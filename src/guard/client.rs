@@ -18,9 +18,13 @@ use crate::error::{Error, ErrorCode, Result};
 /// How long the guard may take to answer; it asks its libvirt before.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What is watched over, and what may become of it without a guard.
+const FREEZE: [&str; 2] = ["freeze", "the guest stays frozen"];
+const DEFINITION: [&str; 2] = ["definition", "the domain stays undefined until it is recovered"];
+
 static GUARDS: Mutex<BTreeMap<String, Arc<Guard>>> = Mutex::new(BTreeMap::new());
 
-/// A window that the guard watches, until this is dropped.
+/// A window or a definition that the guard watches, until this is dropped.
 pub(crate) struct Armed {
     guard: Arc<Guard>,
     window: u64,
@@ -35,7 +39,7 @@ fn is_required() -> bool {
 pub(crate) fn prepare(host: &Host) -> Result<()> {
     let uri = host.uri();
     match ask(uri, || connect(uri)) {
-        Err(reason) if is_required() => Err(cannot_guard(&reason)),
+        Err(reason) if is_required() => Err(cannot_guard(FREEZE, &reason)),
         Err(reason) => {
             log::debug!("{reason}");
             Ok(())
@@ -53,11 +57,24 @@ pub(crate) fn arm(guest: &Guest, stopped: Stopped, limit: Duration) -> Result<Op
         limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         stopped,
     };
+    watch(guest, FREEZE, question)
+}
+
+/// The guard is ready when this returns: from then on it gives back what this operation has saved and taken away, when we are
+/// gone. That there is none is a warning where none is required.
+pub(crate) fn keep(guest: &Guest, operation: &str) -> Result<Option<Armed>> {
+    let question = || What::Keep {
+        operation: operation.to_owned(),
+    };
+    watch(guest, DEFINITION, question)
+}
+
+fn watch(guest: &Guest, what: [&str; 2], question: impl Fn() -> What) -> Result<Option<Armed>> {
     match ask(guest.host().uri(), question) {
         Ok((guard, window)) => Ok(Some(Armed { guard, window })),
-        Err(reason) if is_required() => Err(cannot_guard(&reason)),
+        Err(reason) if is_required() => Err(cannot_guard(what, &reason)),
         Err(reason) => {
-            log::warn!("domain '{}': {}", guest.name(), cannot_guard(&reason));
+            log::warn!("domain '{}': {}", guest.name(), cannot_guard(what, &reason));
             Ok(None)
         }
     }
@@ -82,10 +99,10 @@ fn connect(uri: &str) -> What {
     }
 }
 
-fn cannot_guard(reason: &str) -> Error {
+fn cannot_guard([what, risk]: [&str; 2], reason: &str) -> Error {
     Error::new(
         ErrorCode::Freeze,
-        format!("no guard watches over the freeze: {reason}; if this process dies meanwhile, the guest stays frozen"),
+        format!("no guard watches over the {what}: {reason}; if this process dies meanwhile, {risk}"),
     )
 }
 

@@ -4,7 +4,8 @@
 //! The library ([`client`]) starts one for each connection URI, before the first freeze, and keeps it as long as the
 //! process lives. The guard ([`process`]) has a libvirt connection of its own and one socket to the library. A freeze
 //! window is armed before the freeze request and cleared after the thaw; what is armed when the socket closes, when
-//! the library's process ends or when the freeze limit passes, the guard undoes until that is certain.
+//! the library's process ends or when the freeze limit passes, the guard undoes until that is certain. A definition that an
+//! operation takes away from libvirt for a moment is kept in the same way: when the process ends, the guard gives it back.
 //!
 //! With the embedded driver, which belongs to one process at a time, the guard opens the same root once that process is
 //! gone, so there a process that merely hangs is not guarded.
@@ -16,8 +17,8 @@ mod process;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use client::{Armed, arm, prepare};
-pub use process::main;
+pub(crate) use client::{Armed, arm, keep, prepare};
+pub(crate) use process::main;
 
 use crate::driver::Stopped;
 
@@ -42,7 +43,9 @@ enum What {
         limit_ms: u64,
         stopped: Stopped,
     },
-    /// That window is closed. Not answered.
+    /// This operation is about to take its domain's definition away, which was saved; that is known by the question's number.
+    Keep { operation: String },
+    /// That window is closed, or that definition is back. Not answered.
     Clear { window: u64 },
 }
 

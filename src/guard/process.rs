@@ -17,21 +17,32 @@ use rustix::stdio::stdin;
 
 use super::{Answer, MESSAGE_SIZE, Question, What};
 use crate::driver::{Guest, Host, Stopped};
+use crate::error::Result;
 use crate::libvirt::{EventLoop, ignore_requests_to_end, keep_descriptors};
 
 /// Between two attempts to open the embedded driver's root.
 const OPEN_AGAIN: Duration = Duration::from_millis(20);
 
+/// Between two attempts to give a definition back, and how long libvirt may be away before that is given up: it is saved, and
+/// recover finds it.
+const GIVE_BACK_AGAIN: Duration = Duration::from_millis(250);
+const GIVE_BACK_FOR: Duration = Duration::from_secs(600);
+/// How long an agent takes at most that is about to end.
+const ENDING: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
 const USAGE: &str = "livedisk-guard: lets a guest go that a dead process left frozen; livedisk starts it";
 
+/// Gives back the definition that this operation has taken away from libvirt.
+type GiveBack = fn(&Arc<Host>, &str) -> Result<()>;
+
 /// `livedisk-guard PID`, with a socket to that process as standard input.
-pub fn main() -> ExitCode {
+pub(crate) fn main(give_back: GiveBack) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
         [agent] if agent.parse::<u32>().is_ok() => detach(agent),
         [agent, "detached"] => {
-            Process::new(agent).run();
+            Process::new(agent, give_back).run();
             Ok(())
         }
         _ => {
@@ -74,17 +85,22 @@ struct Process {
     uri: String,
     host: Option<Arc<Host>>,
     armed: HashMap<u64, Window>,
+    /// The operations that have taken a definition away.
+    kept: HashMap<u64, String>,
+    give_back: GiveBack,
     releasing: Vec<JoinHandle<()>>,
 }
 
 impl Process {
-    fn new(agent: &str) -> Self {
+    fn new(agent: &str, give_back: GiveBack) -> Self {
         let pid = agent.parse().ok().and_then(Pid::from_raw);
         Self {
             agent: pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()),
             uri: String::new(),
             host: None,
             armed: HashMap::new(),
+            kept: HashMap::new(),
+            give_back,
             releasing: Vec::new(),
         }
     }
@@ -151,7 +167,12 @@ impl Process {
         let result = match question.what {
             What::Clear { window } => {
                 self.armed.remove(&window);
+                self.kept.remove(&window);
                 return;
+            }
+            What::Keep { operation } => {
+                self.kept.insert(question.number, operation);
+                Ok(())
             }
             What::Connect { version, uri } => self.connect(&version, uri),
             What::Arm {
@@ -184,7 +205,7 @@ impl Process {
         self.uri.starts_with("qemu:///embed")
     }
 
-    fn connect(&mut self, version: &str, uri: String) -> Result<(), String> {
+    fn connect(&mut self, version: &str, uri: String) -> std::result::Result<(), String> {
         if version != crate::VERSION {
             return Err(format!("it is version {}, the library {version}", crate::VERSION));
         }
@@ -196,7 +217,7 @@ impl Process {
         Ok(())
     }
 
-    fn arm(&mut self, number: u64, mut window: Window) -> Result<(), String> {
+    fn arm(&mut self, number: u64, mut window: Window) -> std::result::Result<(), String> {
         match &self.host {
             None => window.deadline = None,
             Some(host) => {
@@ -224,7 +245,7 @@ impl Process {
 
     /// The agent is gone.
     fn release_all(mut self) {
-        if self.is_embedded() && !self.armed.is_empty() {
+        if self.is_embedded() && !(self.armed.is_empty() && self.kept.is_empty()) {
             let host = self.open_embedded();
             for window in self.armed.values_mut() {
                 window.guest = host
@@ -237,12 +258,30 @@ impl Process {
         for (_, window) in std::mem::take(&mut self.armed) {
             self.let_go(window);
         }
+        if let Some(host) = self.host.as_ref().filter(|_| !self.kept.is_empty()) {
+            self.await_end();
+            for (_, operation) in std::mem::take(&mut self.kept) {
+                let (host, give_back) = (Arc::clone(host), self.give_back);
+                self.releasing.push(thread::spawn(move || {
+                    give_back_until_certain(&host, &operation, give_back)
+                }));
+            }
+        }
         for releasing in self.releasing.drain(..) {
             // A thread that panicked is no reason to leave the others alone.
             let _ = releasing.join();
         }
         if let Some(host) = self.host.filter(|_| self.uri.starts_with("qemu:///embed")) {
             host.await_taking_up();
+        }
+    }
+
+    /// The socket closes before the agent has ended, and as long as that lives its operations are its own.
+    fn await_end(&self) {
+        if let Some(agent) = &self.agent {
+            let mut watched = [PollFd::from_borrowed_fd(agent.as_fd(), PollFlags::IN)];
+            // It is certain to end, or it has made another program of itself.
+            let _ = retry_on_intr(|| poll(&mut watched, Some(&ENDING)));
         }
     }
 
@@ -254,5 +293,16 @@ impl Process {
                 Err(_) => thread::sleep(OPEN_AGAIN),
             }
         }
+    }
+}
+
+fn give_back_until_certain(host: &Arc<Host>, operation: &str, give_back: GiveBack) {
+    let began = Instant::now();
+    while let Err(error) = give_back(host, operation) {
+        log::debug!("{error}");
+        if began.elapsed() > GIVE_BACK_FOR {
+            return;
+        }
+        thread::sleep(GIVE_BACK_AGAIN);
     }
 }

@@ -231,15 +231,25 @@ pub(super) fn convert(source: Source<'_>, written: Written<'_>, manner: Manner, 
     }
 }
 
-/// Copies what a qcow2 image rests on into it. One that was ended half way is as good, and is gone on with.
-pub(super) fn flatten(file: &File, direct: bool, shown: &str, watch: Watch<'_>) -> Result<Cloned> {
+/// Copies what a qcow2 image rests on into it, at `bandwidth` bytes per second at most (0: no limit). One that was ended half way
+/// is as good, and is gone on with.
+pub(super) fn flatten(file: &File, direct: bool, bandwidth: u64, shown: &str, watch: Watch<'_>) -> Result<Cloned> {
     let what = format!("copy what '{shown}' rests on into it");
     // Of an end half way.
     qemu_img::repair_leaks(file, shown)?;
     let target = Target::File(file);
     let (name, stdin) = target.hand_over(&what)?;
     let cache = if direct { "none" } else { "writeback" };
-    let arguments = ["rebase", "-p", "-f", "qcow2", "-t", cache, "-b", "", name];
+    // qemu-img's rebase has no limit of its own: what it writes to the file is throttled.
+    let group = format!("throttle-group,id=limit,x-bps-write={bandwidth}");
+    let throttled = format!(
+        "driver=qcow2,file.driver=throttle,file.throttle-group=limit,file.file.driver=file,file.file.filename={name}"
+    );
+    let mut arguments = vec!["rebase", "-p", "-t", cache, "-b", ""];
+    match bandwidth {
+        0 => arguments.extend(["-f", "qcow2", name]),
+        _ => arguments.extend(["--object", &group, "--image-opts", &throttled]),
+    }
     let size = qemu_img::info(file, "qcow2", shown)?.virtual_size;
     let stdin = stdin.map_or_else(Stdio::null, Stdio::from);
     let run = |watch: Watch<'_>| {

@@ -307,8 +307,9 @@ impl Output {
         self.write(Source::Chain(layers), manner, watch)
     }
 
-    /// Copies what a qcow2 image rests on into it, if it rests on anything still.
-    pub(crate) fn flatten(&self, watch: Watch<'_>) -> Result<Cloned> {
+    /// Copies what a qcow2 image rests on into it, if it rests on anything still, at `bandwidth` bytes per second at most (0: no
+    /// limit).
+    pub(crate) fn flatten(&self, bandwidth: u64, watch: Watch<'_>) -> Result<Cloned> {
         let Target::File(file) = self.target()? else {
             return Ok(Cloned::Whole);
         };
@@ -316,7 +317,7 @@ impl Output {
         if qemu_img::info(file, &self.format, &shown)?.backing.is_none() {
             return Ok(Cloned::Whole);
         }
-        convert::flatten(file, convert::is_direct(file, &self.format), &shown, watch)
+        convert::flatten(file, convert::is_direct(file, &self.format), bandwidth, &shown, watch)
     }
 
     /// Whether it shows what a backing chain shows.

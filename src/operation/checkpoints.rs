@@ -7,10 +7,11 @@ use crate::error::Result;
 
 /// An operation may rest on it.
 pub(crate) fn delete_checkpoint(guest: &Guest, name: &str) -> Result<()> {
+    let config = guest.get_config(false)?;
     if guest.is_active()? {
-        must_be_free(guest, None)?;
+        must_be_free(guest, &config, None)?;
     } else {
-        must_have_no_operation(guest, None)?;
+        must_have_no_operation(guest, &config, None)?;
     }
     guest.delete_checkpoint(name)
 }

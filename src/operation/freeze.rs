@@ -44,8 +44,9 @@ pub(crate) fn freeze(guest: Guest, limit: Duration) -> Result<u32> {
             ),
         ));
     }
-    must_be_free(&guest, None)?;
-    decide_freeze(&guest, &guest.get_config(false)?, Quiesce::Require)?;
+    let config = guest.get_config(false)?;
+    must_be_free(&guest, &config, None)?;
+    decide_freeze(&guest, &config, Quiesce::Require)?;
     guard::prepare(guest.host())?;
     let record = at("Note", || note(&guest, limit))?;
     at("Freeze", || hold(&guest, &record, limit)).inspect_err(|_| {
@@ -66,7 +67,7 @@ fn at<T>(step: &str, take: impl FnOnce() -> T) -> T {
 
 fn note(guest: &Guest, limit: Duration) -> Result<Record> {
     let _claim = Claim::take(guest)?;
-    must_be_free(guest, None)?;
+    must_be_free(guest, &guest.get_config(false)?, None)?;
     for left in freezes(guest)? {
         guest.remove_metadata(&left.namespace())?;
     }

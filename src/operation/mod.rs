@@ -27,6 +27,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) use checkpoints::delete_checkpoint;
 pub(crate) use crash::cancel::cancel;
+pub(crate) use crash::definitions::give_back_definition;
 pub(crate) use crash::recover::recover;
 pub use crash::recover::{Recovered, Recovery, Settlement};
 pub(crate) use crash::status::operations;
@@ -120,13 +121,15 @@ impl Draft {
         self.into_operation(None)
     }
 
-    fn start(self, course: Box<dyn Run>) -> Result<Operation> {
+    /// The claim is given up by the thread, so that the caller does not wait for that.
+    fn start(self, course: Box<dyn Run>, claim: Option<Claim<Arc<Guest>>>) -> Result<Operation> {
         let worker = Worker::new(course, Arc::clone(&self.shared));
         let in_thread = Arc::clone(&self.shared);
         let worker = thread::Builder::new()
             .name("livedisk-worker".into())
             .spawn(move || {
                 let _quiet = Quiet::new();
+                drop(claim);
                 if catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
                     let error = Error::new(
                         ErrorCode::Internal,
@@ -157,10 +160,15 @@ impl Draft {
 
 /// The claim to the domain, if it is as it was when the plan was made: no other operation, and the disks where they
 /// were. `migrated` as in [`plan::preflight::must_be_free`].
-fn claim<'a>(guest: &'a Guest, before: &DomainXml, targets: &[&str], migrated: Option<&str>) -> Result<Claim<'a>> {
-    let claim = Claim::take(guest)?;
-    plan::preflight::must_be_free(guest, migrated)?;
+fn claim(
+    guest: &Arc<Guest>,
+    before: &DomainXml,
+    targets: &[&str],
+    migrated: Option<&str>,
+) -> Result<Claim<Arc<Guest>>> {
+    let claim = Claim::take(Arc::clone(guest))?;
     let now = guest.get_config(false)?;
+    plan::preflight::must_be_free(guest, &now, migrated)?;
     let chain = |config: &DomainXml, target| config.disk(target).map(|disk| disk.chain.clone());
     if targets
         .iter()
@@ -187,7 +195,7 @@ impl Operation {
     pub(crate) fn start_live_snapshot(guest: Guest, options: &SnapshotOptions) -> Result<Self> {
         let guest = Arc::new(guest);
         let config = guest.get_config(false)?;
-        let plan = snapshot::plan::Plan::new(&guest, options)?;
+        let plan = snapshot::plan::Plan::new(&guest, &config, options)?;
         match plan.method {
             Method::Backup => Self::begin::<snapshot::backup::Engine>(plan, &config, None, options.dry_run),
             Method::Clone => Self::begin::<snapshot::clone::Engine>(plan, &config, None, options.dry_run),
@@ -199,7 +207,7 @@ impl Operation {
     pub(crate) fn migrate_disk(guest: Guest, options: &MigrateOptions) -> Result<Self> {
         let guest = Arc::new(guest);
         let config = guest.get_config(false)?;
-        let plan = migrate::plan::Plan::new(&guest, options)?;
+        let plan = migrate::plan::Plan::new(&guest, &config, options)?;
         let migrated = Some(options.target.as_str());
         Self::begin::<migrate::Engine>(plan, &config, migrated, options.dry_run)
     }
@@ -223,14 +231,14 @@ impl Operation {
         let claim = claim(&guest, before, &targets, migrated)?;
         let step_count = u32::try_from(draft.plan.len()).unwrap_or(u32::MAX);
         let course = Course::<P>::begin(plan, &claim, Arc::clone(&draft.shared), step_count)?;
-        draft.start(Box::new(course))
+        draft.start(Box::new(course), Some(claim))
     }
 
     /// Resumes the operation that has the disk, if no process runs it.
     pub(crate) fn attach(guest: Guest, target: &str) -> Result<Self> {
         let guest = Arc::new(guest);
         let name = guest.name();
-        let claim = Claim::take(&guest)?;
+        let claim = Claim::take(&*guest)?;
         let records: Vec<_> = Record::all(&guest)?.into_iter().collect::<Result<_>>()?;
         let has_disk = |record: &Record| record.disks.iter().any(|disk| disk.target == target);
         let record = records.into_iter().find(has_disk).ok_or_else(|| {
@@ -272,7 +280,7 @@ impl Operation {
             // They were made when it began.
             remarks: Vec::new(),
         };
-        draft.start(course)
+        draft.start(course, None)
     }
 
     /// Waits until the phase changes or there is new progress, at most for `timeout` (`None`: for ever), and returns

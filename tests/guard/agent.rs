@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The agent is a process of its own: this program again, as the test `agent`.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant};
 use livedisk::{Connection, EventLoop, Method, Operation, Phase, Quiesce, SnapshotOptions};
 
 use crate::support::bed::{Bed, run};
-use crate::support::{PATIENCE, disk, snapshot};
+use crate::support::{PATIENCE, disk, guards_of, snapshot};
 
 // The agent.
 
@@ -206,19 +205,4 @@ impl Drop for Agent {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// The processes whose command line says that they guard this one.
-pub fn guards_of(agent: u32) -> Vec<u32> {
-    let is_guard = |pid: &u32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line);
-        let words: Vec<&str> = line.split('\0').collect();
-        words[0].ends_with("livedisk-guard") && words.get(1..3) == Some(&[agent.to_string().as_str(), "detached"])
-    };
-    fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
-        .filter(is_guard)
-        .collect()
 }

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use livedisk::{ErrorCode, EventLoop};
 
-use crate::agent::{Agent, guards_of};
+use crate::agent::Agent;
 use crate::support::bed::{Bed, Turn, run};
 use crate::support::definition::plain;
-use crate::support::{PATIENCE, disk, must_tell, snapshot, until};
+use crate::support::{PATIENCE, disk, guards_of, must_tell, snapshot, until};
 use crate::window::{Export, longest_silence};
 
 /// What is promised of a guest whose agent was killed.

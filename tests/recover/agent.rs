@@ -20,7 +20,7 @@ use crate::{migration, snapshot_method};
 pub struct Work<'a> {
     pub domain: &'a str,
     pub target: &'a str,
-    /// `mirror`, `backup` or `quiet`: a snapshot; `clone` or `copy`: a migration.
+    /// `mirror`, `backup`, `rebase` or `quiet`: a snapshot; `clone` or `copy`: a migration.
     pub what: &'a str,
     pub bandwidth: u64,
     pub finish: bool,
@@ -131,7 +131,7 @@ fn agent() {
             };
             connection.migrate_disk(&domain, &options)
         }
-        "mirror" | "backup" | "quiet" => {
+        "mirror" | "backup" | "quiet" | "rebase" => {
             let options = SnapshotOptions {
                 method: snapshot_method(&what),
                 clone: CloneMethod::Copy,

@@ -8,6 +8,7 @@ mod moving;
 mod owners;
 #[path = "../support/mod.rs"]
 mod support;
+mod undefined;
 mod unseen;
 
 use std::path::Path;
@@ -41,6 +42,7 @@ fn snapshot_method(what: &str) -> Method {
     match what {
         "mirror" => Method::Mirror,
         "backup" => Method::Backup,
+        "rebase" => Method::Rebase,
         _ => Method::Clone,
     }
 }

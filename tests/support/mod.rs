@@ -14,6 +14,7 @@ pub mod scenario;
 pub mod sealed;
 pub mod watch;
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -87,4 +88,19 @@ pub fn must_tell(error: &Error, code: ErrorCode, parts: &[&str]) {
     }
     let message = error.message();
     assert!(!message.chars().any(char::is_control), "{message:?}");
+}
+
+/// The processes whose command line says that they guard this one.
+pub fn guards_of(agent: u32) -> Vec<u32> {
+    let is_guard = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        let words: Vec<&str> = line.split('\0').collect();
+        words[0].ends_with("livedisk-guard") && words.get(1..3) == Some(&[agent.to_string().as_str(), "detached"])
+    };
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .filter(is_guard)
+        .collect()
 }

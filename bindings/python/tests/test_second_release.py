@@ -21,7 +21,7 @@ def test_operations(start: Start, connection: livedisk.Connection) -> None:
     domain = bed.WITHOUT_AGENT.domain
     assert connection.operations(domain) == []
     operation, path = start()
-    while operation.poll().phase < Phase.COPYING:
+    while operation.poll().bytes_total == 0:
         pass
     (found,) = connection.operations(domain)
     assert connection.operations() == [found] or connection.operations()[0].id == found.id
@@ -43,7 +43,7 @@ def test_operations(start: Start, connection: livedisk.Connection) -> None:
 def test_a_dry_recovery_changes_nothing(start: Start, connection: livedisk.Connection) -> None:
     domain = bed.WITHOUT_AGENT.domain
     operation, path = start()
-    while operation.poll().phase < Phase.COPYING:
+    while operation.poll().bytes_total == 0:
         pass
     operation.close()
     expected = livedisk.Recovery(1, 0, 0, 1, 0)

@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 use std::mem::replace;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,7 +37,7 @@ impl<P: Procedure> Course<P> {
     /// Writes the record; from then on the operation is this process's.
     pub(in crate::operation) fn begin(
         plan: Planned<P::Request>,
-        claim: &Claim<'_>,
+        claim: &Claim<impl Deref<Target = Guest>>,
         shared: Arc<Shared>,
         step_count: u32,
     ) -> Result<Self> {

@@ -18,10 +18,7 @@ pub(super) fn left(host: &Arc<Host>, domain: Option<&str>) -> Result<Vec<(Saved,
         if domain.is_some_and(|domain| domain != saved.name && domain != saved.uuid) {
             continue;
         }
-        let guest = match host.get_guest_by_uuid(&saved.uuid) {
-            Err(error) if error.code() == ErrorCode::NoDomain => None,
-            guest => Some(guest?),
-        };
+        let guest = domain_of(host, &saved)?;
         let records = guest.as_ref().map(Record::all).transpose()?.unwrap_or_default();
         let mut records = records.into_iter().flatten();
         if !records.any(|record| record.live && record.id == saved.record.id) {
@@ -37,6 +34,26 @@ pub(super) fn guests(host: &Arc<Host>, domain: Option<&str>, is_left: bool) -> R
         Some(Err(error)) if error.code() == ErrorCode::NoDomain && is_left => Ok(Vec::new()),
         Some(guest) => Ok(vec![guest?]),
         None => host.list_guests(),
+    }
+}
+
+/// For the guard: what this operation, whose process is gone, has taken away from libvirt. It is nothing where another process
+/// has resumed the operation.
+pub(crate) fn give_back_definition(host: &Arc<Host>, operation: &str) -> Result<()> {
+    let Some(saved) = Saved::of(host, operation)? else {
+        return Ok(());
+    };
+    if !saved.record.owner.is_dead() {
+        return Ok(());
+    }
+    give_back(host, domain_of(host, &saved)?.as_ref(), &saved).map(drop)
+}
+
+/// The domain, if there is one still.
+fn domain_of(host: &Arc<Host>, saved: &Saved) -> Result<Option<Guest>> {
+    match host.get_guest_by_uuid(&saved.uuid) {
+        Err(error) if error.code() == ErrorCode::NoDomain => Ok(None),
+        guest => guest.map(Some),
     }
 }
 

@@ -2,7 +2,7 @@
 //! After a crash: what is left, and its end.
 
 pub(in crate::operation) mod cancel;
-mod definitions;
+pub(in crate::operation) mod definitions;
 pub(in crate::operation) mod recover;
 pub(in crate::operation) mod resume;
 pub(in crate::operation) mod status;

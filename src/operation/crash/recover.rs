@@ -270,7 +270,7 @@ fn settlement(settled: Result<bool>) -> Settlement {
 
 /// None where somebody else came first.
 fn take_over(guest: &Arc<Guest>, record: &Record) -> Result<Option<Journal>> {
-    let claim = Claim::take(guest)?;
+    let claim = Claim::take(&**guest)?;
     let now = Record::all(guest)?.into_iter().flatten();
     let mut now = now.filter(|now| now.id == record.id && now.owner.is_dead());
     now.next().map(|now| Journal::take_over(guest, now, &claim)).transpose()

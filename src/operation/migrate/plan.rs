@@ -9,7 +9,7 @@ use crate::driver::{Guest, Hindrance, Job};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{Destination, Identity, Place};
 use crate::libvirt::State;
-use crate::libvirt::xml::{Device, Disk, Encryption, Source};
+use crate::libvirt::xml::{Device, Disk, DomainXml, Encryption, Source};
 use crate::operation::notice::Notice;
 use crate::operation::plan::planned::{Asked, Planned};
 use crate::operation::plan::preflight::{
@@ -74,8 +74,8 @@ impl Asked for Request {
 }
 
 impl Plan {
-    /// Looks at everything and changes nothing.
-    pub(crate) fn new(guest: &Arc<Guest>, options: &MigrateOptions) -> Result<Self> {
+    /// Looks at everything and changes nothing. `config` is the live definition.
+    pub(crate) fn new(guest: &Arc<Guest>, config: &DomainXml, options: &MigrateOptions) -> Result<Self> {
         let name = guest.name().to_owned();
         if guest.get_power_state()? == State::Off {
             return Err(error(
@@ -83,13 +83,12 @@ impl Plan {
                 format!("domain '{name}' is not running; move the image of a domain that is off with mv or cp"),
             ));
         }
-        let config = guest.get_config(false)?;
         let target = options.target.as_str();
-        must_be_free(guest, Some(target))?;
+        must_be_free(guest, config, Some(target))?;
         // libvirt takes our callbacks once a domain and connection, and the migration of another disk has them.
         let guest = apart_if_in_use(guest)?;
         let what = format!("disk '{}' of domain '{name}'", target.escape_debug());
-        let disk = find_disk(&guest, &config, target)?;
+        let disk = find_disk(&guest, config, target)?;
         must_be_copyable(disk, &what)?;
         if disk.device != Device::Disk {
             return Err(error(
@@ -121,7 +120,7 @@ impl Plan {
             must_be_no_volume(&guest, &destination)?;
             Place::Free
         } else {
-            destination.look(false, &images_in_use(&config))?
+            destination.look(false, &images_in_use(config))?
         };
         let source = disk.active().source.path().unwrap_or_default().to_owned();
         let source_format = disk.active().format.clone();

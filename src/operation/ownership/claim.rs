@@ -2,10 +2,12 @@
 //! One process at a time decides whose operation a domain's is.
 //!
 //! libvirt has no call that compares and sets, so this is Lamport's bakery: each process notes that it chooses a number,
-//! chooses one above all it sees, and waits for everybody who is choosing or has a smaller one. The notes are metadata of
-//! the domain, each in a namespace of its own, and so reach agents on other hosts too. A claim is held for milliseconds.
+//! chooses one above all it sees, and waits for everybody who is choosing or has a smaller one. Where nobody else is seen, to be
+//! choosing is enough. The notes are metadata of the domain, each in a namespace of its own, and so reach agents on other hosts
+//! too. A claim is held for milliseconds.
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,24 +48,29 @@ pub(in crate::operation) fn sweep(guest: &Guest) -> Result<()> {
 }
 
 /// While it lives, no other process begins, attaches to or recovers an operation of the domain.
-pub(in crate::operation) struct Claim<'a> {
-    guest: &'a Guest,
+pub(in crate::operation) struct Claim<G: Deref<Target = Guest>> {
+    guest: G,
     id: String,
     live: bool,
 }
 
-impl<'a> Claim<'a> {
-    pub(in crate::operation) fn take(guest: &'a Guest) -> Result<Self> {
+impl<G: Deref<Target = Guest>> Claim<G> {
+    pub(in crate::operation) fn take(guest: G) -> Result<Self> {
         let claim = Self {
-            guest,
             id: new_id()?,
             live: guest.is_active()?,
+            guest,
         };
         held().insert(claim.id.clone());
         let owner = Owner::this();
         let mut note = Note { number: None, owner };
         claim.write(Some(&note))?;
-        let highest = claim.others()?.iter().filter_map(|(_, other)| other.number).max();
+        let others = claim.others()?;
+        if others.is_empty() {
+            // Whoever comes now sees that this one is choosing, and waits.
+            return Ok(claim);
+        }
+        let highest = others.iter().filter_map(|(_, other)| other.number).max();
         note.number = Some(highest.unwrap_or(0) + 1);
         claim.write(Some(&note))?;
         let deadline = Instant::now() + PATIENCE;
@@ -71,7 +78,7 @@ impl<'a> Claim<'a> {
             if Instant::now() >= deadline {
                 return Err(Error::new(
                     ErrorCode::Busy,
-                    format!("domain '{}' is held by {first}; try again", guest.name()),
+                    format!("domain '{}' is held by {first}; try again", claim.guest.name()),
                 ));
             }
             thread::sleep(AGAIN);
@@ -96,14 +103,14 @@ impl<'a> Claim<'a> {
             }
             match serde_json::from_str::<Note>(&element.get_text().unwrap_or_default()) {
                 Ok(note) if note.is_held_as(id) => found.push((id.to_owned(), note)),
-                _ => self.write_by(self.guest, id, None)?,
+                _ => self.write_by(&self.guest, id, None)?,
             }
         }
         Ok(found)
     }
 
     fn write(&self, note: Option<&Note>) -> Result<()> {
-        self.write_by(self.guest, &self.id, note)
+        self.write_by(&self.guest, &self.id, note)
     }
 
     /// A daemon that is being started again is soon back.
@@ -151,7 +158,7 @@ fn to_element(note: &Note) -> Result<String> {
     to_text(&element).map_err(failed)
 }
 
-impl Drop for Claim<'_> {
+impl<G: Deref<Target = Guest>> Drop for Claim<G> {
     fn drop(&mut self) {
         held().remove(&self.id);
         let removed = match self.write(None) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Keeps an operation's record with its domain as long as this process runs the operation.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -55,14 +56,22 @@ pub(in crate::operation) struct Held<'a>(#[allow(dead_code)] MutexGuard<'a, Reco
 
 impl Journal {
     /// Writes the first record. The holder of the claim has seen that the domain is free.
-    pub(in crate::operation) fn begin(guest: &Arc<Guest>, mut record: Record, _claim: &Claim<'_>) -> Result<Self> {
+    pub(in crate::operation) fn begin(
+        guest: &Arc<Guest>,
+        mut record: Record,
+        _claim: &Claim<impl Deref<Target = Guest>>,
+    ) -> Result<Self> {
         record.live = true;
         write(guest, &record)?;
         Self::keep(guest, record, false)
     }
 
     /// Takes over the record of an owner that is dead.
-    pub(in crate::operation) fn take_over(guest: &Arc<Guest>, mut record: Record, _claim: &Claim<'_>) -> Result<Self> {
+    pub(in crate::operation) fn take_over(
+        guest: &Arc<Guest>,
+        mut record: Record,
+        _claim: &Claim<impl Deref<Target = Guest>>,
+    ) -> Result<Self> {
         record.owner = Owner::this();
         write(guest, &record)?;
         Self::keep(guest, record, true)
@@ -332,8 +341,8 @@ pub(in crate::operation) fn write(guest: &Guest, record: &Record) -> Result<()> 
     if persistent {
         guest.set_metadata(&uri, Some(&record.to_xml(false)?), false, true)?;
     }
-    if guest.is_active()? {
-        let same = record.live && guest.get_power_state()? != State::Off;
+    if let Some(state) = guest.get_instance()? {
+        let same = record.live && state != State::Off;
         guest.set_metadata(&uri, Some(&record.to_xml(same)?), true, false)?;
     }
     Ok(())

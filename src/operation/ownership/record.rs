@@ -158,8 +158,14 @@ impl Record {
 
     /// Every record on a domain: the live ones, and those that only the inactive definition has.
     pub(crate) fn all(guest: &Guest) -> Result<Vec<Result<Self>>> {
-        let mut found = Self::of(&guest.get_config(false)?);
-        if guest.is_active()? && guest.has_persistent_configuration()? {
+        Self::all_beside(guest, &guest.get_config(false)?)
+    }
+
+    /// The same, where the live definition was just read.
+    pub(crate) fn all_beside(guest: &Guest, live: &DomainXml) -> Result<Vec<Result<Self>>> {
+        let mut found = Self::of(live);
+        // One that has ended meanwhile has but one definition, and then there is nothing new in it.
+        if (guest.id().is_some() || guest.is_active()?) && guest.has_persistent_configuration()? {
             for record in Self::of(&guest.get_config(true)?) {
                 let known = |other: &Result<Self>| match (other, &record) {
                     (Ok(other), Ok(record)) => other.id == record.id,

@@ -3,6 +3,7 @@
 //! in a namespace of its own, because only the owner writes the record. The owner looks for it, and answers in the record
 //! that it rolls back. Whoever asked removes the request when it has seen the answer, else the owner does with the record.
 
+use std::ops::Deref;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,11 @@ fn namespace(id: &str) -> String {
 }
 
 /// The claim keeps the record, and with it the owner's duty to remove this, from going meanwhile.
-pub(in crate::operation) fn write(guest: &Guest, record: &Record, _claim: &Claim<'_>) -> Result<()> {
+pub(in crate::operation) fn write(
+    guest: &Guest,
+    record: &Record,
+    _claim: &Claim<impl Deref<Target = Guest>>,
+) -> Result<()> {
     guest.set_metadata(&namespace(&record.id), Some("<cancel/>"), true, false)
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::driver::{Guest, Host};
 use crate::error::{Error, ErrorCode, Result};
+use crate::guard;
 use crate::operation::course::procedure::Ties;
 use crate::operation::ownership::journal::Journal;
 use crate::operation::ownership::saved::{Of, Saved};
@@ -24,6 +25,8 @@ struct Kept {
     away: bool,
     /// How often somebody else has defined the domain since it was saved.
     defined_again: u32,
+    /// As long as it may be away.
+    guard: Option<guard::Armed>,
 }
 
 impl Kept {
@@ -32,6 +35,7 @@ impl Kept {
             saved,
             away: false,
             defined_again: 0,
+            guard: None,
         }
     }
 }
@@ -62,6 +66,9 @@ impl Definition {
             saved.write()?;
         }
         self.kept = saved.map(Kept::new);
+        if let (Some(kept), true) = (&mut self.kept, self.journal.is_owned()) {
+            kept.guard = guard::keep(&self.guest, &kept.saved.record.id)?;
+        }
         Ok(())
     }
 
@@ -117,6 +124,7 @@ impl Definition {
                 ),
             ));
         }
+        kept.guard = guard::keep(&self.guest, &kept.saved.record.id)?;
         self.guest.undefine()?;
         kept.away = true;
         Ok(())

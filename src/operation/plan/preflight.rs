@@ -16,10 +16,10 @@ fn error(code: ErrorCode, message: impl Into<String>) -> Error {
     Error::new(code, message)
 }
 
-/// Asked for first, because the error codes of a busy domain say many things. `migrated` is the one disk that is wanted,
-/// by a migration: migrations of other disks are not in its way.
-pub(in crate::operation) fn must_be_free(guest: &Guest, migrated: Option<&str>) -> Result<()> {
-    must_have_no_operation(guest, migrated)?;
+/// Asked for first, because the error codes of a busy domain say many things. `config` is the live definition as it was just
+/// read. `migrated` is the one disk that is wanted, by a migration: migrations of other disks are not in its way.
+pub(in crate::operation) fn must_be_free(guest: &Guest, config: &DomainXml, migrated: Option<&str>) -> Result<()> {
+    must_have_no_operation(guest, config, migrated)?;
     if guest.get_job_stats()? != JobStats::None {
         let name = guest.name();
         return Err(error(
@@ -33,9 +33,13 @@ pub(in crate::operation) fn must_be_free(guest: &Guest, migrated: Option<&str>) 
 }
 
 /// Of livedisk's own, on a domain that may be off.
-pub(in crate::operation) fn must_have_no_operation(guest: &Guest, migrated: Option<&str>) -> Result<()> {
+pub(in crate::operation) fn must_have_no_operation(
+    guest: &Guest,
+    config: &DomainXml,
+    migrated: Option<&str>,
+) -> Result<()> {
     let name = guest.name();
-    for record in Record::all(guest)? {
+    for record in Record::all_beside(guest, config)? {
         let record = record.map_err(|failure| {
             error(
                 ErrorCode::Busy,

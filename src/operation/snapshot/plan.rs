@@ -77,8 +77,8 @@ fn error(code: ErrorCode, message: impl Into<String>) -> Error {
 }
 
 impl Plan {
-    /// Looks at everything and changes nothing.
-    pub(crate) fn new(guest: &Arc<Guest>, options: &SnapshotOptions) -> Result<Self> {
+    /// Looks at everything and changes nothing. `config` is the live definition.
+    pub(crate) fn new(guest: &Arc<Guest>, config: &DomainXml, options: &SnapshotOptions) -> Result<Self> {
         let name = guest.name().to_owned();
         check_options(options)?;
         check_disk_list(&options.disks)?;
@@ -102,34 +102,33 @@ impl Plan {
                 ));
             }
         };
-        let config = guest.get_config(false)?;
-        must_be_free(guest, None)?;
-        let in_use = images_in_use(&config);
+        must_be_free(guest, config, None)?;
+        let in_use = images_in_use(config);
         let mut disks = options
             .disks
             .iter()
-            .map(|wanted| plan_disk(guest, &config, wanted, options, &in_use))
+            .map(|wanted| plan_disk(guest, config, wanted, options, &in_use))
             .collect::<Result<Vec<_>>>()?;
         must_differ(&disks)?;
         let (method, ways) = if backup::is_asked_for(options) {
             (Method::Backup, Vec::new())
         } else {
-            choose(guest, &config, options, &disks)?
+            choose(guest, config, options, &disks)?
         };
         let server = match method {
-            Method::Backup => Some(backup::prepare(guest, &config, options, &mut disks, &in_use)?),
+            Method::Backup => Some(backup::prepare(guest, config, options, &mut disks, &in_use)?),
             _ => None,
         };
         let undefine = match method {
-            Method::Mirror => mirror::check(guest, &config, &disks).map(|()| false)?,
-            Method::Rebase => mirror::prepare_rebase(guest, &config, options, &mut disks)?,
+            Method::Mirror => mirror::check(guest, config, &disks).map(|()| false)?,
+            Method::Rebase => mirror::prepare_rebase(guest, config, options, &mut disks)?,
             _ => false,
         };
         for planned in &disks {
             let what = format!("disk '{}' of domain '{name}'", planned.target);
             must_stay_writable(
                 guest,
-                find_disk(guest, &config, &planned.target)?,
+                find_disk(guest, config, &planned.target)?,
                 method,
                 ", or use BACKUP",
                 &what,
@@ -141,7 +140,7 @@ impl Plan {
             .filter_map(|(_, disk)| disk.load(options.shallow))
             .collect();
         must_have_room(&name, &loads)?;
-        let freeze = !paused && decide_freeze(guest, &config, options.quiesce)?;
+        let freeze = !paused && decide_freeze(guest, config, options.quiesce)?;
         let chosen: HashSet<&str> = disks.iter().map(|disk| disk.target.as_str()).collect();
         let other_disks = config
             .disks
@@ -176,7 +175,7 @@ impl Plan {
             compress: options.compress,
             checkpoint: options.checkpoint.clone(),
             server,
-            warnings: warnings(guest, &config, options, method, &disks)?,
+            warnings: warnings(guest, config, options, method, &disks)?,
             disks,
             other_disks,
         };
@@ -185,7 +184,7 @@ impl Plan {
             clone_callback: options.clone_callback.clone(),
             request,
         };
-        if plan.freezes() || plan.pauses() {
+        if plan.freezes() || plan.pauses() || plan.undefine {
             guard::prepare(guest.host())?;
         }
         Ok(plan)

@@ -135,13 +135,13 @@ impl Mirrored {
         })
     }
 
-    /// The image rests on nothing then.
-    pub(super) fn flatten(&mut self) -> Result<()> {
+    /// The image rests on nothing then. `bandwidth`: bytes per second, 0 for no limit.
+    pub(super) fn flatten(&mut self, bandwidth: u64) -> Result<()> {
         let before = (self.mirror.job.done, self.mirror.job.total);
         let mut progress = (0, 0);
         let watch = &mut watch(&self.site.shared, before, &mut progress);
         let flattened = match &self.image.output {
-            Some(output) => output.flatten(watch)?,
+            Some(output) => output.flatten(bandwidth, watch)?,
             None => Cloned::Whole,
         };
         finished(flattened)

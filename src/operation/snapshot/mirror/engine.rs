@@ -166,9 +166,11 @@ impl Engine {
     }
 
     pub(super) fn flatten(&mut self) -> Result<()> {
+        // One after the other, where the mirrors shared it.
+        let bandwidth = self.plan.bandwidth * self.disks.len() as u64;
         for (planned, disk) in self.plan.disks.iter().zip(&mut self.disks) {
             if self.plan.flattens(planned) {
-                disk.flatten()?;
+                disk.flatten(bandwidth)?;
             }
         }
         self.rest = Rest::Verify;

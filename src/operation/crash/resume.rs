@@ -75,7 +75,7 @@ mod tests {
         let mark = record.mark.name();
         let shared = Arc::new(Shared::new(record.started).unwrap());
         let journal = if owned {
-            Journal::take_over(guest, record, &Claim::take(guest).unwrap()).unwrap()
+            Journal::take_over(guest, record, &Claim::take(Arc::clone(guest)).unwrap()).unwrap()
         } else {
             Journal::look_at(guest, record)
         };

@@ -23,6 +23,7 @@ NAMES = {
     "noise": "somebody else's copy beside the guest",
     "by hand": "five steps with virsh",
     "migrate": "**livedisk migrate**",
+    "increment": "**livedisk backup**",
 }
 MARK = re.compile(r"(<!-- figures: ([a-z-]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
@@ -34,7 +35,7 @@ class Results:
 
     def rows(self, part, **wanted):
         """Without warm-ups."""
-        return [row for row in self.all[part] if not row.get("warm_up") and all(row.get(key) == value for key, value in wanted.items())]
+        return [row for row in self.all.get(part, []) if not row.get("warm_up") and all(row.get(key) == value for key, value in wanted.items())]
 
     def values(self, part, figure, **wanted):
         found = [figure(row) for row in self.rows(part, **wanted)]
@@ -139,6 +140,21 @@ def headline(results):
                      one(lambda r: r["total_s"], 1), one(lambda r: r["written"] / (1 << 20))])
     head = [f"{gib(of['size'])} on ext4", "frozen, ms", "times a bare freeze and thaw", "guest's longest write, ms", "total, s", "written, MiB"]
     return table(head, body)
+
+
+def increments(results):
+    """What changed since a full copy."""
+    body = []
+    mib = lambda key: lambda r: r[key] / (1 << 20)  # noqa: E731
+    for size in results.sizes("increments"):
+        for row in ("virtnbdbackup", "increment"):
+            one = lambda figure, digits=0: middle(results.values("increments", figure, size=size, row=row), digits)  # noqa: E731
+            if results.rows("increments", size=size, row=row):
+                body.append([results.name(row), gib(size), one(mib("changed"), 1), one(window), one(ratio, 2), one(lambda r: max(r["stall_ms"], r["worst_other_ms"])),
+                             one(lambda r: r["total_s"], 1), one(mib("written"), 1), one(mib("image_bytes"), 1), one(lambda r: r["client_cpu_s"], 1)])
+    head = ["", "disk, beside its file system", "changed, MiB", "window, ms", "times the bare pair", "guest's longest write, ms", "total, s", "written, MiB", "image, MiB", "client CPU, s"]
+    missing = [f"\nNot run: {row['row']}: {row['reason'].splitlines()[0][:160]}.\n" for row in results.all["not_run"] if row["fs"] == "increment"]
+    return (table(head, body) if body else "Not measured in this run.\n") + "".join(missing)
 
 
 def migration(results):
@@ -266,6 +282,7 @@ SECTIONS = {
     "ext-writeback": lambda results: whole(results, "ext4", "writeback"),
     "xfs-none": lambda results: whole(results, "xfs", "none"),
     "xfs-writeback": lambda results: whole(results, "xfs", "writeback"),
+    "increments": increments,
     "migration": migration,
     "scale": scale,
     "cost": cost,

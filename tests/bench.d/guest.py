@@ -15,6 +15,8 @@ MIB, GIB = 1 << 20, 1 << 30
 # The file system's part of the disk; what lies after it is FILL, whose content never changes.
 HEAD, FILL = GIB, 0x5A
 PACE_MS = 5
+# What is changed at a time before an increment.
+PIECE = 256 << 10
 # The guest's clock is the host's but for 1 to 3 ms (tests/README.md).
 CLOCK_NS = 3_000_000
 
@@ -124,6 +126,19 @@ class Guest:
             self.size = size
         run(["sync", self.image])
         self.on()
+
+    def change(self, share):
+        """So much of what lies after the file system is written anew, in pieces far apart; how many bytes."""
+        number = max(1, int(self.size * share) // PIECE)
+        device = "/machine/peripheral/virtio-disk0/virtio-backend"
+        for at in range(number):
+            offset = HEAD + self.size // number * at // PIECE * PIECE
+            self.bed.virsh("qemu-monitor-command", self.name, "--hmp", f'qemu-io -d {device} "write -q -P {FILL} {offset} {PIECE}"')
+        return number * PIECE
+
+    def forget_checkpoints(self):
+        for name in reversed(self.bed.virsh("checkpoint-list", self.name, "--name", "--topological").split()):
+            self.bed.virsh("checkpoint-delete", self.name, name)
 
     def writes_since(self, offset):
         """(began_ns, ended_ns) of each write that the guest reports."""

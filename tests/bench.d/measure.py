@@ -116,11 +116,17 @@ def quiet(guest, seconds=1.0):
 
 
 def remove(out):
-    for path in (Path(out), Path(f"{out}.d"), Path(f"{out}.r"), Path(f"{out}.log")):
+    for path in (Path(out), Path(f"{out}.d"), Path(f"{out}.r"), Path(f"{out}.log"), Path(f"{out}.full")):
         if path.is_dir():
             shutil.rmtree(path)
         elif path.exists():
             path.unlink()
+
+
+def occupied(out):
+    made = Path(f"{out}.d") if Path(f"{out}.d").exists() else Path(out)
+    files = [made] if made.is_file() else [path for path in made.iterdir() if path.is_file()]
+    return sum(path.stat().st_blocks * 512 for path in files)
 
 
 def snapshot(guest, out, livedisk, how, restore=None, holds=True, with_course=False):
@@ -130,15 +136,13 @@ def snapshot(guest, out, livedisk, how, restore=None, holds=True, with_course=Fa
     before, pair = quiet(guest), bare_pair(guest, livedisk)
     tool = Tool(guest, out, livedisk)
     result, (writes, began, ended, window) = observed(guest, lambda: how(tool))
-    made = Path(f"{out}.d") if Path(f"{out}.d").exists() else Path(out)
-    files = [made] if made.is_file() else [path for path in made.iterdir() if path.is_file()]
     result |= {
         "load": os.getloadavg()[0],
         "bare": pair,
         "quiet": before,
         "client_cpu_s": round(tool.cpu, 3),
         "written": tool.written + result.pop("written_qemu"),
-        "image_bytes": sum(path.stat().st_blocks * 512 for path in files),
+        "image_bytes": occupied(out),
     }
     if with_course:
         result["course"] = course(writes, began, ended)
@@ -149,3 +153,30 @@ def snapshot(guest, out, livedisk, how, restore=None, holds=True, with_course=Fa
         result["image"] = guest.check(out, "qcow2")
     remove(out)
     return result
+
+
+def increment(guest, out, livedisk, how, restore, share):
+    """A full copy, so much of the disk changed, and then what changed; the image is checked, and nothing is left."""
+    full, then = how
+    remove(out)
+    try:
+        full(Tool(guest, out, livedisk))
+        before, changed = occupied(out) if Path(f"{out}.d").exists() else 0, guest.change(share)
+        guest.bed.control(guest.name, "clock")
+        pair, tool = bare_pair(guest, livedisk), Tool(guest, out, livedisk)
+        result, _ = observed(guest, lambda: then(tool))
+        result |= {
+            "load": os.getloadavg()[0],
+            "bare": pair,
+            "changed": changed,
+            "client_cpu_s": round(tool.cpu, 3),
+            "written": tool.written + result.pop("written_qemu"),
+            "image_bytes": occupied(out) - before,
+        }
+        if restore:
+            restore(tool)
+        result["image"] = guest.check(out, "qcow2")
+        return result
+    finally:
+        guest.forget_checkpoints()
+        remove(out)

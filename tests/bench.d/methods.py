@@ -76,12 +76,31 @@ def virtnbdbackup(tool):
     tool.run("virtnbdbackup", "-U", local(tool.guest.bed.uri), "-d", tool.guest.name, "-l", "copy", "-i", "vda", "-n", "-o", f"{tool.out}.d")
 
 
+def await_let_go(image):
+    """Until its qemu-nbd, which it does not wait for, has closed the image."""
+    deadline = time.monotonic() + 30
+    while subprocess.run(["qemu-img", "info", "-f", "qcow2", image], capture_output=True).returncode != 0:
+        if time.monotonic() > deadline:
+            raise Failure(f"{image} is not let go")
+        time.sleep(0.1)
+
+
 def restore_virtnbdbackup(tool):
     """Its own format, made an image."""
     made = Path(f"{tool.out}.r")
     run(["virtnbdrestore", "-U", local(tool.guest.bed.direct), "-n", "-L", f"{tool.out}.log", "-i", f"{tool.out}.d", "-o", made])
     image = made / tool.guest.image.name
     image.rename(tool.out)
+    await_let_go(tool.out)
+
+
+def of_week(tool, level):
+    tool.run("virtnbdbackup", "-U", local(tool.guest.bed.uri), "-d", tool.guest.name, "-l", level, "-i", "vda", "-n", "-o", f"{tool.out}.d")
+
+
+def full_by_livedisk(tool):
+    tool.run(tool.livedisk, "snapshot", tool.guest.name, "--disk", f"vda={tool.out}.full", "--format", "qcow2", "--checkpoint", "full",
+             "--quiesce", "require", "--quiet")
 
 
 def nova(tool):
@@ -141,6 +160,15 @@ SNAPSHOTS = {
 }
 
 
+# A full copy with a checkpoint, then what changed since, with the next; and what makes an image of it.
+INCREMENTS = {
+    "virtnbdbackup": (lambda tool: of_week(tool, "full"), lambda tool: of_week(tool, "inc"), have_virtnbdbackup, restore_virtnbdbackup),
+    "increment": (full_by_livedisk,
+                  lambda tool: tool.snapshot("backup", "--since", "full", "--checkpoint", "next", "--backing", f"vda={tool.out}.full"),
+                  None, None),
+}
+
+
 def by_hand(tool):
     """The five steps of docs/moving-disks.md, typed."""
     name, source, clone = tool.guest.name, tool.guest.image, tool.out
@@ -160,4 +188,4 @@ def migrate(tool):
 
 
 MIGRATIONS = {"by hand": ("five steps with virsh", by_hand), "migrate": ("livedisk migrate", migrate)}
-__all__ = ["Failure", "MIGRATIONS", "SNAPSHOTS", "Tool", "offline"]
+__all__ = ["Failure", "INCREMENTS", "MIGRATIONS", "SNAPSHOTS", "Tool", "offline"]

@@ -33,6 +33,8 @@ ROUNDS = {
 }
 # A disk that is moved: the guest's file system, and after it a piece of random data again and again.
 MOVED_HEAD, PIECE = 512 * MIB, 256 * MIB
+# The share of the disk that changes before an increment.
+CHANGED = 0.01
 # How much longer a round takes for each SMALLEST more that is copied, as a share of the first round.
 GROWTH = 0.135
 BEGAN = time.monotonic()
@@ -57,7 +59,7 @@ class Results:
     """Written out after each figure, so that a run that was stopped has what it measured."""
 
     def __init__(self, path):
-        self.path, self.all = Path(path), {"machine": machine(), "snapshots": [], "offline": [], "migrations": [],
+        self.path, self.all = Path(path), {"machine": machine(), "snapshots": [], "offline": [], "increments": [], "migrations": [],
                                               "scale": [], "not_run": []}
 
     def add(self, part, **figure):
@@ -211,8 +213,28 @@ def on_a_file_system(results, fs, directory, disk, rows):
                 offline(results, fs, guest, tools.out, size)
         if fs == "ext4":
             guest.become(guest.size, "none")
+            increments(results, guest, tools.out)
             results.all["cost"] = cost.of(bed, guest, LIVEDISK)
             results.write()
+
+
+def increments(results, guest, out):
+    """What changed since a full copy, at the biggest size there was time for."""
+    for number in range(1 if QUICK else 3):
+        for row, (full, then, why_not, restore) in methods.INCREMENTS.items():
+            reason = why_not and why_not()
+            try:
+                if reason:
+                    raise Failure(reason)
+                figure = measure.increment(guest, out, LIVEDISK, (full, then), restore, CHANGED)
+            # Whatever a tool that is not ours does, the others are measured.
+            except Exception as failure:
+                reason = f"{type(failure).__name__}: {failure}".replace(sys.argv[1], "DIRECTORY")
+                say(f"increment by {row}: {reason}")
+                results.add("not_run", fs="increment", cache="none", size=guest.size, row=row, reason=reason)
+                continue
+            say(f"increment of {figure['changed'] / MIB:g} MiB by {row}: window {figure['window_ms']} ms, total {figure['total_s']} s")
+            results.add("increments", fs="ext4", cache="none", size=guest.size, row=row, **figure)
 
 
 def offline(results, fs, guest, out, size):

@@ -56,7 +56,12 @@ fn what_libvirtd_did_not_live_to_note() {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut matrix = Matrix::new(SAMPLE_SEED);
     let at = |point: &str| At::Point(point.to_owned());
-    let unseen = [Fault::SnapshotUnseen, Fault::SnapshotUnseenByAll, Fault::PivotUnseen];
+    let unseen = [
+        Fault::SnapshotUnseen,
+        Fault::SnapshotUnseenByAll,
+        Fault::PivotUnseen,
+        Fault::CommitUnseen,
+    ];
     matrix.all_of(Course::Forward, &unseen, &[]);
     matrix.all_of(Course::Astray, &[Fault::AgentKilled], &[at("after Return")]);
     matrix.all_of(Course::Astray, &[Fault::QemuKilled], &[at("after StartReturn")]);

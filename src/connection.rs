@@ -58,24 +58,22 @@ impl Connection {
 
     /// Starts a live snapshot of a running domain, named by name or UUID, and returns as soon as it runs.
     ///
-    /// # Errors
-    /// Everything that can be found out beforehand is, and then nothing was changed.
+    /// # Errors Whatever can be checked beforehand is checked first. A call that fails has changed nothing.
     pub fn start_live_snapshot(&self, domain: &str, options: &SnapshotOptions) -> Result<Operation> {
         let _quiet = Quiet::new();
         Operation::start_live_snapshot(self.host.get_guest(domain)?, options)
     }
 
-    /// Moves a running domain's disk to other storage, and returns as soon as that runs.
+    /// Moves a disk of a running domain to other storage, and returns as soon as the operation runs.
     ///
-    /// # Errors
-    /// Everything that can be found out beforehand is, and then nothing was changed.
+    /// # Errors Whatever can be checked beforehand is checked first. A call that fails has changed nothing.
     pub fn migrate_disk(&self, domain: &str, options: &MigrateOptions) -> Result<Operation> {
         let _quiet = Quiet::new();
         Operation::migrate_disk(self.host.get_guest(domain)?, options)
     }
 
     /// Resumes the operation that has this disk, after the process that ran it has ended or released it. Progress and
-    /// finish continue as if nothing had happened. [`SnapshotOptions::auto_finish`] and its like still hold.
+    /// finish continue as if nothing had happened. [`SnapshotOptions::auto_finish`] and the other options still apply.
     ///
     /// # Errors
     /// [`ErrorCode::NoOperation`](crate::ErrorCode::NoOperation) where there is none,
@@ -100,21 +98,21 @@ impl Connection {
         operation::cancel(&self.host.get_guest(domain)?, id, patience)
     }
 
-    /// Cleans up what dead processes left on a domain (`None`: on every domain), running or not: thaws what they froze,
-    /// completes what is past its point of no return, rolls back the rest. Operations whose process lives are left alone. A
-    /// dry run reports what would be done and changes nothing.
+    /// Cleans up operations whose process has ended, on a domain (`None`: on every domain) that is running or not. It
+    /// thaws frozen guests, completes operations that are past their point of no return, and rolls back the rest.
+    /// Operations whose process is alive are left alone. A dry run reports what would be done and changes nothing.
     ///
-    /// # Errors
-    /// [`ErrorCode::NoDomain`](crate::ErrorCode::NoDomain), or what libvirt says. An operation that cannot be resolved is
-    /// none: see [`Recovery::failed`].
+    /// # Errors [`ErrorCode::NoDomain`](crate::ErrorCode::NoDomain), or what libvirt says. An operation that cannot be
+    /// resolved is not an error: see [`Recovery::failed`].
     pub fn recover(&self, domain: Option<&str>, dry_run: bool) -> Result<Recovery> {
         let _quiet = Quiet::new();
         operation::recover(&self.host, domain, dry_run)
     }
 
-    /// Freezes the file systems of a running domain, named by name or UUID, around somebody else's snapshots (a volume
-    /// service, an array), and returns how many were frozen. It lasts until [`thaw`](Self::thaw), by any process over any
-    /// connection, or until `limit` (zero: 10 s) has passed or this process dies, when the guard thaws it.
+    /// Freezes the file systems of a running domain, given by name or UUID, while something else takes a snapshot, such
+    /// as a volume service or a storage array, and returns how many were frozen. The freeze ends with
+    /// [`thaw`](Self::thaw), by any process over any connection, when `limit` (zero: 10 s) has passed, or when this
+    /// process dies, because the guard then thaws the guest.
     ///
     /// # Errors
     /// [`ErrorCode::Busy`](crate::ErrorCode::Busy) while an operation or another freeze holds the domain (the message says
@@ -126,7 +124,7 @@ impl Connection {
         operation::freeze(self.host.get_guest(domain)?, limit)
     }
 
-    /// Ends a [`freeze`](Self::freeze), of whichever process, and returns how many file systems were thawed.
+    /// Ends a [`freeze`](Self::freeze) that any process began, and returns how many file systems were thawed.
     ///
     /// # Errors
     /// [`ErrorCode::Freeze`](crate::ErrorCode::Freeze) if the guest was thawed before, so that what was taken meanwhile
@@ -137,8 +135,8 @@ impl Connection {
         operation::thaw(&self.host.get_guest(domain)?)
     }
 
-    /// The checkpoints of a domain, running or off, each after its parent, with what QEMU, or the images of a domain that is
-    /// off, say of their bitmaps.
+    /// The checkpoints of a domain, running or off, each after its parent. The state of their bitmaps comes from QEMU
+    /// or, if the domain is off, from the images.
     ///
     /// # Errors
     /// [`ErrorCode::NoDomain`](crate::ErrorCode::NoDomain), or what libvirt says.
@@ -147,8 +145,8 @@ impl Connection {
         self.host.get_guest(domain)?.checkpoints()
     }
 
-    /// Deletes a checkpoint with its bitmaps, also where some of them are missing or inconsistent. Its child notes what
-    /// changed since its parent; with the last checkpoint that is forgotten.
+    /// Deletes a checkpoint with its bitmaps, even if some of them are missing or inconsistent. Its child then records
+    /// what changed since its parent; if there is no child, that record is lost.
     ///
     /// # Errors
     /// [`ErrorCode::NoCheckpoint`](crate::ErrorCode::NoCheckpoint) where there is none of that name,
@@ -159,7 +157,8 @@ impl Connection {
         operation::delete_checkpoint(&self.host.get_guest(domain)?, name)
     }
 
-    /// The operations of a domain (`None`: of every domain), in whichever process, and those that a process left when it ended.
+    /// The operations of a domain (`None`: of every domain): those that run, in whichever process, and those whose
+    /// process has ended.
     ///
     /// # Errors
     /// [`ErrorCode::NoDomain`](crate::ErrorCode::NoDomain), or what libvirt says.

@@ -20,22 +20,22 @@ type Checkpoint struct {
 	Parent string
 	// Its point in time; libvirt keeps whole seconds.
 	Created time.Time
-	// Bytes that have changed since on its disks, in whole clusters; [ChangedUnknown] where that is not known: it is
-	// not usable, or the domain is off or has a backup, migration or save running.
+	// Bytes that have changed on its disks since then, in whole clusters; [ChangedUnknown] if that is not known,
+	// because it is not usable, the domain is off, or a backup, migration or save is running.
 	ChangedBytes uint64
-	// What has changed since is known for certain on all of its disks.
+	// What has changed since then is known for certain on all of its disks.
 	Usable bool
 	// The disks of the domain that it covers.
 	DiskCount int
-	// Why it is not usable, such as a bitmap that is missing or inconsistent. Empty: it is.
+	// Why it is not usable, such as a missing or inconsistent bitmap. Empty: it is usable.
 	WhyNot string
 }
 
 // ChangedUnknown is the [Checkpoint.ChangedBytes] where it is not known.
 const ChangedUnknown uint64 = math.MaxUint64
 
-// Checkpoints lists the checkpoints of a domain, oldest first, whichever program created them. The domain may run or be
-// off. QEMU is asked for the bitmaps, or, if the domain is off, the images are read.
+// Checkpoints lists the checkpoints of a domain, oldest first, whichever program created them. The domain may be
+// running or off. The state of the bitmaps comes from QEMU or, if the domain is off, from the images.
 //
 // If the context ends first, its error is returned. It fails with the context's error, [os.ErrClosed],
 // [ErrInvalidArgument] (correct the call), [ErrUnsupported] (this libvirt has no checkpoints), [ErrNoDomain] (check the
@@ -71,11 +71,10 @@ func (c *Connection) Checkpoints(ctx context.Context, domain string) ([]Checkpoi
 	}, func([]Checkpoint) {})
 }
 
-// DeleteCheckpoint deletes a checkpoint with its bitmaps, also where some of them are missing or inconsistent. What
-// changed since its parent is recorded by its child, or forgotten with the last checkpoint. Images that were copied
-// stay as they are.
+// DeleteCheckpoint deletes a checkpoint with its bitmaps, even if some of them are missing or inconsistent. Its child
+// then records what changed since its parent; if there is no child, that record is lost. Backups stay as they are.
 //
-// If the context ends first, its error is returned and the deletion goes on. It fails with the context's error,
+// If the context ends first, its error is returned and the deletion continues. It fails with the context's error,
 // [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrNoCheckpoint] (there is none of that name), [ErrBusy]
 // (an operation, backup, migration or save is in the way: wait for it or end it), [ErrDomainState] (the domain is off
 // and its images are another host's: start it), [ErrIO] (an image of a domain that is off cannot be changed),

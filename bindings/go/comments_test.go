@@ -47,7 +47,7 @@ var words = []struct{ from, to string }{
 	{`livedisk_operation_free\(\)`, "[Operation.Close]"},
 	{`livedisk_error_libvirt_code\(\)`, "LibvirtCode of the [Error]"},
 	{`As LIVEDISK_SNAPSHOT_(\w+)`, "As SNAPSHOT_$1 of [SnapshotOptions]"},
-	{`, (one of )?LIVEDISK_(METHOD|CLONE|CONSISTENCY)_\*`, ""},
+	{`, (one of )?LIVEDISK_(METHOD|CLONE|CONSISTENCY|WARNING)_\*`, ""},
 	{`(One of )?LIVEDISK_(METHOD|QUIESCE|PHASE)_\*`, "The [$2]"},
 	{`LIVEDISK_CLONE_\*`, "The [CloneMethod]"},
 	{`\bLIVEDISK_(METHOD|CLONE|PHASE|ERR)_(\w+)`, "[${1}_$2]"},
@@ -57,7 +57,7 @@ var words = []struct{ from, to string }{
 	{`\bREQUIRE\b`, "[QUIESCE_$0]"},
 	{`\bSNAPSHOT_(AUTO_FINISH|DRY_RUN|WRITE_BLOCKING)\b`, "$1"},
 	{`\ba null pointer\b`, "nil"},
-	{`Returns 0, or anything else for a failure\.`, "An error makes the operation fail with [ERR_JOB_FAILED]."},
+	{`Returns 0 on success, anything else on failure\.`, "An error makes the operation fail with [ERR_JOB_FAILED]."},
 	{`\bINFO\b`, "Info"},
 	{`the log callback`, "the logger"},
 	{` Not supported yet: NULL\.`, " Not supported yet."},
@@ -71,7 +71,7 @@ var words = []struct{ from, to string }{
 	{`^1: the process(.*); 0: it runs\.$`, "The process$1."},
 	{`, in digits`, ""},
 	{`\bUINT64_MAX\b`, "[ChangedUnknown]"},
-	{`^1: what(.*); 0: not, and .*$`, "What$1."},
+	{`^1: what(.*); 0: it is not, and .*$`, "What$1."},
 }
 
 var (

@@ -18,8 +18,8 @@ func Version() string {
 	return C.GoString(C.livedisk_version())
 }
 
-// OpenFlag says who runs libvirt's event loop. Without one livedisk asks libvirt at an adaptive interval, and the reason
-// of a failed copy may be missing.
+// OpenFlag says who runs libvirt's event loop. Without one, livedisk polls libvirt at an adaptive interval, and the
+// reason of a failed copy may be missing.
 type OpenFlag uint32
 
 const (
@@ -86,8 +86,8 @@ func (c *Connection) enter() (*C.struct_livedisk_connection, error) {
 	return c.handle.enter()
 }
 
-// Close ends the use of the connection. Operations that were started on it go on and keep what they need of it. Calls
-// under way are waited for, also those whose context has ended. Closing again does nothing. It returns nil.
+// Close closes the connection. Operations that were started on it continue; they hold their own reference. Calls under
+// way are waited for, also those whose context has ended. Closing again does nothing. It returns nil.
 func (c *Connection) Close() error {
 	if c != nil && c.handle.object != nil && c.handle.close() {
 		c.handle.drain()
@@ -97,13 +97,13 @@ func (c *Connection) Close() error {
 	return nil
 }
 
-// Recovery is what [Connection.Recover] found and did. Operations that somebody runs are not counted.
+// Recovery is what [Connection.Recover] found and did. Operations whose process is alive are not counted.
 type Recovery struct {
 	// Domains on which something was left to clean up.
 	Domains int
 	// Guests thawed.
 	Thawed int
-	// Operations completed, because they had passed their point of no return.
+	// Operations completed because they had passed their point of no return.
 	Completed int
 	// Operations rolled back.
 	TakenBack int
@@ -111,14 +111,14 @@ type Recovery struct {
 	Failed int
 }
 
-// Recover cleans up what processes that have ended left on a domain, running or not: thaws what they froze, completes
-// what is past its point of no return, rolls back the rest. Operations whose process lives are left alone, so it is
-// safe at any time, and repeatedly. The log says what was found and done.
+// Recover cleans up operations whose process has ended, on a domain that is running or not. It thaws frozen guests,
+// completes operations that are past their point of no return, and rolls back the rest. Operations whose process is
+// alive are left alone, so it is safe at any time, any number of times. The log says what was found and done.
 //
-// If the context ends first, its error is returned and the recovery goes on in the background; [Connection.Close] waits
-// for it.
+// If the context ends first, its error is returned and the recovery continues in the background; [Connection.Close]
+// waits for it.
 //
-// An operation that could not be resolved is no error: see [Recovery].Failed. It fails with the context's error,
+// An operation that could not be resolved is not an error: see [Recovery].Failed. It fails with the context's error,
 // [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrNoDomain] (check the name), [ErrNoConnection],
 // [ErrLibvirt], [ErrInternal] (see the message).
 func (c *Connection) Recover(ctx context.Context, domain string) (Recovery, error) {

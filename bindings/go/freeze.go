@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Freeze freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is
-// recorded in the domain's metadata and guarded: it ends with [Connection.Thaw], by the guard when this process dies,
-// or when the limit has passed, whichever is first. The connection may be closed meanwhile.
+// Freeze freezes a guest's file systems while something else takes a snapshot, such as a volume service or a storage
+// array. The freeze is recorded in the domain's metadata. It ends with [Connection.Thaw], when this process dies (the
+// guard thaws the guest), or when the limit has passed, whichever comes first. The connection may be closed meanwhile.
 //
 // If the context ends first, its error is returned, and what has been frozen meanwhile is thawed in the background.
 //
@@ -31,13 +31,13 @@ func (c *Connection) Freeze(ctx context.Context, domain string, limit time.Durat
 	}, thawForgotten)
 }
 
-// Thaw ends a freeze of [Connection.Freeze], of whichever process and connection.
+// Thaw ends a freeze that [Connection.Freeze] began, in whichever process and over whichever connection.
 //
-// If the context ends first, its error is returned and the thaw goes on. It fails with the context's error,
-// [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrFreeze] (the guest was thawed before, so what was taken
-// meanwhile is not consistent: freeze and take it again; or the thaw failed: try again, the guard thaws it when the
-// limit has passed), [ErrNoOperation] (the domain has no freeze of livedisk's: it was thawed or recovered before),
-// [ErrNoDomain], [ErrNoConnection], [ErrLibvirt], [ErrInternal].
+// If the context ends first, its error is returned and the thaw continues. It fails with the context's error,
+// [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrFreeze] (the guest was thawed too early, so a snapshot
+// taken meanwhile is not consistent: freeze and take it again; or the thaw failed: try again, the guard thaws the guest
+// when the limit has passed), [ErrNoOperation] (the domain has no freeze of livedisk's: it was thawed or recovered
+// before), [ErrNoDomain], [ErrNoConnection], [ErrLibvirt], [ErrInternal].
 func (c *Connection) Thaw(ctx context.Context, domain string) (int, error) {
 	return c.count(ctx, "Thaw", domain, func(*memory) counter {
 		return func(connection *C.struct_livedisk_connection, domain *C.char, count *C.uint32_t,

@@ -13,13 +13,13 @@ import (
 	"unsafe"
 )
 
-// OperationInfo is an operation that runs or that a dead process left, whoever runs it.
+// OperationInfo is an operation that runs, in whichever process, or whose process has ended.
 type OperationInfo struct {
 	// The domain's name.
 	Domain string
-	// The operation's id, which no other has.
+	// The operation's unique id.
 	ID string
-	// The name of the host whose process runs it.
+	// The name of the host on which its process runs.
 	OwnerHost string
 	// The number of that process.
 	OwnerProcess int
@@ -27,7 +27,7 @@ type OperationInfo struct {
 	IsMigration bool
 	// The [Method].
 	Method Method
-	// The process has ended or has released it, so [Connection.Attach] or [Connection.Recover] is due.
+	// The process has ended or released the operation, so call [Connection.Attach] or [Connection.Recover].
 	Orphaned bool
 	// Disks of the operation.
 	Disks []OperationDisk
@@ -35,7 +35,7 @@ type OperationInfo struct {
 	Started time.Time
 	// Bytes copied by the block jobs that run, over all disks.
 	BytesDone uint64
-	// Bytes to be copied by them, as far as known now; 0 where none runs.
+	// Bytes that those jobs have to copy, as far as known now; 0 if no job runs.
 	BytesTotal uint64
 }
 
@@ -47,9 +47,9 @@ type OperationDisk struct {
 	Destination string
 }
 
-// Operations lists the operations on a domain or on all: those that run, in whichever process, and those that a process
-// left when it ended. A restarted agent finds its own this way. It attaches to the orphaned ones with
-// [Connection.Attach], or resolves them with [Connection.Recover].
+// Operations lists the operations on one domain or on all domains: those that run, in whichever process, and those
+// whose process has ended. A restarted agent finds its operations this way. It resumes the orphaned ones with
+// [Connection.Attach], or cleans up with [Connection.Recover].
 //
 // If the context ends first, its error is returned. It fails with the context's error, [os.ErrClosed],
 // [ErrInvalidArgument] (correct the call), [ErrNoDomain] (check the name), [ErrNoConnection], [ErrLibvirt],

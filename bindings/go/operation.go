@@ -14,8 +14,8 @@ import (
 	"unsafe"
 )
 
-// Operation is an operation on a running guest. It goes on by itself; this handle watches and steers it. Close it when it
-// is over, or when it is to go on without this process.
+// Operation is an operation on a running guest. It runs by itself; this handle watches and controls it. Close it when
+// it is over, or to let it continue without this process.
 type Operation struct {
 	// Not part of the watch, which lives as long as the operation runs: a dropped Operation can be noticed.
 	*shared
@@ -32,17 +32,17 @@ type shared struct {
 type Warnings uint32
 
 const (
-	// Nothing showed whether an image that was read by its name is the one that QEMU has open: its open files and its
-	// locks could not be looked at. Another file under that name was copied then. The log names the image.
+	// livedisk read an image by its name and could not confirm that QEMU has that same file open, because neither
+	// QEMU's open files nor its locks could be inspected. If another file had taken the name, that file was copied. The
+	// log names the image.
 	WarningUnidentifiedImage Warnings = C.LIVEDISK_WARNING_UNIDENTIFIED_IMAGE
-	// An image of a disk that moved had a `<seclabel>` of its own, which the new one does not have. Put it into the
-	// definition again before the domain is started anew.
+	// The old image had a `<seclabel>` of its own, which the new one lacks. Add it to the definition before the
+	// domain's next start.
 	WarningLabelLost Warnings = C.LIVEDISK_WARNING_LABEL_LOST
-	// QEMU detects zeroes in the guest's writes to a disk no more (detect_zeroes), until the domain is started anew: it
-	// moved by a clone.
+	// The disk moved by a clone, and QEMU no longer detects zeroes in the guest's writes to it (detect_zeroes) until
+	// the domain's next start.
 	WarningZeroesUndetected Warnings = C.LIVEDISK_WARNING_ZEROES_UNDETECTED
-	// The source of a disk that moved was to be removed, and stays: it is no file, or its name leads to another one by
-	// now.
+	// The source was to be removed and was kept: it is not a file, or its name now leads to another file.
 	WarningSourceKept Warnings = C.LIVEDISK_WARNING_SOURCE_KEPT
 )
 
@@ -56,20 +56,20 @@ type Report struct {
 	FilesystemsFrozen int
 	// How many disks were copied.
 	DiskCount int
-	// The images have the content of this moment: every write that was acknowledged to the guest before it is in them.
-	// Without a freeze they may hold a little more. Zero for a dry run.
+	// The moment whose content the images have. They hold every write that was acknowledged to the guest before it;
+	// without a freeze they may hold a little more. Zero for a dry run.
 	PointInTime time.Time
 	// Time from sending the freeze request to the answer to the thaw; 0: not frozen.
 	Freeze time.Duration
-	// How long the vCPUs were paused to give several mirrors one point in time; 0: not paused.
+	// How long the vCPUs were paused, to give several mirrors one point in time; 0: not paused.
 	Pause time.Duration
 	// Bytes copied, over all disks.
 	BytesCopied uint64
 	// Time from start to end.
 	Elapsed time.Duration
-	// Disks copied whole although Since was asked for.
+	// Disks copied whole although Since was given.
 	FullDisks int
-	// What to keep in mind: LIVEDISK_WARNING_*; 0: nothing.
+	// The warnings that apply; 0: none.
 	Warnings Warnings
 }
 
@@ -112,9 +112,9 @@ func (o *Operation) Poll() (Progress, error) {
 	return o.watch.progress, nil
 }
 
-// Progress returns a channel with the operation's progress from now on: the present one at once, then whatever is new. A
-// receiver that lags behind gets the latest only. The channel is closed after the final phase, and when the operation is
-// closed; it need not be drained. Each call gives a channel of its own.
+// Progress returns a channel with the operation's progress: the current one at once, then each new one. A slow receiver
+// gets only the latest. The channel is closed after the final phase, and when the operation is closed; it need not be
+// drained. Each call returns a new channel.
 //
 // Any phase.
 func (o *Operation) Progress() <-chan Progress {
@@ -137,10 +137,11 @@ func (o *Operation) Wait(ctx context.Context, phase Phase) (Progress, error) {
 	return o.watch.wait(ctx, phase)
 }
 
-// Finish waits for [PhaseReady] if need be, completes the operation, and reports. Once done it reports the same again.
+// Finish waits for [PhaseReady] if necessary, completes the operation, and reports. Once done, it returns the same
+// report again.
 //
 // If the context ends first, its error is returned and the operation is left as it is: before PhaseReady it stays
-// unfinished and waits for another Finish; later it goes on to its end by itself. [Operation.FinishOrCancel] rolls it
+// unfinished and waits for another Finish; later it continues to its end by itself. [Operation.FinishOrCancel] rolls it
 // back instead.
 //
 // Any phase. It fails with the context's error, [os.ErrClosed], [ErrCancelled] (it was cancelled and rolled back), or with
@@ -162,9 +163,9 @@ func (o *Operation) Finish(ctx context.Context) (Report, error) {
 	return o.outcome()
 }
 
-// FinishOrCancel is [Operation.Finish], but where the context ends first the operation is cancelled, and waited for until
-// it is rolled back. Its error then is [ErrCancelled] and the context's at once. An operation that was complete
-// before is reported all the same, without an error.
+// FinishOrCancel is [Operation.Finish], but if the context ends first, it cancels the operation and waits until it is
+// rolled back. Its error then is both [ErrCancelled] and the context's. An operation that was complete before is
+// reported without an error.
 //
 // Any phase. Otherwise it fails as Finish, or with what could not be rolled back, joined with the context's error.
 func (o *Operation) FinishOrCancel(ctx context.Context) (Report, error) {
@@ -222,9 +223,9 @@ func (o *Operation) outcome() (Report, error) {
 	return report, nil
 }
 
-// Cancel rolls the operation back and waits until that is done: jobs ended, guest thawed, disk chain and definition as
-// before, files that the operation made removed, nothing else touched. An operation that was cancelled or failed is
-// rolled back already.
+// Cancel rolls the operation back and waits until that is done: jobs are ended, the guest is thawed, disk chain and
+// definition are as before, and the files that the operation made are removed. Nothing else is touched. An operation
+// that was cancelled or failed is rolled back already.
 //
 // Any phase. It fails with the context's error, [os.ErrClosed], [ErrNoOperation] (it was complete: its images are yours
 // to remove; a migration after its pivot is completed), or with what could not be rolled back (the message says what is
@@ -245,10 +246,10 @@ func (o *Operation) Cancel(ctx context.Context) error {
 	return err
 }
 
-// RequestCancel asks for what [Operation.Cancel] does, and returns at once. [Operation.Wait] and the channel of
-// [Operation.Progress] show when it is over: the phase is [PhaseCancelled] then, and [Operation.Finish] returns
-// [ErrCancelled]. [PhaseDone] means that it came too late, [PhaseFailed] that not everything could be rolled back:
-// [Operation.Finish] reports what is left. A second request does nothing.
+// RequestCancel requests what [Operation.Cancel] does, and returns at once. [Operation.Wait] and the channel of
+// [Operation.Progress] show when it is over: the phase is then [PhaseCancelled], and [Operation.Finish] returns
+// [ErrCancelled]. [PhaseDone] means that the request came too late. [PhaseFailed] means that not everything could be
+// rolled back; [Operation.Finish] reports what is left. A second request does nothing.
 //
 // Any phase. It fails with [os.ErrClosed], [ErrNoOperation] (it was complete: its images are yours to remove), or
 // [ErrInternal] (close the handle).
@@ -269,11 +270,10 @@ func (o *Operation) RequestCancel() error {
 	})
 }
 
-// Close lets go of the operation and frees the handle. It ends nothing: an operation that runs is neither completed nor
-// rolled back; QEMU's jobs continue, and the domain is busy until it is resolved by [Connection.Attach] or
-// [Connection.Recover]. So Finish or Cancel first. In the freeze window it returns after the thaw. Calls that wait get
-// [os.ErrClosed], and channels of Progress are closed; a Cancel under way is waited for. Closing again does nothing. It
-// returns nil.
+// Close frees the handle. It does not end the operation: one that runs is neither completed nor rolled back; QEMU's
+// jobs continue, and the domain is busy until it is resolved by [Connection.Attach] or [Connection.Recover]. So Finish
+// or Cancel first. In the freeze window it returns after the thaw. Calls that wait return [os.ErrClosed], and channels
+// of Progress are closed; a Cancel in progress is waited for. Closing again does nothing. It returns nil.
 func (o *Operation) Close() error {
 	if o.usable() != nil || !o.handle.close() {
 		return nil

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// CloneFunc clones source, which does not change meanwhile, to destination, which does not exist unless it is to be
-// reused. An error makes the operation fail with [ErrJobFailed]. It may run for hours. For a snapshot without Shallow
-// its result must be standalone, in the destination's format, and of exactly the disk's virtual size.
+// CloneFunc clones source, which does not change meanwhile, to destination, which does not exist yet unless it is to be
+// reused. An error makes the operation fail with [ErrJobFailed]. It may run for hours. Without Shallow, the result for
+// a snapshot must be standalone, in the destination's format, and of exactly the disk's virtual size.
 //
 // In Go it is called on a thread of livedisk's, at most once at a time for an operation. It may use the Operation, but
 // must not close it. Its error is in the operation's, found by errors.Is and errors.As.
@@ -26,20 +26,20 @@ type SnapshotDisk struct {
 	Destination string
 	// "qcow2" or "raw". Empty: the disk's own format for a file, raw for a block device or an NBD export.
 	Format string
-	// The destination holds an image of this format and of exactly the disk's virtual size. It is overwritten and never
-	// removed.
+	// The destination already holds an image of this format and of exactly the disk's virtual size. It is overwritten,
+	// and never removed.
 	ReuseExisting bool
 	// An encrypted disk may be written to a plain destination.
 	AllowPlaintext bool
-	// The image that an increment (Since) rests on: that of the backup at whose point in time the checkpoint was made.
-	// Its format is raw on a block device and where its name ends in `.raw`, else qcow2; a header that says otherwise
-	// refuses it. Empty: none is named, and the increment alone is not the disk.
+	// The backing file of an increment (Since): the image of the backup that made the checkpoint. It is taken as raw if
+	// it is a block device or its name ends in `.raw`, else as qcow2; it is refused if its header says otherwise.
+	// Empty: the increment names no backing file, and is not the whole disk by itself.
 	Backing string
 }
 
 // SnapshotOptions is what a live snapshot is asked for. The zero value of each field but Disks is a good choice.
 type SnapshotOptions struct {
-	// The disks, each once. All get one point in time.
+	// The disks, each named once. All images have the content of one point in time.
 	Disks []SnapshotDisk
 	// The [Method].
 	Method Method
@@ -47,36 +47,38 @@ type SnapshotOptions struct {
 	Quiesce Quiesce
 	// Keep the backing file instead of making a standalone image. [MethodMirror] and [MethodClone] to qcow2 only.
 	Shallow bool
-	// Finish as soon as [PhaseReady], without waiting for [Operation.Finish].
+	// Finish as soon as the operation is [PhaseReady], without waiting for [Operation.Finish].
 	AutoFinish bool
-	// Check everything, report the plan to the logger (Info), change nothing, and be [PhaseDone].
+	// Check everything, report the plan to the logger (Info) and change nothing. The operation is [PhaseDone] at once.
 	DryRun bool
-	// Check the images when they are complete, and their content where the guest wrote nothing meanwhile.
+	// Check the images when they are complete, and compare their content if the guest wrote nothing meanwhile.
 	Verify bool
-	// The guest's writes may wait for the mirror, so that it always converges.
+	// Let the guest's writes wait for the mirror, so that it always converges.
 	WriteBlocking bool
-	// Compress the images (qcow2, zstd). By [MethodBackup], which [MethodAuto] takes then.
+	// Compress the images (qcow2, zstd). For [MethodBackup], which [MethodAuto] then takes.
 	Compress bool
-	// Copy a disk whole where Since cannot be used; the report says how many disks that were.
+	// Copy a disk whole if Since cannot be used for it; the report counts such disks.
 	FullIfNeeded bool
-	// How long the guest may be frozen; 0: 10 s. Past it the guest is thawed and the operation fails with [ErrFreeze].
+	// How long the guest may be frozen; 0: 10 s. When the limit has passed, the guest is thawed and the operation fails
+	// with [ErrFreeze].
 	FreezeLimit time.Duration
 	// Bytes per second; 0: no limit. The disks of the operation share it equally.
 	Bandwidth uint64
-	// [MethodBackup]: create this checkpoint at the point in time. It covers the disks that keep bitmaps: qcow2 images
-	// of version 3 that the guest may write to. A backup that fails or is cancelled leaves none. Empty: none.
+	// [MethodBackup]: create a checkpoint of this name at the point in time. It covers the disks that can keep a
+	// bitmap: writable qcow2 images of version 3. A backup that fails or is cancelled leaves no checkpoint. Empty:
+	// none.
 	Checkpoint string
-	// [MethodBackup]: only what changed since this checkpoint, in a qcow2 image that rests on the disk's Backing. A
-	// disk that the checkpoint does not cover is copied whole; the report counts it, and the log says why. Empty:
-	// everything.
+	// [MethodBackup]: copy only what changed since this checkpoint, to a qcow2 image with the disk's Backing as backing
+	// file. A disk that the checkpoint does not cover is copied whole; the report counts it, and the log says why.
+	// Empty: copy everything.
 	Since string
-	// [MethodBackup]: absolute path of a directory for the scratch files, which grow by what the guest overwrites until
+	// [MethodBackup]: absolute path of a directory for the scratch files, which grow as the guest overwrites data until
 	// everything is copied. Empty: beside each disk's image.
 	Scratch string
 	// [MethodClone]: how to clone.
 	Clone CloneMethod
-	// [MethodClone] with [CloneCallback]: the function. It is called once for each disk, from another thread, until the
-	// operation is in a final phase.
+	// [MethodClone] with [CloneCallback]: the function. It is called once for each disk, from another thread, before
+	// the operation reaches a final phase.
 	CloneFunc CloneFunc
 }
 

@@ -10,39 +10,38 @@ import (
 	"unsafe"
 )
 
-// StartLiveSnapshot starts a live snapshot of a running guest. Its disks become standalone images of one point in time,
-// and its file systems are frozen only while that point is fixed. Returns as soon as the operation runs; it runs
-// whether or not it is polled. Whatever can be checked beforehand is checked, and a call that fails has changed
-// nothing.
+// StartLiveSnapshot starts a live snapshot of a running guest. The guest's disks are copied to standalone images of one
+// point in time, and its file systems are frozen only while that point is fixed. The call returns as soon as the
+// operation runs. The operation runs whether or not it is polled. Whatever can be checked beforehand is checked first,
+// and a call that fails has changed nothing.
 //
-// [MethodMirror] (virDomainBlockCopy) has the content of [Operation.Finish]. A destination that fails or hangs never
-// reaches the guest.
+// [MethodMirror] (virDomainBlockCopy): the images have the content of the moment of [Operation.Finish]. A destination
+// that fails or hangs never reaches the guest.
 //
-// [MethodBackup] (virDomainBackupBegin, pull mode) has the content of the start. QEMU saves what the guest overwrites
-// in a scratch file for each disk, and livedisk copies from QEMU's export at its own pace with qemu-img. A destination
-// that fails or hangs never reaches the guest. Where a scratch file has used the room that there is for it, the
-// operation ends with NO_SPACE and the guest goes on. VERIFY compares the images with the export. COMPRESS is for
-// [MethodBackup] alone. So are Checkpoint and Since: the call that fixes the point in time also makes the checkpoint,
-// and an increment holds what the bitmaps of an older one mark. A checkpoint whose bitmap of a disk is missing or
-// inconsistent is refused before anything begins, or with FULL_IF_NEEDED that disk is copied whole.
+// [MethodBackup] (virDomainBackupBegin, pull mode): the images have the content of the start. QEMU saves what the guest
+// overwrites in a scratch file for each disk, and livedisk reads QEMU's export with qemu-img at its own pace. A
+// destination that fails or hangs never reaches the guest. If the scratch files run out of room, the operation fails
+// with NO_SPACE and the guest continues. VERIFY compares the images with the export. COMPRESS, Checkpoint and Since
+// work with [MethodBackup] only. The call that fixes the point in time also creates the checkpoint, and an increment
+// holds the clusters that the bitmaps of an older checkpoint mark. If a bitmap is missing or inconsistent, the
+// checkpoint is refused before anything begins; with FULL_IF_NEEDED that disk is copied whole.
 //
-// [MethodClone] has the content of the start. It takes one external snapshot of all disks (virDomainSnapshotCreateXML,
-// no metadata), clones the images outside QEMU while they do not change, and commits the overlays back
-// (virDomainBlockCommit, active, with pivot). A bad destination never reaches the guest. Where images share blocks with
-// their clones, the time does not depend on their size. Meanwhile the overlays, beside the guest's images, take its
-// writes. A disk with a backing file is flattened in the same pass unless Shallow.
+// [MethodClone]: the images have the content of the start. livedisk takes one external snapshot of all disks
+// (virDomainSnapshotCreateXML, no metadata), clones the images outside QEMU while they do not change, and commits the
+// overlays (virDomainBlockCommit, active, with pivot). Meanwhile the guest writes to the overlays, which lie beside its
+// images. A destination that fails or hangs never reaches the guest. Where images share blocks with their clones, the
+// time does not depend on their size. A disk with a backing file is flattened in the same pass unless Shallow is set.
 //
-// [MethodAuto] takes [MethodBackup] for COMPRESS, Checkpoint and Since. Otherwise it takes [MethodClone] where the
-// destinations share a file system that can clone with the images and nothing is to be flattened or converted; else
-// [MethodMirror].
+// [MethodAuto] takes [MethodBackup] for COMPRESS, Checkpoint and Since. Otherwise it takes [MethodClone] if the
+// destinations can share blocks with the images and nothing needs flattening or converting, else [MethodMirror].
 //
-// The order is freeze, the one call that fixes the point in time, thaw: never around the copy (docs/threads.md quotes
-// qemu-devel, 20 January 2022, on Nova's live snapshot).
+// The guest is frozen around the one call that fixes the point in time, and never around the copy (docs/threads.md
+// quotes qemu-devel, 20 January 2022, on Nova's live snapshot).
 //
-// A guard process, livedisk-guard, thaws or resumes the guest if this process dies or hangs meanwhile. It is found at
-// LIVEDISK_GUARD, or in libexec beside the library. It starts with the first operation that needs it and ends with this
-// process. Without it a warning is logged before the freeze; with LIVEDISK_GUARD_REQUIRED=1 in the environment the
-// start fails.
+// A guard process, livedisk-guard, thaws or resumes the guest if this process dies or hangs while the guest is frozen.
+// The environment variable LIVEDISK_GUARD names its program; the default is in libexec beside the library. It starts
+// with the first operation that needs it and ends with this process. Where it cannot run, a warning is logged before
+// the freeze; with LIVEDISK_GUARD_REQUIRED=1 in the environment, the start fails instead.
 //
 // The context bounds the start, not the operation. If it ends first, its error is returned, and what has been started
 // meanwhile is rolled back in the background; [Connection.Close] waits for that.
@@ -62,17 +61,17 @@ func (c *Connection) StartLiveSnapshot(ctx context.Context, domain string, optio
 	})
 }
 
-// MigrateDisk moves a running guest's disk to other storage, without downtime. Returns as soon as the operation runs.
+// MigrateDisk moves a disk of a running guest to other storage without downtime. The call returns as soon as the
+// operation runs.
 //
-// [MethodClone] takes five steps: external snapshot (virDomainSnapshotCreateXML, no metadata), clone of the base
-// outside QEMU while it does not change, overlay on the clone, shallow block copy with pivot (virDomainBlockCopy),
-// active commit with pivot (virDomainBlockCommit). docs/threads.md quotes their source, libvir-list, 7 October 2014.
-// [MethodMirror] is one full block copy with pivot, for block devices, NBD exports and other formats. [MethodAuto]
-// takes [MethodClone] where the destination is a file that a clone can make, else [MethodMirror].
+// [MethodClone] takes five steps: an external snapshot (virDomainSnapshotCreateXML, no metadata), a clone of the base
+// outside QEMU while it does not change, an overlay on the clone, a shallow block copy with pivot (virDomainBlockCopy),
+// and an active commit with pivot (virDomainBlockCommit). docs/threads.md quotes their source, libvir-list, 7 October
+// 2014. [MethodMirror] is one full block copy with pivot, for block devices, NBD exports and other formats.
+// [MethodAuto] takes [MethodClone] if the destination is a file that can be cloned to, else [MethodMirror].
 //
-// [PhaseReady] is the moment before the pivot to the destination. Until [Operation.Finish] everything can be rolled
-// back. After the pivot the migration cannot be undone: [Operation.Cancel] then completes it and returns
-// [ErrNoOperation].
+// At [PhaseReady] only the pivot to the destination is left. Until [Operation.Finish] everything can be rolled back.
+// After the pivot the migration cannot be undone: [Operation.Cancel] then completes it and returns [ErrNoOperation].
 //
 // The context bounds the start, as in [Connection.StartLiveSnapshot]. It fails as that, for the same reasons; with
 // [ErrBusy] also where the domain has snapshots, or a checkpoint's bitmap would be lost in a destination that is not
@@ -87,9 +86,9 @@ func (c *Connection) MigrateDisk(ctx context.Context, domain string, options Mig
 	})
 }
 
-// Attach resumes a running operation of a domain after the process that ran it has ended, or after [Operation.Close].
-// Progress and finish work as if nothing had happened; AutoFinish and the other flags still hold. An operation that was
-// being rolled back continues to be rolled back.
+// Attach resumes an operation of a running domain after the process that ran it has ended, or after [Operation.Close].
+// Progress and finish work as if nothing had happened; AutoFinish and the other flags still apply. An operation that
+// was being rolled back continues to be rolled back.
 //
 // In Go an operation whose [CloneFunc] had not returned is rolled back as well; what that function left is yours to
 // remove.

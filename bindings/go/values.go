@@ -17,12 +17,12 @@ const (
 	MethodBackup Method = C.LIVEDISK_METHOD_BACKUP
 	// virDomainBlockCopy: content as of the finish. A destination that fails or hangs never reaches the guest.
 	MethodMirror Method = C.LIVEDISK_METHOD_MIRROR
-	// Like [MethodMirror], by virDomainBlockRebase, for old hosts; to files and block devices. A persistent domain is
-	// undefined for a moment, and defined again as it was. What its image rests on is copied into it after the point in
-	// time. Not for migrations.
+	// Like [MethodMirror], by virDomainBlockRebase, for old hosts. Destinations are files and block devices. A
+	// persistent domain is undefined for a moment, and defined again as it was. The disk's backing chain is copied into
+	// the image after the point in time. Not for migrations.
 	MethodRebase Method = C.LIVEDISK_METHOD_REBASE
 	// External snapshot, clone of the base outside QEMU, active commit: content as of the start. A destination that
-	// fails or hangs never reaches the guest. In a migration: the five steps of [Connection.MigrateDisk].
+	// fails or hangs never reaches the guest. For a migration: the five steps of [Connection.MigrateDisk].
 	MethodClone Method = C.LIVEDISK_METHOD_CLONE
 )
 
@@ -56,11 +56,11 @@ const (
 	CloneAuto CloneMethod = C.LIVEDISK_CLONE_AUTO
 	// Share blocks (FICLONE), or fail.
 	CloneReflink CloneMethod = C.LIVEDISK_CLONE_REFLINK
-	// Copy, keeping holes. A snapshot that is to be flattened or converted, or whose destination exists, is written in
-	// one pass from what the disk's backing chain shows; [CloneAuto] does the same there.
+	// Copy, keeping holes. A snapshot that is flattened or converted, or whose destination exists, is written in one
+	// pass from the content of the disk's backing chain; so it is with [CloneAuto].
 	CloneCopy CloneMethod = C.LIVEDISK_CLONE_COPY
-	// libvirt storage volumes, cloned by the daemon: source and destination are in directories of active storage pools.
-	// For migrations; [CloneAuto] takes it on a remote connection.
+	// The daemon clones, as libvirt storage volumes: source and destination are in directories of active storage pools.
+	// For migrations. [CloneAuto] takes it on a remote connection.
 	CloneVolume CloneMethod = C.LIVEDISK_CLONE_VOLUME
 	// The caller's own function.
 	CloneCallback CloneMethod = C.LIVEDISK_CLONE_CALLBACK
@@ -79,7 +79,7 @@ const (
 	PhasePreparing Phase = C.LIVEDISK_PHASE_PREPARING
 	// Content is being copied.
 	PhaseCopying Phase = C.LIVEDISK_PHASE_COPYING
-	// Everything is copied; [Operation.Finish] will not wait long.
+	// Everything is copied; [Operation.Finish] will not take long.
 	PhaseReady Phase = C.LIVEDISK_PHASE_READY
 	// The point in time is being fixed and the result checked, or the operation is being rolled back.
 	PhaseFinishing Phase = C.LIVEDISK_PHASE_FINISHING

@@ -18,20 +18,20 @@ import (
 
 // Progress is how far an operation is.
 type Progress struct {
-	// The [Phase]; never an earlier one than before.
+	// The [Phase]. It never goes back.
 	Phase Phase
 	// Step and StepCount: steps completed, and steps in total.
 	Step, StepCount int
 	// Bytes copied, over all disks.
 	BytesDone uint64
-	// Bytes to copy as far as known now; it grows while the guest writes.
+	// Bytes to copy, as far as known now; grows while the guest writes.
 	BytesTotal uint64
 	// Current transfer rate, bytes per second.
 	BytesPerSecond uint64
 	// Time since the start.
 	Elapsed time.Duration
-	// Bytes per second to which the guest's writes to the disk are throttled while its job cannot keep up (migrations,
-	// and snapshots by [MethodClone]); 0: not throttled.
+	// Bytes per second to which the guest's writes to the disk are throttled, because its job cannot keep up
+	// (migrations, and snapshots by [MethodClone]); 0: not throttled.
 	GuestWriteLimit uint64
 }
 

@@ -16,84 +16,84 @@ Exit status:
     1  the operation failed and was rolled back
     2  the command line is wrong
     3  libvirt cannot be reached
-    4  no such domain or disk, or the domain is not running
+    4  there is no such domain or disk, or the domain is not running
     5  busy: a block job, backup or operation is in the way
-    6  the destination: it exists, has the wrong size or format, is full, or may not be written
+    6  the destination exists, has the wrong size or format, is full, or cannot be written
     7  no guest agent answers, or freeze or thaw failed
     8  this libvirt, QEMU, disk or format cannot do it
-    9  no such operation, or it is over
+    9  there is no such operation, or it is over
    10  done, but the result could not be written to standard output (a full disk)
   130  cancelled: by SIGINT, SIGTERM or SIGHUP, or by livedisk cancel
 
-The first such signal rolls the operation back and waits until that is done. The second ends
-the command at once and leaves things as they are; livedisk recover cleans up.";
+The first of these signals rolls the operation back; the command ends when that is done. The second
+signal ends the command at once and rolls nothing back; livedisk recover cleans up.";
 
 pub const JSON: &str = "\
-With --json there is one JSON object on standard output and no progress. Fields may be added;
-those that are there stay. A point in time is there in nanoseconds since 1970, as a number and, for
-readers whose numbers are exact below 2^53 only, as a string; and in RFC 3339, local time.
+With --json the command prints one JSON object on standard output, and no progress. Later releases
+may add fields, and keep those listed here. Each time is given three times: in nanoseconds since 1970
+as a number, the same as a string (for readers whose numbers are exact below 2^53 only), and in
+RFC 3339, local time.
   snapshot
     domain, method, consistency (filesystem, crash), filesystems_frozen,
-    point_in_time_ns (since 1970), point_in_time_ns_string, point_in_time, freeze_ns and pause_ns (0: not), bytes_copied, elapsed_ns,
-    full_disks (copied whole although --since was asked for), remarks: [text] (what was done otherwise than asked for, and why),
-    disks: [{target, destination}], warnings: [name]
+    point_in_time_ns, point_in_time_ns_string, point_in_time, freeze_ns (0: not frozen),
+    pause_ns (0: not paused), bytes_copied, elapsed_ns, full_disks (copied whole although --since was given),
+    remarks: [text] (what differs from the request, and why), disks: [{target, destination}], warnings: [name]
   migrate
     domain, method, moved_at_ns, moved_at_ns_string, moved_at, bytes_copied, elapsed_ns,
-    old_image (null: on no file or block device), old_image_removed,
-    disks: [{target, destination}], warnings: [name]
-  The names of warnings: unidentified_image (nothing showed whether an image is the one that QEMU has open under its name),
-    label_lost (the new image has no <seclabel> of its own), zeroes_undetected (no detect_zeroes until the next start),
-    source_kept (it was to be removed, and is no file, or another one by now)
+    old_image (null: neither a file nor a block device), old_image_removed,
+    disks: [{target, destination}], remarks: [text], warnings: [name]
+  warnings are named:
+    unidentified_image  it could not be confirmed that QEMU has the image of this name open
+    label_lost          the new image lacks the <seclabel> that the old one had
+    zeroes_undetected   detect_zeroes is off until the domain's next start
+    source_kept         the old image was to be removed and was kept: it is not a file, or its name
+                        now leads to another file
   snapshot --dry-run, migrate --dry-run
     domain, method, plan: [text], remarks: [text], disks: [{target, destination}]
   attach
-    what snapshot or migrate has, and for both:
+    the fields of snapshot or of migrate, and always:
     domain, target, kind (snapshot, migration), method, consistency, filesystems_frozen, point_in_time_ns,
     point_in_time_ns_string, point_in_time, freeze_ns, pause_ns, bytes_copied, elapsed_ns, full_disks,
-    remarks
+    remarks, disks, warnings
   cancel
     domain, cancelled: [id]
   recover
     domains, thawed, completed, taken_back, failed (counts),
     operations: [{domain, id, kind (snapshot, migration, freeze), method, mark, owner, thawed,
     plan: [text], settlement (completed, taken_back, left_alone, failed), reason}]
-    and error beside them where one failed
+    and also error if any of them failed
   freeze, thaw
     domain, filesystems_frozen or filesystems_thawed
   status
     operations: [{domain, id, kind (snapshot, migration, freeze), method, mark (begun, copying, fixing, fixed),
     started_ns, started_ns_string, started, owner_host, owner_process, orphaned,
     disks: [{target, destination, format, bytes_done, bytes_total}]}]
-    (bytes are null where no block job runs)
+    (the bytes are null if no block job runs)
   checkpoints
     domain, checkpoints: [{name, parent (null: the oldest), created_ns, created_ns_string, created,
-    changed_bytes (null: not known), usable, why_not, disks: [{target, changed_bytes, usable, why_not}]}], oldest first
+    changed_bytes (null: not known), usable, why_not (null: usable),
+    disks: [{target, changed_bytes, usable, why_not}]}], oldest first
   checkpoints --delete
     domain, deleted
   completion, man
-    text
-  any failure, exit status 2 included; on its second signal the command says TIMEOUT
-    error: {code (NO_SPACE, ...: the C header's LIVEDISK_ERR_*), number, message, libvirt_code}";
+    plain text, not JSON
+  any failure, including exit status 2
+    error: {code (NO_SPACE, ...: LIVEDISK_ERR_* of the C header; TIMEOUT after a second signal),
+    number, message, libvirt_code}";
 
 /// Live snapshots and live storage migration of running libvirt/QEMU guests.
 #[derive(Debug, Parser)]
 #[command(name = "livedisk", version, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Arguments {
-    /// libvirt's URI [default: LIBVIRT_DEFAULT_URI, else libvirt's own choice]
-    #[arg(
-        short,
-        long,
-        value_name = "URI",
-        global = true,
-        help_heading = "Options of every command"
-    )]
+    /// libvirt connection URI [default: LIBVIRT_DEFAULT_URI, else libvirt's own default]
+    #[arg(short, long, value_name = "URI", global = true, help_heading = "Global options")]
     pub connect: Option<String>,
-    /// One JSON object on standard output
-    #[arg(long, global = true, help_heading = "Options of every command")]
+    /// Print one JSON object on standard output
+    #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
-    /// Say on standard error each step, in words; twice: for debugging, everything
-    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Options of every command")]
+    /// Describe each step on standard error; twice: print debugging output
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
     #[command(subcommand)]
     pub command: Command,
@@ -123,11 +123,11 @@ pub enum Command {
     Checkpoints(Checkpoints),
     Freeze(Freeze),
     Thaw(Thaw),
-    /// Print the completion of a shell's command line
+    /// Print a completion script for a shell
     Completion {
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, or write one for each command
+    /// Print the manual page, or write all pages into a directory
     Man {
         /// Write livedisk.1, livedisk-snapshot.1, ..., livedisk-json.5 and livedisk-guard.8 into this directory
         #[arg(long, value_name = "DIR")]
@@ -137,61 +137,60 @@ pub enum Command {
 
 /// Take a live snapshot of a running domain's disks
 ///
-/// All disks named get one point in time. When the command ends, the images are complete and standalone.
+/// All images have the content of one point in time. When the command ends, they are complete and standalone.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Snapshot {
     /// The domain's name or UUID
     #[arg(add = complete::domains())]
     pub domain: String,
-    /// A disk and where its image goes: a file, a block device, or an nbd:// or nbd+unix:// URI
+    /// A disk and the destination of its image: a new file, a block device, or an nbd:// or nbd+unix:// URI
     #[arg(long = "disk", value_name = "TARGET=DESTINATION", required_unless_present = "to", value_parser = disk, add = complete::disks())]
     pub disks: Vec<Disk>,
-    /// All disks, into files of this directory: vda.qcow2 and so on, by target and format; without drives for CD-ROMs
-    /// and floppies
+    /// Copy all disks into this directory, as TARGET.FORMAT (vda.qcow2). CD-ROM and floppy drives are left out
     #[arg(long, value_name = "DIRECTORY", conflicts_with = "disks", value_parser = absolute_path)]
     pub to: Option<String>,
-    /// The images' format, qcow2 or raw, of all disks or of one [default: the disk's own; raw on a device or export]
+    /// Image format, qcow2 or raw, for all disks or for one [default: the disk's own; raw on a block device or NBD export]
     #[arg(long = "format", value_name = "[TARGET=]FORMAT", value_parser = format)]
     pub formats: Vec<Format>,
-    /// The destinations hold images of the right format and size already; overwrite them
+    /// Overwrite destinations that already hold an image of the right format and size
     #[arg(long)]
     pub reuse_existing: bool,
-    /// How
+    /// How the images are made
     #[arg(long, value_enum, default_value_t)]
     pub method: MethodName,
-    /// Whether the guest's file systems are frozen for the point in time
+    /// Whether to freeze the guest's file systems at the point in time
     #[arg(long, value_enum, default_value_t)]
     pub quiesce: QuiesceName,
-    /// How long they may be frozen: 500ms, 10s, 1m [default: 10s]
+    /// How long the guest may be frozen: 500ms, 10s, 1m [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = units::time)]
     pub freeze_limit: Option<Duration>,
-    /// With clone: how the image's file is cloned
+    /// With --method clone: how to clone the image file
     #[arg(long, value_enum, default_value_t)]
     pub clone: CloneName,
     /// Keep the backing file instead of making a standalone image
     #[arg(long)]
     pub shallow: bool,
-    /// Check the images when they are complete
+    /// Check the images when they are complete, and compare their content where possible
     #[arg(long)]
     pub verify: bool,
-    /// Compress the images (qcow2, zstd); by backup
+    /// Compress the images (qcow2, zstd); implies --method backup
     #[arg(long)]
     pub compress: bool,
-    /// With backup: where the scratch files go, which grow by what the guest overwrites [default: beside each disk's image]
+    /// With --method backup: directory of the scratch files, which grow as the guest overwrites data [default: that of each disk's image]
     #[arg(long, value_name = "DIRECTORY", value_parser = absolute_path)]
     pub scratch: Option<String>,
-    /// Make this checkpoint at the point in time, for the next increment to begin at; by backup
+    /// Create this checkpoint at the point in time, as the start of a later increment; implies --method backup
     #[arg(long, value_name = "NAME")]
     pub checkpoint: Option<String>,
-    /// Copy only what changed since this checkpoint; by backup
+    /// Copy only what changed since this checkpoint; implies --method backup
     #[arg(long, value_name = "NAME")]
     pub since: Option<String>,
-    /// The image that the increment of a disk rests on: that of the backup at whose point in time --since was made. Raw if it
-    /// is a block device or its name ends in .raw, else qcow2
+    /// The backing file of a disk's increment: the image of the backup that made the --since checkpoint. It is taken as raw if
+    /// it is a block device or its name ends in .raw, else as qcow2
     #[arg(long = "backing", value_name = "TARGET=PATH", requires = "since", value_parser = backing)]
     pub backings: Vec<Disk>,
-    /// Copy a disk whole whose changes since the checkpoint are not known for certain, and say so
+    /// Copy a disk whole, with a warning, if its changes since the checkpoint are not known for certain
     #[arg(long, requires = "since")]
     pub full_if_needed: bool,
     #[command(flatten)]
@@ -200,7 +199,7 @@ pub struct Snapshot {
 
 /// Move a running domain's disk to other storage
 ///
-/// The guest runs meanwhile. When the command ends, the disk is on its destination. The old image is left in place, unused.
+/// The guest keeps running. When the command ends, the guest uses the destination. The old image is left in place, unused.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Migrate {
@@ -210,16 +209,16 @@ pub struct Migrate {
     /// The disk, such as vda
     #[arg(add = complete::targets())]
     pub target: String,
-    /// Where it goes: a file that does not exist yet, a block device, or an nbd:// or nbd+unix:// URI
+    /// Where the disk moves: a new file, a block device, or an nbd:// or nbd+unix:// URI
     #[arg(value_parser = absolute)]
     pub destination: String,
-    /// The image's format, qcow2 or raw [default: the disk's own; raw on a device or export]
+    /// Image format, qcow2 or raw [default: the disk's own; raw on a block device or NBD export]
     #[arg(long, value_parser = ["qcow2", "raw"])]
     pub format: Option<String>,
-    /// How
+    /// How the disk is moved
     #[arg(long, value_enum, default_value_t)]
     pub method: MigrateMethodName,
-    /// How the image's file is cloned
+    /// With --method clone: how to clone the image file
     #[arg(long, value_enum, default_value_t)]
     pub clone: CloneName,
     /// Compare the clone with the source before the guest depends on it (not with mirror)
@@ -235,26 +234,26 @@ pub struct Migrate {
 /// What every operation takes.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// An encrypted disk may be written in plain
+    /// Allow an encrypted disk to be written in plain text
     #[arg(long)]
     pub allow_plaintext: bool,
-    /// Copy at most so many bytes per second, over all disks: 500K, 100M or 100MiB, 1.5G, powers of 1024; 100MB, of 1000 [default: no limit]
+    /// Copy at most this many bytes per second, over all disks. K, M, G and KiB, MiB, GiB are powers of 1024, KB, MB, GB of 1000: 100M, 1.5G [default: no limit]
     #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
     pub bandwidth: Option<u64>,
-    /// Let the guest's writes wait for the copy, so that it ends however much the guest writes
+    /// Let the guest's writes wait for the copy, so that the copy completes however much the guest writes
     #[arg(long)]
     pub write_blocking: bool,
     /// Check everything, print the plan and change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// No progress, only the result
+    /// Print the result only, no progress
     #[arg(short, long, visible_alias = "no-progress")]
     pub quiet: bool,
 }
 
 /// Resume an operation whose process has ended, and complete it
 ///
-/// The first signal rolls it back, as in the command that began it.
+/// A signal rolls the operation back, as in the command that started it.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Attach {
@@ -264,16 +263,16 @@ pub struct Attach {
     /// A disk of the operation, such as vda
     #[arg(add = complete::targets())]
     pub target: String,
-    /// No progress, only the result
+    /// Print the result only, no progress
     #[arg(short, long, visible_alias = "no-progress")]
     pub quiet: bool,
 }
 
 /// Cancel an operation and roll it back, whichever process runs it
 ///
-/// If a process runs the operation, that process is asked to roll it back; it looks for requests once a second. A freeze is
-/// thawed, whichever process holds it. The command ends when the operation is rolled back. If the process does not answer in
-/// time, the request is withdrawn and the error names the process.
+/// If a process runs the operation, the command asks that process to roll it back; it checks for requests once a second. A
+/// freeze is thawed, whichever process holds it. The command ends when the operation is rolled back. If the process does not
+/// answer in time, the command withdraws the request and names the process.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Cancel {
@@ -283,28 +282,27 @@ pub struct Cancel {
     /// A disk of the operation, such as vda [default: all operations of the domain]
     #[arg(add = complete::targets())]
     pub target: Option<String>,
-    /// How long to wait for the answer of the process that runs the operation: 10s, 1m
+    /// How long to wait for an answer from the process that runs the operation: 10s, 1m
     #[arg(long, value_name = "TIME", value_parser = units::time, default_value = "30s")]
     pub timeout: Duration,
 }
 
-/// Clean up what processes that have ended left
+/// Clean up operations whose process has ended
 ///
-/// Guests that they froze are thawed, operations past their point of no return are completed, and all others are rolled
-/// back, on domains that run and on those that do not. Operations whose process lives are left alone, so it is safe at any
-/// time.
+/// Frozen guests are thawed, operations past their point of no return are completed, and all others are rolled back, whether
+/// or not the domain is running. Operations whose process is alive are left alone, so the command is safe at any time.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Recover {
     /// The domain's name or UUID [default: all domains]
     #[arg(add = complete::domains())]
     pub domain: Option<String>,
-    /// Say what would be done and change nothing
+    /// Print what would be done and change nothing
     #[arg(long)]
     pub dry_run: bool,
 }
 
-/// Show the operations that run or were left by a process that has ended
+/// List the operations on one domain or all, including those whose process has ended
 #[derive(Debug, Args)]
 #[command(after_long_help = JSON)]
 pub struct Status {
@@ -313,41 +311,41 @@ pub struct Status {
     pub domain: Option<String>,
 }
 
-/// Show or delete the checkpoints that a domain's increments begin at
+/// List or delete the checkpoints of a domain, where increments begin
 ///
-/// One that is not usable has no bitmap left, or an inconsistent one, as after a QEMU that was killed: delete it, and take a
+/// A checkpoint is not usable if one of its bitmaps is missing, or inconsistent because QEMU was killed. Delete it, and take a
 /// full backup.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Checkpoints {
     /// The domain's name or UUID
     pub domain: String,
-    /// Delete this one, with its bitmaps; its child notes what changed since its parent
+    /// Delete this checkpoint and its bitmaps; its child then records what changed since its parent
     #[arg(long, value_name = "NAME")]
     pub delete: Option<String>,
 }
 
-/// Freeze a running domain's file systems around somebody else's snapshot
+/// Freeze a running domain's file systems while something else takes a snapshot
 ///
-/// The command ends when they are frozen. They stay frozen until livedisk thaw, or until the limit has passed. A process of
-/// the command stays until then; if it is killed, the guest is thawed.
+/// The command returns when the file systems are frozen. They stay frozen until livedisk thaw or until the limit has passed. A
+/// background process holds the freeze; if it is killed, the guest is thawed.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Freeze {
     /// The domain's name or UUID
     #[arg(add = complete::domains())]
     pub domain: String,
-    /// How long they may be frozen: 500ms, 10s [default: 10s]
+    /// How long the guest may stay frozen: 500ms, 10s [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = units::time)]
     pub limit: Option<Duration>,
-    /// Be the process that stays
+    /// Be the background process
     #[arg(long, hide = true)]
     pub hold: bool,
 }
 
-/// End a freeze of livedisk freeze
+/// Thaw a domain that livedisk freeze has frozen
 ///
-/// It fails with exit status 7 if the guest was thawed before: what was taken meanwhile is not consistent.
+/// If the guest was thawed too early, the exit status is 7, and a snapshot taken meanwhile is not consistent.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_STATUS, after_long_help = format!("{EXIT_STATUS}\n\n{JSON}"))]
 pub struct Thaw {
@@ -371,52 +369,53 @@ pub struct Format {
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 pub enum MethodName {
-    /// The cheapest that cannot hurt the guest
+    /// The cheapest method that cannot hurt the guest
     #[default]
     Auto,
-    /// Content as of the end; a bad destination never reaches the guest
+    /// Content as of the end; a destination that fails or hangs never reaches the guest
     Mirror,
-    /// Content as of the start; makes checkpoints, increments and compressed images; a bad destination never reaches the guest
-    Backup,
-    /// As mirror, by an older call of libvirt, for which a persistent domain is undefined for a moment
-    Rebase,
-    /// Content as of the start, by cloning the image while an overlay takes the guest's writes; a bad destination never
+    /// Content as of the start; can make checkpoints, increments and compressed images; a destination that fails or hangs never
     /// reaches the guest
+    Backup,
+    /// Like mirror, by an older libvirt call, for which a persistent domain is undefined for a moment
+    Rebase,
+    /// Content as of the start, by cloning the image while the guest writes to an overlay; a destination that fails or hangs
+    /// never reaches the guest
     Clone,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 pub enum MigrateMethodName {
-    /// By a clone if the destination can be made so, else by a mirror
+    /// clone if the destination is a file that can be cloned to, else mirror
     #[default]
     Auto,
-    /// Clone the image's file while an overlay takes the guest's writes
+    /// Clone the image file while the guest writes to an overlay
     Clone,
-    /// One full copy, to whatever destination and format
+    /// One full copy, to any destination and format
     Mirror,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 pub enum CloneName {
-    /// By shared blocks if the file system can, else by a copy
+    /// Share blocks if the file system can, else copy
     #[default]
     Auto,
-    /// By shared blocks, or fail
+    /// Share blocks, or fail
     Reflink,
-    /// By a copy that keeps holes
+    /// Copy, keeping holes
     Copy,
-    /// By the daemon, as volumes of its storage pools
+    /// Let the daemon clone, as volumes of its storage pools
     Volume,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 pub enum QuiesceName {
-    /// If a guest agent answers
+    /// Freeze if the guest agent answers
     #[default]
     Prefer,
-    /// Or fail
+    /// Freeze, or fail before anything is started
     Require,
-    /// Do not
+    /// Do not freeze
     None,
 }
 

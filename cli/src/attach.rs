@@ -13,7 +13,7 @@ pub fn run(connection: &Connection, attach: &Attach, arguments: &Arguments) -> R
     // The record goes with the operation's end.
     let found = connection.operations(Some(&attach.domain))?.into_iter().find(has_disk);
     let start = || connection.attach(&attach.domain, &attach.target);
-    let (_, report) = operation::run_to_end(start, arguments)?;
+    let (operation, report) = operation::run_to_end(start, arguments)?;
     let (kind, disks) = match found {
         Some(found) => (kind(&found), found.disks),
         None => (Kind::Snapshot, Vec::new()),
@@ -27,7 +27,7 @@ pub fn run(connection: &Connection, attach: &Attach, arguments: &Arguments) -> R
         kind,
         disks: disks.into_iter().map(disk).collect(),
         report: &report,
-        remarks: Vec::new(),
+        remarks: operation::remarks(&operation),
     };
     Ok(done.attached(&attach.target))
 }

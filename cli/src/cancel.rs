@@ -37,7 +37,7 @@ pub fn run(connection: &Connection, cancel: &Cancel) -> Result<Output, Failure> 
     }
     let ids: Vec<&str> = found.iter().map(|operation| operation.id.as_str()).collect();
     Ok(Output {
-        text: format!("the {} of domain '{domain}' is cancelled and rolled back", first.kind),
+        text: format!("the {} of domain '{domain}' was cancelled and rolled back", first.kind),
         json: json!({ "domain": domain, "cancelled": ids }),
     })
 }

@@ -65,8 +65,8 @@ impl Interrupt {
             // The operation continues without this process, as after a timeout.
             let left = Failure::new(
                 ErrorCode::Timeout,
-                "left at once, nothing was rolled back: jobs may go on and the guest may be frozen; \
-                 clean up with: livedisk recover (or resume it with: livedisk attach)",
+                "ended at once, nothing was rolled back: jobs may continue and the guest may be frozen; \
+                 clean up with livedisk recover, or resume the operation with livedisk attach",
             );
             let (json, (done, printed)) = (self.json, channel());
             thread::spawn(move || {
@@ -78,7 +78,7 @@ impl Interrupt {
             std::process::exit(130);
         }
         stderr::set_foot("cancelling");
-        stderr::say("livedisk: cancelling: the operation is rolled back first; a second signal leaves at once");
+        stderr::say("livedisk: cancelling: rolling the operation back; a second signal ends the command at once");
         if let Some(operation) = self.operation.get() {
             cancel(operation);
         }

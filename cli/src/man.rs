@@ -11,23 +11,27 @@ use clap_mangen::Man;
 use crate::args::{Arguments, EXIT_STATUS, JSON};
 
 const ENVIRONMENT: [(&str, &str); 4] = [
-    ("LIBVIRT_DEFAULT_URI", "libvirt's URI, where --connect names none."),
+    (
+        "LIBVIRT_DEFAULT_URI",
+        "The libvirt connection URI if --connect is not given.",
+    ),
     (
         "LIVEDISK_GUARD",
-        "The guard's program, where it is not installed as PREFIX/libexec/livedisk-guard.",
+        "The path of the guard, if it is not PREFIX/libexec/livedisk-guard.",
     ),
     (
         "LIVEDISK_GUARD_REQUIRED",
-        "If set, and neither empty nor 0: no guest is frozen without a guard; the operation fails instead.",
+        "If set to anything but the empty string or 0, the operation fails instead of freezing a guest without a \
+         guard.",
     ),
     (
         "RUST_LOG",
-        "What is logged, instead of what -v asks for: error, warn, info, debug.",
+        "The log level, instead of the one that -v sets: error, warn, info or debug.",
     ),
 ];
 
 /// Of the command that is named; the empty one is livedisk itself.
-const EXAMPLES: [(&str, &str); 8] = [
+const EXAMPLES: [(&str, &str); 10] = [
     (
         "",
         "livedisk snapshot guest --disk vda=/backup/guest.qcow2\nlivedisk migrate guest vda /new/guest.qcow2\nlivedisk status",
@@ -51,6 +55,8 @@ const EXAMPLES: [(&str, &str); 8] = [
         "checkpoints",
         "livedisk checkpoints guest\nlivedisk checkpoints guest --delete monday",
     ),
+    ("freeze", "livedisk freeze guest --limit 30s"),
+    ("thaw", "livedisk thaw guest"),
 ];
 
 const GUARD: &str = r".TH livedisk-guard 8
@@ -61,31 +67,31 @@ livedisk\-guard \- thaws a guest that a dead process left frozen
 .I PID
 .SH DESCRIPTION
 livedisk starts this program before it freezes a guest's file systems. You do not start it yourself.
-It watches the process
+The guard watches the process
 .IR PID ,
-which gives it a socket as standard input. If that process dies while the guest is frozen or paused, or if the limit of the
-freeze passes, the guard thaws and resumes the guest over a connection of its own, and ends. A domain that method rebase has
-undefined for a moment is defined again in the same way, if that process dies.
+which passes it a socket as standard input. If that process dies while the guest is frozen or paused, or if the freeze limit
+passes, the guard thaws and resumes the guest over its own libvirt connection. If that process dies while method rebase has
+undefined the domain, the guard defines it again.
 .PP
-It is a process of its own, in a session of its own, so that neither a signal to the terminal nor the end of the process
-that it watches ends it.
+The guard runs in its own session, so neither a signal to the terminal nor the death of the process that it watches ends it.
+It exits when that process has ended and no guest is left frozen.
 .SH EXIT STATUS
 .TP
 .B 0
-It watched, and its work is done.
+The watched process has ended, and no guest is left frozen.
 .TP
 .B 1
-It could not watch.
+The guard could not watch the process.
 .TP
 .B 2
 The command line is wrong.
 .SH ENVIRONMENT
 .TP
 .B LIVEDISK_GUARD
-Where livedisk finds the guard, if it is not PREFIX/libexec/livedisk\-guard.
+The path of the guard, if it is not PREFIX/libexec/livedisk\-guard.
 .TP
 .B LIVEDISK_GUARD_REQUIRED
-If set, and neither empty nor 0: livedisk freezes no guest without a guard.
+If set to anything but the empty string or 0, livedisk freezes no guest without a guard.
 .SH SEE ALSO
 .BR livedisk (1)
 ";

@@ -33,7 +33,7 @@ pub fn run(connection: &Connection, migrate: &Migrate, arguments: &Arguments) ->
             kind,
             disks,
             report: &report,
-            remarks: Vec::new(),
+            remarks: operation::remarks(&operation),
         };
         done.output()
     })

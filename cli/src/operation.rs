@@ -65,7 +65,7 @@ pub fn planned(domain: &str, operation: &Operation, report: &Report, disks: &[Di
     let steps: Vec<String> = steps.map(|(index, step)| format!("{:2}. {step}", index + 1)).collect();
     Output {
         text: format!(
-            "plan for domain '{domain}' by {}, nothing was changed:\n{}",
+            "plan for domain '{domain}' by {} (nothing was changed):\n{}",
             report.method.name(),
             steps.join("\n")
         ),

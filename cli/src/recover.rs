@@ -35,7 +35,7 @@ pub fn run(connection: &Connection, recover: &Recover) -> Result<Output, Failure
         0 => Ok(output),
         failed => {
             let message = format!(
-                "{failed} of {} operations could not be resolved",
+                "{failed} of {} operations could not be cleaned up",
                 recovery.operations.len()
             );
             Err(Failure::new(ErrorCode::JobFailed, message).beside(output))
@@ -76,15 +76,15 @@ fn lines(operation: &Recovered, dry_run: bool) -> Vec<String> {
     let method = operation.method.name();
     let mut lines = vec![format!("domain '{domain}': {kind} by {method}, {mark}, of {owner}")];
     if operation.thawed {
-        lines.push("  the guest was left frozen and is thawed".into());
+        lines.push("  the guest had been left frozen and was thawed".into());
     }
     lines.push(match (&operation.settlement, dry_run) {
         (Settlement::Completed, false) => "  completed".into(),
         (Settlement::TakenBack, false) => "  rolled back".into(),
         (Settlement::Completed, true) => "  would be completed:".into(),
         (Settlement::TakenBack, true) => "  would be rolled back:".into(),
-        (Settlement::LeftAlone, _) => "  left alone, as its process runs".into(),
-        (Settlement::Failed(error), _) => format!("  not resolved: {}", words::ours(error.message())),
+        (Settlement::LeftAlone, _) => "  left alone, because its process is running".into(),
+        (Settlement::Failed(error), _) => format!("  not cleaned up: {}", words::ours(error.message())),
     });
     if dry_run {
         lines.extend(operation.plan.iter().map(|step| format!("    {step}")));

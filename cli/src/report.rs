@@ -83,6 +83,7 @@ impl Done<'_> {
         object.insert("disks".into(), disks_json(&self.disks));
         let names: Vec<_> = warnings(self.report.warnings).map(|(name, _)| name).collect();
         object.insert("warnings".into(), json!(names));
+        object.insert("remarks".into(), json!(self.remarks));
         object
     }
 
@@ -94,7 +95,6 @@ impl Done<'_> {
         object.insert("freeze_ns".into(), nanoseconds(report.freeze).into());
         object.insert("pause_ns".into(), nanoseconds(report.pause).into());
         object.insert("full_disks".into(), report.full_disks.into());
-        object.insert("remarks".into(), json!(self.remarks));
     }
 
     fn snapshot_words(&self) -> String {
@@ -126,8 +126,8 @@ impl Done<'_> {
         lines.extend(self.warnings());
         if report.consistency == Consistency::Crash {
             lines.push(
-                "warning: not frozen over the point in time: the images are as after a power failure; \
-                 for more, see that the guest agent runs and ask for --quiesce require"
+                "warning: the guest was not frozen at the point in time: the images are as after a power failure; \
+                 to freeze it, run the guest agent and use --quiesce require"
                     .into(),
             );
         }
@@ -179,22 +179,25 @@ fn warnings(report: Warnings) -> impl Iterator<Item = (&'static str, &'static st
         (
             report.unidentified_image,
             "unidentified_image",
-            "nothing showed whether an image is the one that QEMU has open under its name: see that no other file stands there",
+            "it could not be confirmed that QEMU has the image of this name open: check that no other file has taken \
+             its name",
         ),
         (
             report.label_lost,
             "label_lost",
-            "the new image has no <seclabel> of its own: put it into the definition again before the domain is started anew",
+            "the new image lacks the <seclabel> that the old one had: add it to the definition before the domain's \
+             next start",
         ),
         (
             report.zeroes_undetected,
             "zeroes_undetected",
-            "QEMU detects zeroes (detect_zeroes) on the disk no more until the domain is started anew",
+            "QEMU no longer detects zeroes on the disk (detect_zeroes) until the domain's next start",
         ),
         (
             report.source_kept,
             "source_kept",
-            "the old image is no file, or its name leads to another one by now, and so it stays: remove it yourself",
+            "the old image was not removed, because it is not a file or its name now leads to another file: remove it \
+             yourself",
         ),
     ];
     all.into_iter()

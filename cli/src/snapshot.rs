@@ -70,7 +70,7 @@ fn options(snapshot: &Snapshot, disks: &[Disk]) -> Result<SnapshotOptions, Failu
     for target in snapshot.formats.iter().filter_map(|format| format.target.as_ref()) {
         if !disks.iter().any(|disk| disk.target == *target) {
             let message = match &snapshot.to {
-                None => format!("--format {target}=...: no --disk {target}=... goes with it; name the disk too"),
+                None => format!("--format {target}=...: the snapshot has no such disk; add --disk {target}=..."),
                 Some(_) => format!("--format {target}=...: domain '{}' has no such disk", snapshot.domain),
             };
             return Err(Failure::new(ErrorCode::InvalidArgument, message));
@@ -80,9 +80,9 @@ fn options(snapshot: &Snapshot, disks: &[Disk]) -> Result<SnapshotOptions, Failu
     for backing in &snapshot.backings {
         let target = &backing.target;
         let message = if !disks.iter().any(|disk| disk.target == *target) {
-            format!("--backing {target}=...: no such disk is part of the snapshot; name the disk too")
+            format!("--backing {target}=...: the snapshot has no such disk; add --disk {target}=...")
         } else if backings.insert(target, &backing.destination).is_some() {
-            format!("--backing {target}=...: it is named twice; an increment rests on one image")
+            format!("--backing {target}=...: given twice; an increment has one backing file")
         } else {
             continue;
         };

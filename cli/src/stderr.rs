@@ -102,7 +102,7 @@ fn write_all(messages: &Receiver<Message>) {
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             put(&format!(
-                "livedisk: {dropped} lines are missing here: they were not read in time\n"
+                "livedisk: {dropped} lines were dropped here because they were not read in time\n"
             ));
         }
     }

@@ -38,9 +38,9 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     };
     let bytes = whole * unit + fraction * unit / scale;
     match u64::try_from(bytes) {
-        Ok(0) => Err("0 would never end; leave the option out for no limit".into()),
+        Ok(0) => Err("0 would never end; omit the option for no limit".into()),
         Ok(bytes) => Ok(bytes),
-        Err(_) => Err(format!("'{text}' is too much")),
+        Err(_) => Err(format!("'{text}' is too large")),
     }
 }
 
@@ -53,7 +53,7 @@ pub fn time(text: &str) -> Result<Duration, String> {
     let time = Duration::try_from(parsed).map_err(|_| wrong())?;
     if time < Duration::from_millis(1) {
         return Err(format!(
-            "'{text}' is less than a millisecond, in which no file system can be frozen; --quiesce none does not freeze"
+            "'{text}' is less than a millisecond, too short to freeze a file system; use --quiesce none not to freeze"
         ));
     }
     Ok(time)

@@ -194,6 +194,7 @@ fn snapshot_attached(bed: &Bed) {
             let answer = bed.json(0, &["attach", "a", "vda"]);
             check_time(&answer, "point_in_time");
             assert_eq!(answer["disks"][0]["destination"], image.as_str(), "{answer}");
+            assert_eq!(answer["remarks"], serde_json::json!([]), "{answer}");
             assert_eq!(
                 (&answer["target"], &answer["kind"]),
                 (&"vda".into(), &"snapshot".into())
@@ -205,7 +206,7 @@ fn snapshot_attached(bed: &Bed) {
                 "method       mirror",
                 "as of        20",
                 &image,
-                "warning: not frozen",
+                "warning: the guest was not frozen",
             ] {
                 assert!(said.contains(words), "{said}");
             }
@@ -228,6 +229,7 @@ fn migration_attached(bed: &Bed) {
         (&"migration".into(), &source.into())
     );
     assert_eq!(answer["old_image_removed"], false);
+    assert_eq!(answer["remarks"], serde_json::json!([]), "{answer}");
 }
 
 fn migration(bed: &Bed) {

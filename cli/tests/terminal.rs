@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The progress in a real terminal, tmux's, of several widths.
+//! The progress in a real terminal, tmux's, of several widths. With LIVEDISK_SCREENS=FILE what was on the screens goes into
+//! that page, docs/operations.md.
 
 mod bed;
 
@@ -37,12 +38,20 @@ impl Drop for Terminal {
 #[test]
 fn the_progress_fits_and_is_cleared_by_an_interrupt() {
     let bed = Bed::up("ldterm", &["name=a,disks=qcow2:64M,agent=no"]);
-    for width in [40, 80, 120] {
-        at_width(&bed, width);
+    let screens = [40, 80, 120].map(|width| at_width(&bed, width));
+    let screens = screens.concat();
+    println!("{screens}");
+    if let Some(page) = std::env::var_os("LIVEDISK_SCREENS") {
+        let (from, to) = ("<!-- screens -->\n", "<!-- end of screens -->");
+        let text = std::fs::read_to_string(&page).unwrap();
+        let (before, rest) = text.split_once(from).unwrap();
+        let (_, after) = rest.split_once(to).unwrap();
+        std::fs::write(&page, format!("{before}{from}{screens}{to}{after}")).unwrap();
     }
 }
 
-fn at_width(bed: &Bed, width: usize) {
+/// The screens of a copy and of its cancelling, as a block of a page.
+fn at_width(bed: &Bed, width: usize) -> String {
     let image = bed.path(&format!("{width}.qcow2"));
     let terminal = Terminal {
         socket: bed.path(&format!("tmux.{width}")),
@@ -70,16 +79,25 @@ fn at_width(bed: &Bed, width: usize) {
         assert_eq!(progress[0].starts_with('['), width > 80, "{screen}");
     }
 
+    let copying = shown(&screen, &bed.path(""));
     terminal.tmux(&["send-keys", "C-c"]);
     until("it says so", || {
         screen = terminal.screen();
         screen.contains("cancelling")
     });
     assert!(!screen.contains(" left\n") && !screen.contains("^C"), "{screen}");
+    let cancelling = shown(&screen, &bed.path(""));
     until("it ends", || {
         screen = terminal.screen();
         screen.contains("exit 130")
     });
     assert!(!screen.contains('%') && !screen.contains("^C"), "{screen}");
     assert!(!Path::new(&image).exists());
+    format!("{width} columns, copying and after Ctrl-C:\n\n```text\n{copying}```\n\n```text\n{cancelling}```\n\n")
+}
+
+/// What is on the screen, without the lines below.
+fn shown(screen: &str, directory: &str) -> String {
+    assert!(!screen.contains(directory), "{screen}");
+    format!("{}\n", screen.trim_end())
 }

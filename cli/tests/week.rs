@@ -159,6 +159,8 @@ fn a_week_with_the_command_alone() {
         (&"backup".into(), &1.into()),
         "{answer}"
     );
+    let remarks = answer["remarks"].to_string();
+    assert!(remarks.contains("disk 'vdb' is copied whole"), "{answer}");
     let (_, rest) = operator.of_day("wednesday");
     operator.must_run(rest);
     assert_eq!(operator.checkpoints(), ["wednesday"]);

@@ -11,7 +11,7 @@ use super::{input, internal, pass_each, wanted};
 use crate::driver::Checkpoint;
 use crate::error::Result;
 
-/// A checkpoint of a domain. It lives until the callback returns that is given it.
+/// A checkpoint of a domain. It is valid until the callback that receives it returns.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct livedisk_checkpoint {
@@ -21,24 +21,24 @@ pub struct livedisk_checkpoint {
     pub parent: *const c_char,
     /// Its point in time, in nanoseconds of CLOCK_REALTIME; libvirt keeps whole seconds.
     pub created_ns: i64,
-    /// Bytes that have changed since on its disks, in whole clusters; UINT64_MAX where that is not known: it is not usable, or
-    /// the domain is off or has a backup, migration or save running.
+    /// Bytes that have changed on its disks since then, in whole clusters; UINT64_MAX if that is not known, because it
+    /// is not usable, the domain is off, or a backup, migration or save is running.
     pub changed_bytes: u64,
-    /// 1: what has changed since is known for certain on all of its disks; 0: not, and `why_not` says why.
+    /// 1: what has changed since then is known for certain on all of its disks; 0: it is not, and `why_not` says why.
     pub usable: i32,
     /// The disks of the domain that it covers.
     pub disk_count: u32,
-    /// Why it is not usable, such as a bitmap that is missing or inconsistent; NULL: it is.
+    /// Why it is not usable, such as a missing or inconsistent bitmap; NULL: it is usable.
     pub why_not: *const c_char,
 }
 
-/// Receives one checkpoint. `size` is the library's sizeof(struct livedisk_checkpoint): a field that ends after it is not
-/// there. Return 0 to continue; anything else ends the listing.
+/// Receives one checkpoint. `size` is the library's sizeof(struct livedisk_checkpoint): do not read a field that ends
+/// beyond it. Return 0 to continue; anything else ends the listing.
 pub type livedisk_checkpoint_callback =
     Option<unsafe extern "C" fn(checkpoint: *const livedisk_checkpoint, size: usize, data: *mut c_void) -> i32>;
 
-/// Lists the checkpoints of a domain, oldest first, whichever program created them. The domain may run or be off. QEMU is
-/// asked for the bitmaps, or, if the domain is off, the images are read.
+/// Lists the checkpoints of a domain, oldest first, whichever program created them. The domain may be running or off.
+/// The state of the bitmaps comes from QEMU or, if the domain is off, from the images.
 ///
 /// @param connection  from livedisk_open() or livedisk_open_from()
 /// @param domain      name or UUID
@@ -51,7 +51,7 @@ pub type livedisk_checkpoint_callback =
 ///         LIVEDISK_ERR_UNSUPPORTED (this libvirt has no checkpoints),
 ///         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
 ///
-/// Any thread. It blocks on libvirt, and of a domain that is off on reading its images' headers.
+/// Any thread. It blocks on libvirt; if the domain is off, also on reading the headers of its images.
 /// libvirt: virDomainListAllCheckpoints, virDomainCheckpointGetXMLDesc.
 ///
 /// # Safety
@@ -77,8 +77,8 @@ pub unsafe extern "C" fn livedisk_list_checkpoints(
     }
 }
 
-/// Deletes a checkpoint with its bitmaps, also where some of them are missing or inconsistent. What changed since its parent
-/// is recorded by its child, or forgotten with the last checkpoint. Images that were copied stay as they are.
+/// Deletes a checkpoint with its bitmaps, even if some of them are missing or inconsistent. Its child then records what
+/// changed since its parent; if there is no child, that record is lost. Backups stay as they are.
 ///
 /// @param connection  from livedisk_open() or livedisk_open_from()
 /// @param domain      name or UUID; running or off
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn livedisk_list_checkpoints(
 ///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
 ///         LIVEDISK_ERR_NO_CHECKPOINT (there is none of that name: see livedisk_list_checkpoints()),
 ///         LIVEDISK_ERR_BUSY (an operation, backup, migration or save is in the way: wait for it or end it),
-///         LIVEDISK_ERR_DOMAIN_STATE (the domain is off and its images are another host's: start it),
+///         LIVEDISK_ERR_DOMAIN_STATE (the domain is off and its images are on another host: start it),
 ///         LIVEDISK_ERR_IO (an image of a domain that is off cannot be changed),
 ///         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
 ///

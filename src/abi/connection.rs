@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_void};
 
 use super::error::livedisk_error;
 use super::values::{LIVEDISK_OPEN_RUN_EVENT_LOOP, LIVEDISK_OPEN_USE_EVENTS};
-use super::{Handle, frame, input, invalid};
+use super::{Handle, frame, free, input, invalid};
 use crate::connection::Connection;
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::EventLoop;
@@ -34,8 +34,8 @@ pub extern "C" fn livedisk_version() -> *const c_char {
 
 /// Opens a connection (virConnectOpen).
 ///
-/// From the first open on, libvirt's process-wide error function (virSetErrorFunc) is livedisk's: it does what
-/// libvirt's own does, and is silent for errors that livedisk handles. Set yours after the first open.
+/// The first open installs a libvirt error function (virSetErrorFunc), which is process-wide. It acts as libvirt's own,
+/// except that it is silent about errors that livedisk handles. If you have one, install it after the first open.
 ///
 /// @param uri    libvirt URI; NULL is libvirt's own default
 /// @param flags  LIVEDISK_OPEN_RUN_EVENT_LOOP or LIVEDISK_OPEN_USE_EVENTS; with neither, livedisk polls libvirt at an
@@ -44,7 +44,8 @@ pub extern "C" fn livedisk_version() -> *const c_char {
 /// @param error  receives the error, owned by the caller; may be NULL
 /// @return LIVEDISK_OK, or
 ///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
-///         LIVEDISK_ERR_NO_CONNECTION (libvirt's reason is in the message: check the URI and the daemon)
+///         LIVEDISK_ERR_NO_CONNECTION (libvirt's reason is in the message: check the URI and the daemon),
+///         LIVEDISK_ERR_UNSUPPORTED (in a forked child: an operation or the event loop that is asked for runs in its parent)
 ///
 /// Any thread.
 ///
@@ -66,8 +67,8 @@ pub unsafe extern "C" fn livedisk_open(
     }
 }
 
-/// Opens a connection over one that the caller has. livedisk takes one reference (virConnectRef) and
-/// releases it in livedisk_close() or with the last operation that uses it, whichever is later.
+/// Opens a connection over an existing virConnectPtr. livedisk takes one reference (virConnectRef) and releases it in
+/// livedisk_close() or with the last operation that uses it, whichever comes later.
 ///
 /// @param vir_connect  a virConnectPtr with write access
 /// @param flags        as for livedisk_open()
@@ -75,7 +76,8 @@ pub unsafe extern "C" fn livedisk_open(
 /// @param error        receives the error, owned by the caller; may be NULL
 /// @return LIVEDISK_OK, or
 ///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
-///         LIVEDISK_ERR_NO_CONNECTION (libvirt refuses the pointer)
+///         LIVEDISK_ERR_NO_CONNECTION (libvirt refuses the pointer),
+///         LIVEDISK_ERR_UNSUPPORTED (as for livedisk_open())
 ///
 /// Any thread.
 ///
@@ -95,6 +97,7 @@ pub unsafe extern "C" fn livedisk_open_from(
                 return Err(invalid("vir_connect is NULL; pass a virConnectPtr"));
             }
             let _quiet = Quiet::new();
+            libvirt::must_not_hang(event_loop)?;
             let connection = libvirt::Connection::from_raw(vir_connect, event_loop).map_err(|failure| {
                 let message = format!("libvirt refuses the connection: {}", failure.message());
                 Error::new(ErrorCode::NoConnection, message).with_libvirt_code(failure.code().to_raw() as i32)
@@ -104,7 +107,7 @@ pub unsafe extern "C" fn livedisk_open_from(
     }
 }
 
-/// Closes a connection. Operations that were started on it continue and keep what they need of it.
+/// Closes a connection. Operations that were started on it continue; they hold their own reference.
 ///
 /// @param connection  the connection; NULL is fine
 ///
@@ -117,7 +120,7 @@ pub unsafe extern "C" fn livedisk_close(connection: *mut livedisk_connection) {
     if !connection.is_null() {
         let _quiet = Quiet::new();
         // SAFETY: made by `open`, and given up by the caller.
-        drop(unsafe { Box::from_raw(connection) });
+        unsafe { free(connection, |connection| &connection.handle) }
     }
 }
 

@@ -9,9 +9,9 @@ use super::error::livedisk_error;
 use crate::connection::Connection;
 use crate::error::Result;
 
-/// Freezes a guest's file systems around somebody else's snapshots (a volume service, an array). The freeze is recorded in
-/// the domain's metadata and guarded: it ends with livedisk_thaw(), by the guard when this process dies, or when the limit has passed,
-/// whichever is first. The connection may be closed meanwhile.
+/// Freezes a guest's file systems while something else takes a snapshot, such as a volume service or a storage array.
+/// The freeze is recorded in the domain's metadata. It ends with livedisk_thaw(), when this process dies (the guard
+/// thaws the guest), or when the limit has passed, whichever comes first. The connection may be closed meanwhile.
 ///
 /// @param connection   from livedisk_open() or livedisk_open_from()
 /// @param domain       name or UUID of a running domain with a guest agent
@@ -47,16 +47,16 @@ pub unsafe extern "C" fn livedisk_freeze(
     }
 }
 
-/// Ends a freeze of livedisk_freeze(), of whichever process and connection.
+/// Ends a freeze that livedisk_freeze() began, in whichever process and over whichever connection.
 ///
 /// @param connection   from livedisk_open() or livedisk_open_from()
 /// @param domain       name or UUID of the domain
 /// @param filesystems  receives how many file systems were thawed; may be NULL
 /// @param error        receives the error, owned by the caller; may be NULL
-/// @return LIVEDISK_OK: the guest was frozen all the time; or
+/// @return LIVEDISK_OK: the guest was frozen the whole time; or
 ///         LIVEDISK_ERR_INVALID_ARGUMENT (correct the call),
-///         LIVEDISK_ERR_FREEZE (the guest was thawed before, so what was taken meanwhile is not consistent: freeze and
-///         take it again; or the thaw failed: try again, the guard thaws it when the limit has passed),
+///         LIVEDISK_ERR_FREEZE (the guest was thawed too early, so a snapshot taken meanwhile is not consistent: freeze
+///         and take it again; or the thaw failed: try again, the guard thaws the guest when the limit has passed),
 ///         LIVEDISK_ERR_NO_OPERATION (the domain has no freeze of livedisk's: it was thawed or recovered before),
 ///         LIVEDISK_ERR_NO_DOMAIN, LIVEDISK_ERR_NO_CONNECTION, LIVEDISK_ERR_LIBVIRT, LIVEDISK_ERR_INTERNAL
 ///

@@ -16,9 +16,9 @@ use crate::operation::OperationStatus;
 pub struct livedisk_operation_info {
     /// The domain's name.
     pub domain: *const c_char,
-    /// The operation's id, which no other has.
+    /// The operation's unique id.
     pub id: *const c_char,
-    /// The name of the host whose process runs it.
+    /// The name of the host on which its process runs.
     pub owner_host: *const c_char,
     /// The number of that process, in digits.
     pub owner_process: *const c_char,
@@ -26,7 +26,7 @@ pub struct livedisk_operation_info {
     pub is_migration: i32,
     /// LIVEDISK_METHOD_*.
     pub method: i32,
-    /// 1: the process has ended or has released it, so livedisk_attach() or livedisk_recover() is due; 0: it runs.
+    /// 1: the process has ended or released the operation, so call livedisk_attach() or livedisk_recover(); 0: it runs.
     pub orphaned: i32,
     /// Its disks.
     pub disk_count: u32,
@@ -38,18 +38,18 @@ pub struct livedisk_operation_info {
     pub started_ns: i64,
     /// Bytes copied by the block jobs that run, over all disks.
     pub bytes_done: u64,
-    /// Bytes to be copied by them, as far as known now; 0 where none runs.
+    /// Bytes that those jobs have to copy, as far as known now; 0 if no job runs.
     pub bytes_total: u64,
 }
 
-/// Receives one operation. `size` is the library's sizeof(struct livedisk_operation_info): a field that ends after it is not
-/// there. Return 0 to continue; anything else ends the listing.
+/// Receives one operation. `size` is the library's sizeof(struct livedisk_operation_info): do not read a field that
+/// ends beyond it. Return 0 to continue; anything else ends the listing.
 pub type livedisk_operation_callback =
     Option<unsafe extern "C" fn(info: *const livedisk_operation_info, size: usize, data: *mut c_void) -> i32>;
 
-/// Lists the operations on a domain or on all: those that run, in whichever process, and those that a process left when it
-/// ended. A restarted agent finds its own this way. It attaches to the orphaned ones with livedisk_attach(), or resolves them
-/// with livedisk_recover().
+/// Lists the operations on one domain or on all domains: those that run, in whichever process, and those whose process
+/// has ended. A restarted agent finds its operations this way. It resumes the orphaned ones with livedisk_attach(), or
+/// cleans up with livedisk_recover().
 ///
 /// @param connection  from livedisk_open() or livedisk_open_from()
 /// @param domain      name or UUID; NULL: all domains

@@ -59,9 +59,9 @@ impl Log for Logger {
 
 /// Sets the callback that receives log lines, for the whole process. It replaces the previous one.
 ///
-/// When the call returns, the previous callback is not running and never will again. Callbacks come one at a time, from any
-/// thread, including livedisk's own. A callback must not block for long, and what livedisk would log because
-/// of a call made within it is dropped.
+/// When the call returns, the previous callback is not running and will not be called again. Callbacks come one at a
+/// time, from any thread, including livedisk's own. A callback must not block for long. Calls to livedisk made within
+/// it log nothing.
 ///
 /// @param callback  the function, NULL for none
 /// @param level     LIVEDISK_LOG_LEVEL_*: this and everything more urgent

@@ -19,14 +19,16 @@ mod values;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::{mem, process};
 
 use crate::error::{Error, ErrorCode, Result};
 use error::{deliver, livedisk_error};
 
-/// What a handle holds, and whether a panic happened on it.
+/// What a handle holds, whether a panic happened on it, and the process that made it.
 struct Handle<T> {
     value: T,
     broken: AtomicBool,
+    process: u32,
 }
 
 impl<T> Handle<T> {
@@ -34,11 +36,23 @@ impl<T> Handle<T> {
         Self {
             value,
             broken: AtomicBool::new(false),
+            process: process::id(),
         }
+    }
+
+    /// Not in a forked child, where the threads behind it are not.
+    fn is_of_this_process(&self) -> bool {
+        self.process == process::id()
     }
 
     /// Runs a call on the handle. After a panic it refuses, because its state is unknown.
     fn call<R>(&self, call: impl FnOnce(&T) -> Result<R>) -> Result<R> {
+        if !self.is_of_this_process() {
+            return Err(invalid(format!(
+                "this handle was made in process {}, from which this one was forked; open a connection here",
+                self.process
+            )));
+        }
         if self.broken.load(Ordering::SeqCst) {
             return Err(internal(
                 "this handle is unusable since livedisk panicked on it; free it",
@@ -48,6 +62,18 @@ impl<T> Handle<T> {
             self.broken.store(true, Ordering::SeqCst);
             Err(internal("livedisk panicked; free this handle and report the fault"))
         })
+    }
+}
+
+/// Frees a handle. In a forked child it leaves alone what is the parent's: a connection's socket, an operation's threads.
+///
+/// # Safety
+/// `handle` was made by `Box::into_raw`, and is given up.
+unsafe fn free<H, T>(handle: *mut H, of: impl FnOnce(&H) -> &Handle<T>) {
+    // SAFETY: by the caller's promise.
+    let handle = unsafe { Box::from_raw(handle) };
+    if !of(&handle).is_of_this_process() {
+        mem::forget(handle);
     }
 }
 

@@ -5,7 +5,7 @@ use std::ffi::c_char;
 
 use super::values::*;
 
-/// A phase in one lower-case word, as the command prints it: "copying".
+/// The name of a phase in lower case, as the command prints it, such as "copying".
 ///
 /// @param phase  LIVEDISK_PHASE_*
 /// @return text that lives as long as the library; "unknown" for a number that this library does not know, never NULL
@@ -26,7 +26,7 @@ pub extern "C" fn livedisk_phase_name(phase: i32) -> *const c_char {
     name.as_ptr()
 }
 
-/// A method in one lower-case word, as the command takes and prints it: "mirror".
+/// The name of a method in lower case, as the command takes and prints it, such as "mirror".
 ///
 /// @param method  LIVEDISK_METHOD_*
 /// @return text that lives as long as the library; "unknown" for a number that this library does not know, never NULL
@@ -45,7 +45,7 @@ pub extern "C" fn livedisk_method_name(method: i32) -> *const c_char {
     name.as_ptr()
 }
 
-/// The name of an error code in this header, without LIVEDISK_ERR_: "NO_SPACE".
+/// The name of an error code without LIVEDISK_ERR_, such as "NO_SPACE".
 ///
 /// @param code  LIVEDISK_OK, which is "OK", or LIVEDISK_ERR_*
 /// @return text that lives as long as the library; "unknown" for a number that this library does not know, never NULL

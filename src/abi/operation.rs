@@ -8,7 +8,7 @@ use super::connection::{connection, livedisk_connection, must_have_room, on_doma
 use super::error::livedisk_error;
 use super::output::{Room, livedisk_progress, livedisk_recovery, livedisk_report};
 use super::values::LIVEDISK_RECOVER_DRY_RUN;
-use super::{Handle, frame, input, invalid};
+use super::{Handle, frame, free, input, invalid};
 use crate::error::Result;
 use crate::operation::{Operation, Recovery};
 
@@ -64,8 +64,8 @@ unsafe fn on_operation(
     unsafe { frame(error, || call(&self::operation(operation)?.handle)) }
 }
 
-/// Waits until the phase changes or there is progress that no poll has shown, and reports what the operation last saw. It
-/// makes no libvirt call on the caller's thread. In a final phase it returns at once; livedisk_finish() reports why an
+/// Waits until the phase changes or there is progress that no poll has returned yet, and reports the latest. It makes
+/// no libvirt call on the caller's thread. In a final phase it returns at once; livedisk_finish() reports why an
 /// operation failed.
 ///
 /// @param operation      the operation
@@ -159,8 +159,9 @@ pub unsafe extern "C" fn livedisk_finish(
     }
 }
 
-/// Rolls the operation back and waits until that is done: jobs ended, guest thawed, disk chain and definition as before, files
-/// that the operation made removed, nothing else touched. An operation that was cancelled or failed is rolled back already.
+/// Rolls the operation back and waits until that is done: jobs are ended, the guest is thawed, disk chain and
+/// definition are as before, and the files that the operation made are removed. Nothing else is touched. An operation
+/// that was cancelled or failed is rolled back already.
 ///
 /// @param operation  the operation
 /// @param error      receives the error, owned by the caller; may be NULL
@@ -179,10 +180,10 @@ pub unsafe extern "C" fn livedisk_cancel(operation: *mut livedisk_operation, err
     unsafe { on_operation(operation, error, |operation| operation.call(Operation::cancel)) }
 }
 
-/// Asks for what livedisk_cancel() does, and returns at once. livedisk_poll() and the descriptor show when it is over: the
-/// phase is LIVEDISK_PHASE_CANCELLED then, and livedisk_finish() returns CANCELLED. LIVEDISK_PHASE_DONE means that it came too
-/// late, LIVEDISK_PHASE_FAILED that not everything could be rolled back: livedisk_finish() reports what is left. A second
-/// request does nothing.
+/// Requests what livedisk_cancel() does, and returns at once. livedisk_poll() and the descriptor show when it is over:
+/// the phase is then LIVEDISK_PHASE_CANCELLED, and livedisk_finish() returns CANCELLED. LIVEDISK_PHASE_DONE means that
+/// the request came too late. LIVEDISK_PHASE_FAILED means that not everything could be rolled back; livedisk_finish()
+/// reports what is left. A second request does nothing.
 ///
 /// @param operation  the operation
 /// @param error      receives the error, owned by the caller; may be NULL
@@ -191,7 +192,7 @@ pub unsafe extern "C" fn livedisk_cancel(operation: *mut livedisk_operation, err
 ///         LIVEDISK_ERR_NO_OPERATION (it was complete: its images are yours to remove),
 ///         LIVEDISK_ERR_INTERNAL (free the handle)
 ///
-/// Any phase, any thread. It blocks on nothing; a livedisk_finish() that waits ends when everything is rolled back.
+/// Any phase, any thread. It does not block. A livedisk_finish() that waits returns when everything is rolled back.
 ///
 /// # Safety
 /// Pointers are null or valid as described.
@@ -204,9 +205,9 @@ pub unsafe extern "C" fn livedisk_request_cancel(
     unsafe { on_operation(operation, error, |operation| operation.call(Operation::request_cancel)) }
 }
 
-/// Frees an operation's handle: nothing is pivoted and nothing aborted. QEMU's jobs continue, and the operation's record stays
-/// with the domain: livedisk_attach() resumes it, livedisk_recover() cleans up, and until then a start call on the domain
-/// returns BUSY. If the operation is in the freeze window, the call returns after the thaw.
+/// Frees an operation's handle. It neither pivots nor aborts anything: QEMU's jobs continue, and the operation's record
+/// stays with the domain. livedisk_attach() resumes the operation, livedisk_recover() cleans up, and until then a start
+/// call on the domain returns BUSY. If the operation is in the freeze window, the call returns after the thaw.
 ///
 /// @param operation  the operation; NULL is fine
 ///
@@ -218,13 +219,13 @@ pub unsafe extern "C" fn livedisk_request_cancel(
 pub unsafe extern "C" fn livedisk_operation_free(operation: *mut livedisk_operation) {
     if !operation.is_null() {
         // SAFETY: made by `start`, and given up by the caller.
-        drop(unsafe { Box::from_raw(operation) });
+        unsafe { free(operation, |operation| &operation.handle) }
     }
 }
 
-/// Resumes a running operation of a domain after the process that ran it has ended, or after livedisk_operation_free().
-/// Progress and finish work as if nothing had happened; AUTO_FINISH and the other flags still hold. An operation that was being
-/// rolled back continues to be rolled back.
+/// Resumes an operation of a running domain after the process that ran it has ended, or after
+/// livedisk_operation_free(). Progress and finish work as if nothing had happened; AUTO_FINISH and the other flags
+/// still apply. An operation that was being rolled back continues to be rolled back.
 ///
 /// @param connection  from livedisk_open() or livedisk_open_from()
 /// @param domain      name or UUID of a domain
@@ -260,9 +261,9 @@ pub unsafe extern "C" fn livedisk_attach(
     }
 }
 
-/// Cleans up what processes that have ended left on a domain, running or not: thaws what they froze, completes what is past its
-/// point of no return, rolls back the rest. Operations whose process lives are left alone, so it is safe at any time, and
-/// repeatedly. The log says what was found and done.
+/// Cleans up operations whose process has ended, on a domain that is running or not. It thaws frozen guests, completes
+/// operations that are past their point of no return, and rolls back the rest. Operations whose process is alive are
+/// left alone, so it is safe at any time, any number of times. The log says what was found and done.
 ///
 /// @param connection     from livedisk_open() or livedisk_open_from()
 /// @param domain         name or UUID; NULL: all domains

@@ -15,7 +15,7 @@ use crate::operation::{Progress, Recovery, Report, Warnings};
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct livedisk_progress {
-    /// One of LIVEDISK_PHASE_*; never an earlier one than before.
+    /// One of LIVEDISK_PHASE_*. It never goes back.
     pub phase: i32,
     /// Steps completed.
     pub step: i32,
@@ -25,14 +25,14 @@ pub struct livedisk_progress {
     pub reserved: i32,
     /// Bytes copied, over all disks.
     pub bytes_done: u64,
-    /// Bytes to copy as far as known now; it grows while the guest writes.
+    /// Bytes to copy, as far as known now; grows while the guest writes.
     pub bytes_total: u64,
     /// Current transfer rate, bytes per second.
     pub bytes_per_second: u64,
     /// Nanoseconds since the start.
     pub elapsed_ns: u64,
-    /// Bytes per second to which the guest's writes to the disk are throttled while its job cannot keep up (migrations, and
-    /// snapshots by CLONE); 0: not throttled.
+    /// Bytes per second to which the guest's writes to the disk are throttled, because its job cannot keep up
+    /// (migrations, and snapshots by CLONE); 0: not throttled.
     pub guest_write_limit: u64,
 }
 
@@ -48,22 +48,22 @@ pub struct livedisk_report {
     pub filesystems_frozen: u32,
     /// How many disks were copied.
     pub disk_count: u32,
-    /// The images have the content of this moment, in nanoseconds of CLOCK_REALTIME: every write that was acknowledged to the
-    /// guest before it is in them. Without a freeze they may hold a little more. 0 for a dry run.
+    /// The moment whose content the images have, in nanoseconds of CLOCK_REALTIME. They hold every write that was
+    /// acknowledged to the guest before it; without a freeze they may hold a little more. 0 for a dry run.
     pub point_in_time_ns: i64,
     /// Nanoseconds from sending the freeze request to the answer to the thaw; 0: not frozen.
     pub freeze_ns: u64,
-    /// Nanoseconds for which the vCPUs were paused to give several mirrors one point in time; 0: not paused.
+    /// Nanoseconds for which the vCPUs were paused, to give several mirrors one point in time; 0: not paused.
     pub pause_ns: u64,
     /// Bytes copied, over all disks.
     pub bytes_copied: u64,
     /// Nanoseconds from start to end.
     pub elapsed_ns: u64,
-    /// Disks copied whole although `since` was asked for.
+    /// Disks copied whole although `since` was given.
     pub full_disks: u32,
     /// 0.
     pub reserved: u32,
-    /// What to keep in mind: LIVEDISK_WARNING_*; 0: nothing.
+    /// The warnings that apply, LIVEDISK_WARNING_*; 0: none.
     pub warnings: u32,
     /// 0.
     pub reserved_too: u32,
@@ -77,7 +77,7 @@ pub struct livedisk_recovery {
     pub domains: u32,
     /// Guests thawed.
     pub thawed: u32,
-    /// Operations completed, because they had passed their point of no return.
+    /// Operations completed because they had passed their point of no return.
     pub completed: u32,
     /// Operations rolled back.
     pub taken_back: u32,

@@ -14,9 +14,9 @@ use super::values::*;
 use crate::error::Result;
 use crate::operation::{CloneCallback, CloneMethod, Method, MigrateOptions, Quiesce, SnapshotDisk, SnapshotOptions};
 
-/// Clones `source`, which does not change meanwhile, to `destination`, which does not exist unless it is to be reused.
-/// Returns 0, or anything else for a failure. It may run for hours. For a snapshot without SHALLOW its result must be
-/// standalone, in the destination's format, and of exactly the disk's virtual size.
+/// Clones `source`, which does not change meanwhile, to `destination`, which does not exist yet unless it is to be
+/// reused. Returns 0 on success, anything else on failure. It may run for hours. Without SHALLOW, the result for a
+/// snapshot must be standalone, in the destination's format, and of exactly the disk's virtual size.
 pub type livedisk_clone_callback =
     Option<unsafe extern "C" fn(source: *const c_char, destination: *const c_char, data: *mut c_void) -> i32>;
 
@@ -32,9 +32,9 @@ pub struct livedisk_snapshot_disk {
     pub format: *const c_char,
     /// LIVEDISK_DISK_*.
     pub flags: u32,
-    /// The image that an increment (`since`) rests on: that of the backup at whose point in time the checkpoint was made. Its
-    /// format is raw on a block device and where its name ends in `.raw`, else qcow2; a header that says otherwise refuses it.
-    /// NULL: none is named, and the increment alone is not the disk.
+    /// The backing file of an increment (`since`): the image of the backup that made the checkpoint. It is taken as raw
+    /// if it is a block device or its name ends in `.raw`, else as qcow2; it is refused if its header says otherwise.
+    /// NULL: the increment names no backing file, and is not the whole disk by itself.
     pub backing: *const c_char,
     /// Zero.
     pub reserved: [u64; 3],
@@ -44,7 +44,7 @@ pub struct livedisk_snapshot_disk {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct livedisk_snapshot_options {
-    /// The disks, each once. All get one point in time.
+    /// The disks, each named once. All images have the content of one point in time.
     pub disks: *const livedisk_snapshot_disk,
     /// Number of disks.
     pub disk_count: usize,
@@ -54,27 +54,29 @@ pub struct livedisk_snapshot_options {
     pub quiesce: i32,
     /// LIVEDISK_SNAPSHOT_*.
     pub flags: u32,
-    /// Milliseconds the guest may be frozen; 0: 10 s. Past it the guest is thawed and the operation fails with FREEZE.
+    /// Milliseconds the guest may be frozen; 0: 10 s. When the limit has passed, the guest is thawed and the operation
+    /// fails with FREEZE.
     pub freeze_limit_ms: u32,
     /// Bytes per second; 0: no limit. The disks of the operation share it equally.
     pub bandwidth: u64,
-    /// BACKUP: create this checkpoint at the point in time. It covers the disks that keep bitmaps: qcow2 images of version 3
-    /// that the guest may write to. A backup that fails or is cancelled leaves none. NULL: none.
+    /// BACKUP: create a checkpoint of this name at the point in time. It covers the disks that can keep a bitmap:
+    /// writable qcow2 images of version 3. A backup that fails or is cancelled leaves no checkpoint. NULL: none.
     pub checkpoint: *const c_char,
-    /// BACKUP: only what changed since this checkpoint, in a qcow2 image that rests on the disk's `backing`. A disk that the
-    /// checkpoint does not cover is copied whole; the report counts it, and the log says why. NULL: everything.
+    /// BACKUP: copy only what changed since this checkpoint, to a qcow2 image with the disk's `backing` as backing
+    /// file. A disk that the checkpoint does not cover is copied whole; the report counts it, and the log says why.
+    /// NULL: copy everything.
     pub since: *const c_char,
     /// CLONE: how to clone, LIVEDISK_CLONE_*.
     pub clone: i32,
     /// Zero.
     pub reserved: u32,
-    /// CLONE with LIVEDISK_CLONE_CALLBACK: the function. It is called once for each disk, from another thread, until
-    /// the operation is in a final phase.
+    /// CLONE with LIVEDISK_CLONE_CALLBACK: the function. It is called once for each disk, from another thread, before
+    /// the operation reaches a final phase.
     pub clone_callback: livedisk_clone_callback,
     /// Passed to it unchanged.
     pub clone_data: *mut c_void,
-    /// BACKUP: absolute path of a directory for the scratch files, which grow by what the guest overwrites until everything
-    /// is copied; NULL: beside each disk's image.
+    /// BACKUP: absolute path of a directory for the scratch files, which grow as the guest overwrites data until
+    /// everything is copied. NULL: beside each disk's image.
     pub scratch: *const c_char,
 }
 
@@ -113,35 +115,39 @@ input!(livedisk_migrate_options,
     target: *const c_char, destination: *const c_char, format: *const c_char, method: i32, clone: i32, flags: u32,
     reserved: u32, bandwidth: u64, clone_callback: livedisk_clone_callback, clone_data: *mut c_void);
 
-/// Starts a live snapshot of a running guest. Its disks become standalone images of one point in time, and its file systems are
-/// frozen only while that point is fixed. Returns as soon as the operation runs; it runs whether or not it is polled. Whatever
-/// can be checked beforehand is checked, and a call that fails has changed nothing.
+/// Starts a live snapshot of a running guest. The guest's disks are copied to standalone images of one point in time,
+/// and its file systems are frozen only while that point is fixed. The call returns as soon as the operation runs. The
+/// operation runs whether or not it is polled. Whatever can be checked beforehand is checked first, and a call that
+/// fails has changed nothing.
 ///
-/// MIRROR (virDomainBlockCopy) has the content of livedisk_finish(). A destination that fails or hangs never reaches the guest.
+/// MIRROR (virDomainBlockCopy): the images have the content of the moment of livedisk_finish(). A destination that
+/// fails or hangs never reaches the guest.
 ///
-/// BACKUP (virDomainBackupBegin, pull mode) has the content of the start. QEMU saves what the guest overwrites in a scratch file
-/// for each disk, and livedisk copies from QEMU's export at its own pace with qemu-img. A destination that fails or hangs never
-/// reaches the guest. Where a scratch file has used the room that there is for it, the operation ends with NO_SPACE and the
-/// guest goes on. VERIFY compares the images with the export. COMPRESS is for BACKUP alone. So are `checkpoint` and `since`:
-/// the call that fixes the point in time also makes the checkpoint, and an increment holds what the bitmaps of an older one
-/// mark. A checkpoint whose bitmap of a disk is missing or inconsistent is refused before anything begins, or with
-/// FULL_IF_NEEDED that disk is copied whole.
+/// BACKUP (virDomainBackupBegin, pull mode): the images have the content of the start. QEMU saves what the guest
+/// overwrites in a scratch file for each disk, and livedisk reads QEMU's export with qemu-img at its own pace. A
+/// destination that fails or hangs never reaches the guest. If the scratch files run out of room, the operation fails
+/// with NO_SPACE and the guest continues. VERIFY compares the images with the export. COMPRESS, `checkpoint` and
+/// `since` work with BACKUP only. The call that fixes the point in time also creates the checkpoint, and an increment
+/// holds the clusters that the bitmaps of an older checkpoint mark. If a bitmap is missing or inconsistent, the
+/// checkpoint is refused before anything begins; with FULL_IF_NEEDED that disk is copied whole.
 ///
-/// CLONE has the content of the start. It takes one external snapshot of all disks (virDomainSnapshotCreateXML, no metadata),
-/// clones the images outside QEMU while they do not change, and commits the overlays back (virDomainBlockCommit, active, with
-/// pivot). A bad destination never reaches the guest. Where images share blocks with their clones, the time does not depend
-/// on their size. Meanwhile the overlays, beside the guest's images, take its writes. A disk with a backing file is flattened
-/// in the same pass unless SHALLOW.
+/// CLONE: the images have the content of the start. livedisk takes one external snapshot of all disks
+/// (virDomainSnapshotCreateXML, no metadata), clones the images outside QEMU while they do not change, and commits the
+/// overlays (virDomainBlockCommit, active, with pivot). Meanwhile the guest writes to the overlays, which lie beside
+/// its images. A destination that fails or hangs never reaches the guest. Where images share blocks with their clones,
+/// the time does not depend on their size. A disk with a backing file is flattened in the same pass unless SHALLOW is
+/// set.
 ///
-/// AUTO takes BACKUP for COMPRESS, `checkpoint` and `since`. Otherwise it takes CLONE where the destinations share a file system that can clone with the
-/// images and nothing is to be flattened or converted; else MIRROR.
+/// AUTO takes BACKUP for COMPRESS, `checkpoint` and `since`. Otherwise it takes CLONE if the destinations can share
+/// blocks with the images and nothing needs flattening or converting, else MIRROR.
 ///
-/// The order is freeze, the one call that fixes the point in time, thaw: never around the copy (docs/threads.md quotes qemu-devel,
-/// 20 January 2022, on Nova's live snapshot).
+/// The guest is frozen around the one call that fixes the point in time, and never around the copy (docs/threads.md
+/// quotes qemu-devel, 20 January 2022, on Nova's live snapshot).
 ///
-/// A guard process, livedisk-guard, thaws or resumes the guest if this process dies or hangs meanwhile. It is found at
-/// LIVEDISK_GUARD, or in libexec beside the library. It starts with the first operation that needs it and ends with this process.
-/// Without it a warning is logged before the freeze; with LIVEDISK_GUARD_REQUIRED=1 in the environment the start fails.
+/// A guard process, livedisk-guard, thaws or resumes the guest if this process dies or hangs while the guest is frozen.
+/// The environment variable LIVEDISK_GUARD names its program; the default is in libexec beside the library. It starts
+/// with the first operation that needs it and ends with this process. Where it cannot run, a warning is logged before
+/// the freeze; with LIVEDISK_GUARD_REQUIRED=1 in the environment, the start fails instead.
 ///
 /// @param connection    from livedisk_open() or livedisk_open_from()
 /// @param domain        name or UUID of a running domain
@@ -184,16 +190,16 @@ pub unsafe extern "C" fn livedisk_start_live_snapshot(
     }
 }
 
-/// Moves a running guest's disk to other storage, without downtime. Returns as soon as the operation runs.
+/// Moves a disk of a running guest to other storage without downtime. The call returns as soon as the operation runs.
 ///
-/// CLONE takes five steps: external snapshot (virDomainSnapshotCreateXML, no metadata), clone of the base outside QEMU while it
-/// does not change, overlay on the clone, shallow block copy with pivot (virDomainBlockCopy), active commit with pivot
-/// (virDomainBlockCommit). docs/threads.md quotes their source, libvir-list, 7 October 2014. MIRROR is one full block copy with
-/// pivot, for block devices, NBD exports and other formats. AUTO takes CLONE where the destination is a file that a clone can
-/// make, else MIRROR.
+/// CLONE takes five steps: an external snapshot (virDomainSnapshotCreateXML, no metadata), a clone of the base outside
+/// QEMU while it does not change, an overlay on the clone, a shallow block copy with pivot (virDomainBlockCopy), and an
+/// active commit with pivot (virDomainBlockCommit). docs/threads.md quotes their source, libvir-list, 7 October 2014.
+/// MIRROR is one full block copy with pivot, for block devices, NBD exports and other formats. AUTO takes CLONE if the
+/// destination is a file that can be cloned to, else MIRROR.
 ///
-/// READY is the moment before the pivot to the destination. Until livedisk_finish() everything can be rolled back. After the pivot
-/// the migration cannot be undone: livedisk_cancel() then completes it and returns NO_OPERATION.
+/// At READY only the pivot to the destination is left. Until livedisk_finish() everything can be rolled back. After the
+/// pivot the migration cannot be undone: livedisk_cancel() then completes it and returns NO_OPERATION.
 ///
 /// @param connection    from livedisk_open() or livedisk_open_from()
 /// @param domain        name or UUID of a running domain
@@ -202,8 +208,9 @@ pub unsafe extern "C" fn livedisk_start_live_snapshot(
 /// @param options_size  sizeof(struct livedisk_migrate_options)
 /// @param out           receives the operation, owned by the caller: end it with livedisk_operation_free()
 /// @param error         receives the error, owned by the caller; may be NULL
-/// @return LIVEDISK_OK, or what livedisk_start_live_snapshot() returns, for the same reasons; LIVEDISK_ERR_BUSY also where
-///         the domain has snapshots, or a checkpoint's bitmap would be lost in a destination that is not qcow2 (delete them first)
+/// @return LIVEDISK_OK, or what livedisk_start_live_snapshot() returns, for the same reasons; LIVEDISK_ERR_BUSY also if
+///         the domain has snapshots, or if the destination is not qcow2 and a checkpoint's bitmap would be lost (delete
+///         them first)
 ///
 /// Any thread.
 ///

@@ -61,11 +61,12 @@ pub const LIVEDISK_METHOD_AUTO: i32 = 0;
 pub const LIVEDISK_METHOD_BACKUP: i32 = 1;
 /// virDomainBlockCopy: content as of the finish. A destination that fails or hangs never reaches the guest.
 pub const LIVEDISK_METHOD_MIRROR: i32 = 2;
-/// Like MIRROR, by virDomainBlockRebase, for old hosts; to files and block devices. A persistent domain is undefined for a
-/// moment, and defined again as it was. What its image rests on is copied into it after the point in time. Not for migrations.
+/// Like MIRROR, by virDomainBlockRebase, for old hosts. Destinations are files and block devices. A persistent domain
+/// is undefined for a moment, and defined again as it was. The disk's backing chain is copied into the image after the
+/// point in time. Not for migrations.
 pub const LIVEDISK_METHOD_REBASE: i32 = 3;
-/// External snapshot, clone of the base outside QEMU, active commit: content as of the start. A destination that fails or
-/// hangs never reaches the guest. In a migration: the five steps of livedisk_migrate_disk().
+/// External snapshot, clone of the base outside QEMU, active commit: content as of the start. A destination that fails
+/// or hangs never reaches the guest. For a migration: the five steps of livedisk_migrate_disk().
 pub const LIVEDISK_METHOD_CLONE: i32 = 4;
 
 /// Freeze if a guest agent answers; else the images are crash-consistent, and the report says so.
@@ -79,11 +80,11 @@ pub const LIVEDISK_QUIESCE_NONE: i32 = 2;
 pub const LIVEDISK_CLONE_AUTO: i32 = 0;
 /// Share blocks (FICLONE), or fail.
 pub const LIVEDISK_CLONE_REFLINK: i32 = 1;
-/// Copy, keeping holes. A snapshot that is to be flattened or converted, or whose destination exists, is written in one pass
-/// from what the disk's backing chain shows; LIVEDISK_CLONE_AUTO does the same there.
+/// Copy, keeping holes. A snapshot that is flattened or converted, or whose destination exists, is written in one pass
+/// from the content of the disk's backing chain; so it is with LIVEDISK_CLONE_AUTO.
 pub const LIVEDISK_CLONE_COPY: i32 = 2;
-/// libvirt storage volumes, cloned by the daemon: source and destination are in directories of active storage pools. For
-/// migrations; LIVEDISK_CLONE_AUTO takes it on a remote connection.
+/// The daemon clones, as libvirt storage volumes: source and destination are in directories of active storage pools.
+/// For migrations. LIVEDISK_CLONE_AUTO takes it on a remote connection.
 pub const LIVEDISK_CLONE_VOLUME: i32 = 3;
 /// The caller's own function.
 pub const LIVEDISK_CLONE_CALLBACK: i32 = 4;
@@ -92,7 +93,7 @@ pub const LIVEDISK_CLONE_CALLBACK: i32 = 4;
 pub const LIVEDISK_PHASE_PREPARING: i32 = 0;
 /// Content is being copied.
 pub const LIVEDISK_PHASE_COPYING: i32 = 1;
-/// Everything is copied; livedisk_finish() will not wait long.
+/// Everything is copied; livedisk_finish() will not take long.
 pub const LIVEDISK_PHASE_READY: i32 = 2;
 /// The point in time is being fixed and the result checked, or the operation is being rolled back.
 pub const LIVEDISK_PHASE_FINISHING: i32 = 3;
@@ -105,7 +106,7 @@ pub const LIVEDISK_PHASE_FAILED: i32 = 6;
 
 /// Something failed.
 pub const LIVEDISK_LOG_LEVEL_ERROR: i32 = 0;
-/// Something is not as requested, and the operation continues.
+/// Something differs from what was asked for; the operation continues.
 pub const LIVEDISK_LOG_LEVEL_WARN: i32 = 1;
 /// What livedisk does, and the plan of a dry run.
 pub const LIVEDISK_LOG_LEVEL_INFO: i32 = 2;
@@ -126,20 +127,21 @@ pub const LIVEDISK_OPEN_USE_EVENTS: u32 = 2;
 
 /// Keep the backing file instead of making a standalone image. MIRROR and CLONE to qcow2 only.
 pub const LIVEDISK_SNAPSHOT_SHALLOW: u32 = 1;
-/// Finish as soon as READY, without waiting for livedisk_finish().
+/// Finish as soon as the operation is READY, without waiting for livedisk_finish().
 pub const LIVEDISK_SNAPSHOT_AUTO_FINISH: u32 = 2;
-/// Check everything, report the plan to the log callback (INFO), change nothing, and be DONE.
+/// Check everything, report the plan to the log callback (INFO) and change nothing. The operation is DONE at once.
 pub const LIVEDISK_SNAPSHOT_DRY_RUN: u32 = 4;
-/// Check the images when they are complete, and their content where the guest wrote nothing meanwhile.
+/// Check the images when they are complete, and compare their content if the guest wrote nothing meanwhile.
 pub const LIVEDISK_SNAPSHOT_VERIFY: u32 = 8;
-/// The guest's writes may wait for the mirror, so that it always converges.
+/// Let the guest's writes wait for the mirror, so that it always converges.
 pub const LIVEDISK_SNAPSHOT_WRITE_BLOCKING: u32 = 16;
-/// Compress the images (qcow2, zstd). By BACKUP, which AUTO takes then.
+/// Compress the images (qcow2, zstd). For BACKUP, which AUTO then takes.
 pub const LIVEDISK_SNAPSHOT_COMPRESS: u32 = 32;
-/// Copy a disk whole where `since` cannot be used; the report says how many disks that were.
+/// Copy a disk whole if `since` cannot be used for it; the report counts such disks.
 pub const LIVEDISK_SNAPSHOT_FULL_IF_NEEDED: u32 = 64;
 
-/// The destination holds an image of this format and of exactly the disk's virtual size. It is overwritten and never removed.
+/// The destination already holds an image of this format and of exactly the disk's virtual size. It is overwritten, and
+/// never removed.
 pub const LIVEDISK_DISK_REUSE_EXISTING: u32 = 1;
 /// An encrypted disk may be written to a plain destination.
 pub const LIVEDISK_DISK_ALLOW_PLAINTEXT: u32 = 2;
@@ -162,16 +164,17 @@ pub const LIVEDISK_MIGRATE_ALLOW_PLAINTEXT: u32 = 32;
 /// Count what would be done, and change nothing.
 pub const LIVEDISK_RECOVER_DRY_RUN: u32 = 1;
 
-/// Nothing showed whether an image that was read by its name is the one that QEMU has open: its open files and its locks could
-/// not be looked at. Another file under that name was copied then. The log names the image.
+/// livedisk read an image by its name and could not confirm that QEMU has that same file open, because neither QEMU's
+/// open files nor its locks could be inspected. If another file had taken the name, that file was copied. The log names
+/// the image.
 pub const LIVEDISK_WARNING_UNIDENTIFIED_IMAGE: u32 = 1;
-/// An image of a disk that moved had a `<seclabel>` of its own, which the new one does not have. Put it into the definition
-/// again before the domain is started anew.
+/// The old image had a `<seclabel>` of its own, which the new one lacks. Add it to the definition before the domain's
+/// next start.
 pub const LIVEDISK_WARNING_LABEL_LOST: u32 = 2;
-/// QEMU detects zeroes in the guest's writes to a disk no more (detect_zeroes), until the domain is started anew: it moved by a
-/// clone.
+/// The disk moved by a clone, and QEMU no longer detects zeroes in the guest's writes to it (detect_zeroes) until the
+/// domain's next start.
 pub const LIVEDISK_WARNING_ZEROES_UNDETECTED: u32 = 4;
-/// The source of a disk that moved was to be removed, and stays: it is no file, or its name leads to another one by now.
+/// The source was to be removed and was kept: it is not a file, or its name now leads to another file.
 pub const LIVEDISK_WARNING_SOURCE_KEPT: u32 = 8;
 
 /// The numbers stand twice, for C and for Rust, and cannot part.

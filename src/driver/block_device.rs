@@ -296,7 +296,7 @@ impl BlockDevice<'_> {
                 return Err(Error::new(
                     ErrorCode::Timeout,
                     format!(
-                        "{} is not complete yet and goes on; wait again, or end it",
+                        "{} is not complete yet and continues; wait again, or end it",
                         self.what("the block job of")
                     ),
                 ));

@@ -118,7 +118,7 @@ impl Guest {
             .collect();
         for path in &unknown {
             log::warn!(
-                "domain '{}': neither QEMU's open files nor its locks show whether '{}' is what it has open",
+                "domain '{}': neither QEMU's open files nor its locks show whether QEMU has '{}' open",
                 self.name(),
                 path.escape_debug()
             );
@@ -155,7 +155,7 @@ impl Guest {
             Some(hindrance) => Err(hindrance.refuse(
                 what,
                 "cannot be moved while the guest runs",
-                "take that out of its definition and start the domain anew, or move the image while it is off",
+                "remove that from the definition and restart the domain, or move the image while the domain is off",
             )),
         }
     }
@@ -232,7 +232,7 @@ fn why_not_opened(disk: &Disk) -> Option<Hindrance> {
 pub(crate) fn why_not_pivoted(disk: &Disk) -> Option<Hindrance> {
     let filter = disk.filter?;
     Some(Hindrance::unsupported(format!(
-        "it has {}, and libvirt would go on with its filter's old node after the pivot",
+        "it has {}, and libvirt would keep using the filter's old node after the pivot",
         filter.shown()
     )))
 }

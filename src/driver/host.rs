@@ -7,7 +7,7 @@ use super::failure::{explain, one_line};
 use super::turns::{Turn, Turns};
 use crate::error::{Error, ErrorCode, Result};
 use crate::libvirt::xml::{Machine, supports};
-use crate::libvirt::{Connection, EventLoop, Quiet};
+use crate::libvirt::{Connection, EventLoop, Quiet, must_not_hang};
 
 /// A libvirt host. Its connection is made anew where libvirtd was restarted.
 pub struct Host {
@@ -23,9 +23,11 @@ impl Host {
     /// Opens a libvirt URI; `None` is libvirt's own default (virConnectOpen).
     ///
     /// # Errors
-    /// `NO_CONNECTION`, with libvirt's reason; `INVALID_ARGUMENT` for the embedded driver without an event loop.
+    /// `NO_CONNECTION`, with libvirt's reason; `INVALID_ARGUMENT` for the embedded driver without an event loop;
+    /// `UNSUPPORTED` in a forked child where libvirt could hang.
     pub fn open(uri: Option<&str>, event_loop: EventLoop) -> Result<Arc<Self>> {
         let _quiet = Quiet::new();
+        must_not_hang(event_loop)?;
         if event_loop == EventLoop::None && uri.is_some_and(|uri| uri.starts_with("qemu:///embed")) {
             return Err(Error::new(
                 ErrorCode::InvalidArgument,

@@ -24,6 +24,12 @@ impl Guest {
         Ok(!self.nodes_on(path)?.is_empty())
     }
 
+    /// A device of the guest is on this image, with no overlay between.
+    pub(crate) fn is_on(&self, image: &Layer) -> Result<bool> {
+        let roots = self.roots()?;
+        Ok(self.nodes_of(image)?.iter().any(|node| roots.contains(node)))
+    }
+
     /// After a snapshot that libvirtd did not live to record: what the guest wrote to the overlay goes into `base`, right below
     /// it, and the guest goes on with that.
     pub(crate) fn merge_overlay(&self, path: &str, base: &Layer) -> Result<()> {

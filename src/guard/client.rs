@@ -102,7 +102,7 @@ fn connect(uri: &str) -> What {
 fn cannot_guard([what, risk]: [&str; 2], reason: &str) -> Error {
     Error::new(
         ErrorCode::Freeze,
-        format!("no guard watches over the {what}: {reason}; if this process dies meanwhile, {risk}"),
+        format!("no guard watches over the {what}: {reason}; if this process dies, {risk}"),
     )
 }
 

@@ -11,7 +11,7 @@ pub(super) fn program() -> Result<PathBuf, String> {
     if let Some(path) = std::env::var_os("LIVEDISK_GUARD").filter(|path| !path.is_empty()) {
         return Ok(path.into());
     }
-    let own = own_file().ok_or("where this library lies cannot be found in /proc/self/maps; set LIVEDISK_GUARD")?;
+    let own = own_file().ok_or("the path of this library cannot be found in /proc/self/maps; set LIVEDISK_GUARD")?;
     candidates(&own).find(|path| path.is_file()).ok_or_else(|| {
         format!(
             "no {NAME} goes with '{}'; install it as PREFIX/libexec/{NAME}, or set LIVEDISK_GUARD",

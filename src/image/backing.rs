@@ -49,7 +49,7 @@ pub(crate) fn find_backing(path: &str) -> Result<Backing> {
         .map_err(|error| failure::cannot(path, "look at", error))?;
     let is_device = kind.file_type().is_block_device();
     if !kind.is_file() && !is_device {
-        return refused(ErrorCode::Destination, "it is no file or block device");
+        return refused(ErrorCode::Destination, "it is neither a file nor a block device");
     }
     let mut start = [0; 4];
     let is_qcow2 = file.read_exact_at(&mut start, 0).is_ok() && start == QCOW2;

@@ -22,7 +22,7 @@ pub(crate) fn bitmaps_of_chain(path: &str) -> Result<Vec<(String, Vec<Bitmap>)>>
         // A FIFO would be waited for.
         let kind = std::fs::metadata(&path).map_err(|error| failure::cannot(&path, "read", error))?;
         if !kind.is_file() && !kind.file_type().is_block_device() {
-            let message = format!("'{}' is no file or block device", path.escape_debug());
+            let message = format!("'{}' is neither a file nor a block device", path.escape_debug());
             return Err(Error::new(ErrorCode::Io, message));
         }
         let info = qemu_img::info_live(&Layer::whole(path.as_str(), "qcow2"))?;

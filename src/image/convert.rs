@@ -17,7 +17,7 @@ use super::layer::Layer;
 use super::qemu_img;
 use super::qemu_img::{QEMU_IMG, SETPRIV, Target, chain, failed, not_started, one_line};
 use super::write_out::{self, Watch};
-use crate::error::{Error, ErrorCode, Result};
+use crate::error::Result;
 
 /// The descriptor by which qemu-img gets the connection to an export.
 pub(super) const CONNECTION: i32 = 3;
@@ -133,12 +133,12 @@ impl Source<'_> {
             &self.shown(),
         ];
         let (0, text) = self.run(&arguments, None, what)? else {
-            return Err(failed(what, "what there is to copy cannot be read"));
+            return Err(failed(what, "the disk cannot be read"));
         };
         let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(what, &error.to_string()))?;
         let number = |name: &str| value[name].as_u64();
         let (Some(required), Some(allocated)) = (number("required"), number("fully-allocated")) else {
-            return Err(failed(what, "its answer to measure has no size"));
+            return Err(failed(what, "qemu-img measure reports no size"));
         };
         Ok(data_of(required, allocated, size))
     }
@@ -261,7 +261,7 @@ pub(super) fn convert(
 /// Copies what a qcow2 image rests on into it, at `bandwidth` bytes per second at most (0: no limit). One that was ended half way
 /// is as good, and is gone on with.
 pub(super) fn flatten(file: &File, direct: bool, bandwidth: u64, shown: &str, watch: Watch<'_>) -> Result<Cloned> {
-    let what = format!("copy what '{shown}' rests on into it");
+    let what = format!("copy the backing chain of '{shown}' into it");
     // Of an end half way.
     qemu_img::repair_leaks(file, shown)?;
     let target = Target::File(file);
@@ -327,7 +327,7 @@ fn follow(mut child: Child, total: u64, watch: Watch<'_>, what: &str) -> Result<
         let errors = String::from_utf8_lossy(&output.stderr);
         let errors = one_line(errors.trim());
         return Err(match errors.is_empty() {
-            true => Error::new(ErrorCode::Io, format!("qemu-img cannot {what}: {}", output.status)),
+            true => failed(what, &format!("{QEMU_IMG}: {}", output.status)),
             false => failed(what, &errors),
         });
     }

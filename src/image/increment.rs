@@ -45,7 +45,7 @@ fn map(
     let list: Vec<Value> = serde_json::from_str(&text).map_err(|error| failed(what, &error.to_string()))?;
     let extents = list.iter().filter(|found| wanted(found)).map(|found| {
         let extent = found["start"].as_u64().zip(found["length"].as_u64());
-        extent.ok_or_else(|| failed(what, "its map has an extent without start or length"))
+        extent.ok_or_else(|| failed(what, "qemu-img map reports an extent without start or length"))
     });
     extents.collect()
 }
@@ -104,9 +104,9 @@ fn copy(
     manner: Manner,
     watch: Watch<'_>,
 ) -> Result<Cloned> {
-    let what = format!("write what has changed to '{}'", written.shown);
+    let what = format!("write the changes to '{}'", written.shown);
     let (_, Some(file)) = written.target.hand_over(&what)? else {
-        return Err(failed(&what, "an NBD export holds no increment"));
+        return Err(failed(&what, "an NBD export cannot hold an increment"));
     };
     let mut image = export.below(&format!("/proc/self/fd/{MORE}"), CONNECTION);
     if manner.compress {

@@ -111,7 +111,7 @@ impl Made {
         let Some(staging) = &self.staging else { return Ok(()) };
         let shown = self.path.escape_debug().to_string();
         linkat(CWD, staging.as_str(), CWD, self.path.as_str(), AtFlags::empty()).map_err(|error| match error {
-            Errno::EXIST => refused(&shown, "it exists by now; remove it or name another file"),
+            Errno::EXIST => refused(&shown, "it exists already; remove it or name another file"),
             error => cannot(&shown, "make", error),
         })?;
         unlinkat(CWD, staging.as_str(), AtFlags::empty()).map_err(|error| cannot(staging, "remove", error))?;

@@ -460,7 +460,7 @@ fn open_at(place: &Place, path: &str, more: OFlags) -> Result<File> {
     if Identity::of(&stat) != (Identity::Device { number }) {
         return Err(refused(
             &shown,
-            "the symbolic link leads to something else by now; name the device again",
+            "the symbolic link now leads to something else; name the device again",
         ));
     }
     open_as(&format!("/proc/self/fd/{}", found.as_raw_fd()), more, &shown)

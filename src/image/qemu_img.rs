@@ -48,7 +48,7 @@ pub(super) fn failed(what: &str, why: &str) -> Error {
     } else {
         ErrorCode::Io
     };
-    Error::new(code, format!("qemu-img cannot {what}: {why}"))
+    Error::new(code, format!("cannot {what}: {why}"))
 }
 
 pub(super) fn not_started(what: &str, program: &str, error: &io::Error) -> Error {
@@ -133,7 +133,7 @@ fn must_succeed(what: &str, result: (i32, String, String)) -> Result<String> {
 }
 
 pub(super) fn one_line(text: &str) -> String {
-    text.trim_start_matches("qemu-img: ").replace('\n', "; ")
+    text.replace('\n', "; ")
 }
 
 fn clone_of(file: &File, what: &str) -> Result<OwnedFd> {
@@ -230,7 +230,10 @@ pub(crate) fn check(file: &File, format: &str, shown: &str) -> Result<()> {
     let said = one_line(if errors.is_empty() { &output } else { &errors });
     Err(Error::new(
         ErrorCode::Verify,
-        format!("the image '{shown}' does not pass qemu-img check: {said}"),
+        format!(
+            "the image '{shown}' does not pass qemu-img check: {}",
+            said.trim_start_matches("qemu-img: ")
+        ),
     ))
 }
 
@@ -344,7 +347,7 @@ pub(crate) fn commit(file: &File, base: &Layer, shown: &str) -> Result<()> {
         let found = backing.unwrap_or_else(|| "nothing".into());
         return Err(failed(
             &what,
-            &format!("it rests on '{}' and not on '{base}'", found.escape_debug()),
+            &format!("its backing file is '{}' and not '{base}'", found.escape_debug()),
         ));
     }
     let arguments = ["commit", "-q", "-d", "-f", "qcow2", STDIN];

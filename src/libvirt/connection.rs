@@ -11,6 +11,7 @@ use virt::error::Error;
 use virt_sys as sys;
 
 use super::domain::Domain;
+use super::fork::note_event_loop;
 use super::quiet::Quiet;
 use super::xml::Machine;
 
@@ -114,7 +115,7 @@ fn run_event_loop() -> Result<(), Error> {
     }
     virt::event::event_register_default_impl()?;
     let spawned = thread::Builder::new().name("livedisk-events".into()).spawn(|| {
-        let _quiet = Quiet::new();
+        let _quiet = Quiet::for_ever();
         loop {
             if let Err(error) = virt::event::event_run_default_impl() {
                 log::error!("libvirt's event loop: {error}");
@@ -126,5 +127,6 @@ fn run_event_loop() -> Result<(), Error> {
         return Err(Error::last_error());
     }
     let _ = RUNNING.set(());
+    note_event_loop();
     Ok(())
 }

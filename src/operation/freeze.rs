@@ -271,8 +271,8 @@ fn let_go(guest: &Guest, why: &str) -> Error {
     Error::new(
         ErrorCode::Freeze,
         format!(
-            "domain '{}' was let go before it was to be thawed: {why}; what was taken meanwhile is not consistent, so freeze \
-             and take it again",
+            "domain '{}' was thawed too early: {why}; a snapshot taken meanwhile is not consistent, so freeze and \
+             take it again",
             guest.name()
         ),
     )

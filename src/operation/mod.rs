@@ -83,15 +83,19 @@ impl Draft {
         let shared = Shared::new(started)?;
         let step_count = u32::try_from(plan.len()).unwrap_or(u32::MAX);
         shared.publish(|progress| progress.step_count = step_count);
+        Ok(Self::of(domain, Arc::new(shared), plan, remarks))
+    }
+
+    fn of(domain: &str, shared: Arc<Shared>, plan: Vec<String>, remarks: Vec<String>) -> Self {
         for remark in &remarks {
             log::warn!("domain '{domain}': {remark}");
         }
-        Ok(Self {
-            shared: Arc::new(shared),
+        Self {
+            shared,
             domain: domain.to_owned(),
             plan,
             remarks,
-        })
+        }
     }
 
     /// Reports the plan, does nothing of it, and is done.
@@ -272,15 +276,7 @@ impl Operation {
             progress.step_count = recorded.max(left);
             progress.step = progress.step_count - left;
         });
-        let domain = name.to_owned();
-        let draft = Draft {
-            shared,
-            domain,
-            plan,
-            // They were made when it began.
-            remarks: Vec::new(),
-        };
-        draft.start(course, None)
+        Draft::of(name, shared, plan, course.remarks()).start(course, None)
     }
 
     /// Waits until the phase changes or there is new progress, at most for `timeout` (`None`: for ever), and returns
@@ -306,7 +302,7 @@ impl Operation {
             None => Err(Error::new(
                 ErrorCode::Timeout,
                 format!(
-                    "the operation on domain '{}' is not finished yet and goes on; call finish again, or cancel",
+                    "the operation on domain '{}' is not finished yet and continues; call finish again, or cancel",
                     self.domain
                 ),
             )),
@@ -361,7 +357,7 @@ impl Operation {
     }
 
     /// What is done otherwise than was asked for, and why, such as a disk that is copied whole although
-    /// [`SnapshotOptions::since`] was asked for. The log has it too, as warnings. Nothing for one that was attached to.
+    /// [`SnapshotOptions::since`] was asked for. The log has it too, as warnings.
     pub fn remarks(&self) -> &[String] {
         &self.remarks
     }

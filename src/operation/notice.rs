@@ -37,8 +37,8 @@ impl Notice {
             }
             Self::CopiedWhole { target, why } => Some(format!("disk '{target}' is copied whole: {why}")),
             Self::Alone { target } => Some(format!(
-                "disk '{target}' has an increment that rests on no image, because no backing was named: by itself it is not \
-                 the disk"
+                "disk '{target}' has an increment without a backing file, because none was named: it is not the whole \
+                 disk by itself"
             )),
         }
     }

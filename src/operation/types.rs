@@ -23,13 +23,14 @@ pub enum Method {
     /// virDomainBlockCopy: content as of the finish. In its background mode a destination that fails or hangs never
     /// reaches the guest.
     Mirror = 2,
-    /// As [`Method::Mirror`] by virDomainBlockRebase, for hosts without the newer call; to files and block devices. A persistent
-    /// domain is undefined while the mirrors are started, and then defined again as it was; refused where libvirt keeps
-    /// more of it than that brings back. What an image rests on is copied into it after the point in time. Not for migrations.
+    /// Like [`Method::Mirror`], by virDomainBlockRebase, for hosts without the newer call. Destinations are files and
+    /// block devices. A persistent domain is undefined while the mirrors are started, and then defined again as it was;
+    /// it is refused if libvirt keeps more of it than that restores. The disk's backing chain is copied into the image
+    /// after the point in time. Not for migrations.
     Rebase = 3,
-    /// External snapshot, clone of the quiet base out of band, active commit: content as of the start. A destination that
+    /// External snapshot, clone of the base outside QEMU, active commit: content as of the start. A destination that
     /// fails or hangs never reaches the guest, and on a file system that shares blocks the time does not depend on the
-    /// size. Meanwhile the guest writes to an overlay beside its image. In a migration the five-step procedure.
+    /// size. Meanwhile the guest writes to an overlay beside its image. For a migration: the five-step procedure.
     Clone = 4,
 }
 
@@ -40,7 +41,7 @@ pub enum Quiesce {
     /// Freeze if a guest agent answers; else the result is crash-consistent, and the report says so.
     #[default]
     Prefer = 0,
-    /// Freeze or fail. Where no agent answers it fails before anything was started.
+    /// Freeze, or fail before anything is started.
     Require = 1,
     /// Do not freeze.
     None = 2,
@@ -50,29 +51,29 @@ pub enum Quiesce {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i32)]
 pub enum Phase {
-    /// Destinations are made.
+    /// Destinations are being created.
     Preparing = 0,
     /// Content is copied.
     Copying = 1,
-    /// Everything is copied; [`Operation::finish`](crate::Operation::finish) will not wait long.
+    /// Everything is copied; [`Operation::finish`](crate::Operation::finish) will not take long.
     Ready = 2,
-    /// The point in time is fixed and the result is checked, or, after a cancel or a failure, the operation is rolled back.
+    /// The point in time is being fixed and the result checked, or the operation is being rolled back.
     Finishing = 3,
     /// The images are complete.
     Done = 4,
     /// Cancelled and rolled back.
     Cancelled = 5,
-    /// Failed and rolled back; [`Operation::finish`](crate::Operation::finish) says why.
+    /// Failed and rolled back; [`Operation::finish`](crate::Operation::finish) reports why.
     Failed = 6,
 }
 
 impl Phase {
-    /// Whether nothing will change any more.
+    /// Whether the operation is over.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Done | Self::Cancelled | Self::Failed)
     }
 
-    /// The phase in one lower-case word.
+    /// The name of the phase, in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Preparing => "preparing",
@@ -87,7 +88,7 @@ impl Phase {
 }
 
 impl Method {
-    /// The method in one lower-case word.
+    /// The name of the method, in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -100,7 +101,7 @@ impl Method {
 }
 
 impl Consistency {
-    /// The grade in one lower-case word.
+    /// The name of the grade, in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Crash => "crash",
@@ -117,7 +118,7 @@ pub enum Consistency {
     /// As after a power failure: file systems replay their journals.
     #[default]
     Crash = 0,
-    /// File systems were frozen by the guest agent over the whole point in time, and still frozen when thawed.
+    /// File systems were frozen by the guest agent across the whole point in time, and still frozen when thawed.
     Filesystem = 1,
 }
 
@@ -130,24 +131,24 @@ pub struct SnapshotDisk {
     pub destination: String,
     /// `qcow2` or `raw`; `None`: the disk's own format for a file, `raw` for a block device or an NBD export.
     pub format: Option<String>,
-    /// The destination holds an image of that format and of exactly the disk's virtual size; it is overwritten.
+    /// The destination already holds an image of that format and of exactly the disk's virtual size; it is overwritten.
     pub reuse_existing: bool,
-    /// An encrypted disk may be written to the destination in plain.
+    /// An encrypted disk may be written to a plain destination.
     pub allow_plaintext: bool,
-    /// The image that an increment rests on ([`SnapshotOptions::since`]): that of the backup at whose point in time the
-    /// checkpoint was made. Raw on a block device and where its name ends in `.raw`, else qcow2. `None`: the increment alone is
-    /// not the disk.
+    /// The backing file of an increment ([`SnapshotOptions::since`]): the image of the backup that made the checkpoint.
+    /// It is taken as raw if it is a block device or its name ends in `.raw`, else as qcow2. `None`: the increment is
+    /// not the whole disk by itself.
     pub backing: Option<String>,
 }
 
-/// What a live snapshot is asked for.
+/// Options of a live snapshot.
 #[derive(Clone, Default)]
 pub struct SnapshotOptions {
-    /// The disks, each once; they get one point in time.
+    /// The disks, each named once. All images have the content of one point in time.
     pub disks: Vec<SnapshotDisk>,
     /// How.
     pub method: Method,
-    /// Frozen or not.
+    /// Whether to freeze the guest.
     pub quiesce: Quiesce,
     /// Keep the backing file instead of making a standalone image (`Mirror`, `Rebase` and `Clone` to qcow2 only).
     pub shallow: bool,
@@ -155,26 +156,26 @@ pub struct SnapshotOptions {
     pub auto_finish: bool,
     /// Check everything, write the plan to the log and change nothing.
     pub dry_run: bool,
-    /// Check the images when they are complete, and their content where the guest wrote nothing meanwhile.
+    /// Check the images when they are complete, and compare their content if the guest wrote nothing meanwhile.
     pub verify: bool,
-    /// The guest's writes may wait for the mirror, so that it always converges.
+    /// Let the guest's writes wait for the mirror, so that it always converges.
     pub write_blocking: bool,
-    /// Compress the images (qcow2, zstd). With `Backup`, which `Auto` takes then.
+    /// Compress the images (qcow2, zstd). For `Backup`, which `Auto` then takes.
     pub compress: bool,
-    /// Copy a disk whole where `since` cannot be used; [`Report::full_disks`] counts them.
+    /// Copy a disk whole if `since` cannot be used for it; [`Report::full_disks`] counts such disks.
     pub full_if_needed: bool,
     /// How long the guest may be frozen; zero is 10 s.
     pub freeze_limit: Duration,
     /// Bytes per second, 0: no limit. The disks of the operation share it equally.
     pub bandwidth: u64,
-    /// With `Backup`, which `Auto` takes then: create this checkpoint at the point in time. A backup that fails or is
+    /// For `Backup`, which `Auto` then takes: create this checkpoint at the point in time. A backup that fails or is
     /// cancelled leaves none.
     pub checkpoint: Option<String>,
-    /// With `Backup`, which `Auto` takes then: only what changed since this checkpoint. A disk that it does not cover is
-    /// copied whole; [`Report::full_disks`] counts them, and the log says why.
+    /// For `Backup`, which `Auto` then takes: copy only what changed since this checkpoint. A disk that it does not
+    /// cover is copied whole; [`Report::full_disks`] counts such disks, and the log says why.
     pub since: Option<String>,
-    /// With `Backup`: directory of the scratch files, which grow by what the guest overwrites; `None`: beside each disk's
-    /// image.
+    /// For `Backup`: directory of the scratch files, which grow as the guest overwrites data. `None`: beside each
+    /// disk's image.
     pub scratch: Option<String>,
     /// With `Clone`: how.
     pub clone: CloneMethod,
@@ -182,8 +183,8 @@ pub struct SnapshotOptions {
     pub clone_callback: Option<CloneCallback>,
 }
 
-/// How the quiet base of a disk gets to its destination. Where a snapshot is to be flattened, converted or written to
-/// something that exists, `Auto` and `Copy` write what the backing chain shows, in one pass.
+/// How the unchanging base of a disk is cloned to its destination. A snapshot that is flattened, converted or written
+/// to an existing destination is written in one pass from the content of the backing chain, with `Auto` and `Copy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(i32)]
@@ -206,7 +207,7 @@ pub enum CloneMethod {
 /// snapshot without `shallow` what it makes must be standalone.
 pub type CloneCallback = std::sync::Arc<dyn Fn(&str, &str) -> i32 + Send + Sync>;
 
-/// What a migration is asked for.
+/// Options of a migration.
 #[derive(Clone, Default)]
 pub struct MigrateOptions {
     /// The disk target (`vda`).
@@ -225,12 +226,12 @@ pub struct MigrateOptions {
     pub auto_finish: bool,
     /// Check everything, write the plan to the log and change nothing.
     pub dry_run: bool,
-    /// Compare base and clone before the pivot. With `Clone` only: a guest that runs writes to both sides of a mirror, which
-    /// is refused.
+    /// Compare base and clone before the pivot. With `Clone` only; `Mirror` is refused, because the guest writes to
+    /// both sides of a mirror.
     pub verify: bool,
     /// Remove the source when the disk has moved: the image, and the symbolic links where the disk named it by such.
     pub delete_source: bool,
-    /// The guest's writes may wait for the copy, so that it always converges.
+    /// Let the guest's writes wait for the copy, so that it always converges.
     pub write_blocking: bool,
     /// An encrypted disk becomes a plain one. Without this a LUKS disk moves, by `Mirror`, to a new file only, which libvirt
     /// encrypts with the same secret.
@@ -250,21 +251,21 @@ pub struct Progress {
     pub step_count: u32,
     /// Bytes copied so far, over all disks.
     pub bytes_done: u64,
-    /// Bytes to copy as far as known now; a guest that writes makes it grow.
+    /// Bytes to copy, as far as known now; grows while the guest writes.
     pub bytes_total: u64,
     /// Current transfer rate.
     pub bytes_per_second: u64,
     /// Since the start.
     pub elapsed: Duration,
-    /// Bytes per second that the guest may write to the disk for as long as its job cannot keep up with it; 0: as
-    /// always.
+    /// Bytes per second to which the guest's writes to the disk are throttled, because its job cannot keep up; 0: not
+    /// throttled.
     pub guest_write_limit: u64,
 }
 
 /// What a finished operation did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
-    /// The method taken.
+    /// The method used.
     pub method: Method,
     /// What the images can be relied on for.
     pub consistency: Consistency,
@@ -272,33 +273,34 @@ pub struct Report {
     pub filesystems_frozen: u32,
     /// How many disks were copied.
     pub disk_count: u32,
-    /// The content is that of this moment: every write that was acknowledged to the guest before it is in the images. Without a
-    /// freeze they may hold a little more, up to the end of the call that fixes it.
+    /// The moment whose content the images have. They hold every write that was acknowledged to the guest before it;
+    /// without a freeze they may hold a little more, up to the end of the call that fixes it.
     pub point_in_time: SystemTime,
-    /// From the freeze request sent to the thaw answered; zero: not frozen.
+    /// From sending the freeze request to the answer to the thaw; zero: not frozen.
     pub freeze: Duration,
-    /// How long the vCPUs were paused to give several mirrors one point in time; zero: not.
+    /// How long the vCPUs were paused, to give several mirrors one point in time; zero: not paused.
     pub pause: Duration,
     /// Bytes copied, over all disks.
     pub bytes_copied: u64,
     /// From the start to the end.
     pub elapsed: Duration,
-    /// How many disks were copied whole although [`SnapshotOptions::since`] was asked for.
+    /// How many disks were copied whole although [`SnapshotOptions::since`] was given.
     pub full_disks: u32,
-    /// What to keep in mind of it.
+    /// The warnings that apply.
     pub warnings: Warnings,
 }
 
 /// What a finished operation warns of. The log says more of each as it is found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warnings {
-    /// Nothing showed whether an image that was read by its name is the one that QEMU has open: its open files and its locks
-    /// could not be looked at. Another file under that name was copied then.
+    /// livedisk read an image by its name and could not confirm that QEMU has that same file open, because neither
+    /// QEMU's open files nor its locks could be inspected. If another file had taken the name, that file was copied.
     pub unidentified_image: bool,
-    /// An image of a disk that moved had a `<seclabel>` of its own, which the new one does not have.
+    /// The old image had a `<seclabel>` of its own, which the new one lacks.
     pub label_lost: bool,
-    /// QEMU detects zeroes in the guest's writes to a disk no more, until the domain is started anew: it moved by a clone.
+    /// The disk moved by a clone, and QEMU no longer detects zeroes in the guest's writes to it until the domain's next
+    /// start.
     pub zeroes_undetected: bool,
-    /// The source of a disk that moved was to be removed, and stays: it is no file, or its name leads to another one by now.
+    /// The source was to be removed and was kept: it is not a file, or its name now leads to another file.
     pub source_kept: bool,
 }

@@ -100,14 +100,16 @@ def movable():
 
 
 @pytest.fixture
-def untouched(driver):
+def untouched(driver, request):
     """Afterwards each guest is defined as before and writes, none was undefined meanwhile, and no file is left."""
+    # This method alone does that, for a moment.
+    undefines = hasattr(request.node, "callspec") and request.node.callspec.params.get("method") == "rebase"
     servers = [Server(guest) for guest in (bed.WITH_AGENT, bed.WITHOUT_AGENT)]
     before = [server.definitions() for server in servers]
     snapshots = Path(compute.CONF.libvirt.snapshots_directory)
     with lifecycle() as seen:
         yield
-    assert "Undefined" not in seen[0], seen
+    assert ("Undefined" in seen[0]) == undefines, seen
     for server, definitions in zip(servers, before):
         assert server.definitions() == definitions
         server.guest.check_clean()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """LibvirtDriver.snapshot, as nova-compute calls it, on real guests."""
 
+import logging
 import os
 import stat
 import subprocess
@@ -65,6 +66,16 @@ def test_formats(driver, options, with_agent, format):
     acknowledged = with_agent.guest.last_record()
     compute.snapshot(driver, with_agent.instance(**QUIESCED))
     bed.check_image(*uploaded(driver, format), clean=True, at_least=acknowledged)
+
+
+@pytest.mark.parametrize("method", ["mirror", "clone", "rebase"])
+def test_methods(driver, options, with_agent, caplog, method):
+    options("livedisk", method=method)
+    acknowledged = with_agent.guest.last_record()
+    with caplog.at_level(logging.INFO):
+        compute.snapshot(driver, with_agent.instance(**QUIESCED))
+    assert f"livedisk: snapshot by {method}, filesystem-consistent" in caplog.text
+    bed.check_image(*uploaded(driver, "qcow2"), clean=True, at_least=acknowledged)
 
 
 def test_compression_is_novas(driver, options, with_agent):

@@ -108,6 +108,9 @@ pub(in crate::operation) trait Run: Send {
     /// The steps to the goal from what was observed last, in words.
     fn words(&self, goal: Goal) -> Vec<String>;
 
+    /// What is done otherwise than was asked for, and why.
+    fn remarks(&self) -> Vec<String>;
+
     fn passed_no_return(&self) -> bool;
 
     fn is_settled_forward(&self) -> bool;
@@ -185,6 +188,10 @@ impl<P: Procedure> Run for Course<P> {
 
     fn words(&self, goal: Goal) -> Vec<String> {
         words::<P>(&self.plan, &self.seen, goal)
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        notice::remarks(&self.plan.notices())
     }
 
     fn passed_no_return(&self) -> bool {

@@ -47,7 +47,10 @@ pub(crate) fn cancel(guest: &Guest, id: &str, patience: Duration) -> Result<()> 
                 );
             }
             Some(record) if record.owner.is_dead() => {
-                return failed(ErrorCode::Busy, "has lost its process meanwhile; cancel it again");
+                return failed(
+                    ErrorCode::Busy,
+                    "lost its process while it was being cancelled; cancel it again",
+                );
             }
             Some(record) if record.back.is_some() && !answered => {
                 answered = true;

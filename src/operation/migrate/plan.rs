@@ -93,15 +93,15 @@ impl Plan {
         if disk.device != Device::Disk {
             return Err(error(
                 ErrorCode::Unsupported,
-                format!("{what} is no hard disk; change its medium instead"),
+                format!("{what} is not a hard disk; change its medium instead"),
             ));
         }
         must_have_no_job(&guest, disk, &what)?;
         guest.must_be_pivotable(disk, &what)?;
         if disk.labelled {
             log::warn!(
-                "{what} has <seclabel> in a <source>, which libvirt does not give to the destination; put it into the \
-                 definition again before the domain is started anew"
+                "{what} has a <seclabel> in a <source>, which libvirt does not give to the destination; add it to the \
+                 definition before the domain's next start"
             );
         }
         guest.must_start_at_device(disk, Job::Mirror, &what)?;
@@ -171,8 +171,8 @@ impl Plan {
             return Err(error(
                 ErrorCode::Unsupported,
                 format!(
-                    "{what}: VERIFY compares with method CLONE only, because a guest that runs writes to both sides of a \
-                     mirror; leave it out, or ask for method CLONE"
+                    "{what}: VERIFY needs method CLONE, because a running guest writes to both sides of a mirror; \
+                     leave it out, or ask for method CLONE"
                 ),
             ));
         }
@@ -397,10 +397,7 @@ fn choose_method(
         }
     }
     if options.clone == CloneMethod::Callback && options.clone_callback.is_none() {
-        return Err(error(
-            ErrorCode::InvalidArgument,
-            "CALLBACK is asked for without a function; pass one",
-        ));
+        return Err(error(ErrorCode::InvalidArgument, "CALLBACK needs a function; pass one"));
     }
     Ok(Method::Clone)
 }

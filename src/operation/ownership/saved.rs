@@ -148,7 +148,7 @@ pub(in crate::operation) fn directory() -> Result<PathBuf> {
     state.map(|state| state.join(OURS)).ok_or_else(|| {
         Error::new(
             ErrorCode::InvalidArgument,
-            "there is no place to save a definition in: neither XDG_STATE_HOME nor HOME is set; set one of them",
+            "there is no directory to save a definition in: neither XDG_STATE_HOME nor HOME is set; set one of them",
         )
     })
 }

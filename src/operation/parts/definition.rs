@@ -168,8 +168,8 @@ pub(in crate::operation) fn give_back(host: &Arc<Host>, guest: Option<&Guest>, s
         Some(guest) if is_defined(guest)? => {
             if !guest.is_defined_as(&saved.definition)? {
                 log::warn!(
-                    "domain '{name}' was defined anew by another program during the operation; that definition stands, and \
-                     the one before is dropped"
+                    "another program defined domain '{name}' during the operation; that definition is kept, and the \
+                     one before is dropped"
                 );
                 given = Given::NotNeeded;
             }

@@ -28,7 +28,7 @@ pub(in crate::operation) fn commit(
     if disk.pivoting && was_written_later(&base.path, overlay) {
         // A libvirtd that dies at the end of a pivot may not know the domain any more, and QEMU goes on for long.
         log::warn!(
-            "the guest had gone on with '{}', which has all that '{}' has",
+            "the guest had continued on '{}', which has everything that '{}' has",
             base.path.escape_debug(),
             overlay.escape_debug()
         );
@@ -125,8 +125,8 @@ pub(in crate::operation) fn has_pivoted(before: &Layer, after: (&str, &str), wha
     Err(Error::new(
         ErrorCode::Verify,
         format!(
-            "{what}: QEMU died in the pivot, and it is unknown whether '{shown}' or '{}' has the guest's last writes; start \
-             the domain, which goes on with the former, and recover again",
+            "{what}: QEMU died in the pivot, and it is unknown whether '{shown}' or '{}' has the guest's last writes; \
+             start the domain, which continues on the former, and recover again",
             after.0.escape_debug()
         ),
     ))

@@ -127,11 +127,15 @@ impl Overlay {
 
     /// `shown`: the disk's block job, where that is its commit.
     pub(in crate::operation) fn observe_commit(&mut self, shown: Option<&Shown>) -> Result<()> {
-        if self.commit.is_under_way()
-            && !self
-                .commit
-                .observe(&self.site, shown, |sample| sample.remainder() > 0)?
-        {
+        if !self.commit.is_under_way() {
+            return Ok(());
+        }
+        let observed = self.commit.observe(&self.site, shown, |sample| sample.remainder() > 0);
+        // Of a job that libvirt does not know the end of: whoever finds the domain off must know which image has the last writes.
+        if observed.is_err() && self.site.guest.is_on(&self.base)? {
+            self.site.journal.note_pivot(self.site.index)?;
+        }
+        if !observed? {
             self.commit.vanished(self.site.failure_of("commit"));
         }
         Ok(())

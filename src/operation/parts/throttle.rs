@@ -212,7 +212,7 @@ impl Throttle {
         self.guest.get_block_device(&self.target).set_io_tune(&self.before)?;
         self.restored = true;
         log::warn!(
-            "disk '{}' of domain '{}' is throttled no more",
+            "disk '{}' of domain '{}' is no longer throttled",
             self.target,
             self.guest.name()
         );

@@ -215,7 +215,7 @@ pub(in crate::operation) fn must_stay_writable(
     Err(error(
         ErrorCode::Permission,
         format!(
-            "{what}: its image '{path}' has an owner or mode by now that does not let QEMU's user {user} open it for \
+            "{what}: its image '{path}' now has an owner or mode that does not let QEMU's user {user} open it for \
              writing again, and so QEMU would {danger}; give it back (chown {user}:{group} '{path}'){advice}"
         ),
     ))

@@ -469,8 +469,8 @@ pub(in crate::operation) fn decide_freeze(guest: &Guest, config: &DomainXml, qui
         AgentStatus::Frozen => Err(error(
             ErrorCode::Busy,
             format!(
-                "the file systems of domain '{name}' are frozen already, by somebody else; \
-                 let them thaw it, or thaw it (virsh domfsthaw {name})"
+                "the file systems of domain '{name}' are already frozen, and not by livedisk; wait for whatever froze \
+                 them, or thaw them (virsh domfsthaw {name})"
             ),
         )),
         AgentStatus::Silent(why) if quiesce == Quiesce::Require => Err(error(

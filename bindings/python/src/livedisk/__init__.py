@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Live snapshots and disk migration of running libvirt/QEMU guests, by the C library liblivedisk.
+"""Live snapshots and disk migration of running libvirt/QEMU guests, with the C library liblivedisk.
 
     import livedisk
 
@@ -8,15 +8,16 @@
             report = operation.finish()
     print(f"frozen for {report.freeze_ns / 1e6:.1f} ms")
 
-The library is found by the loader, as liblivedisk.so.0, or at the environment variable LIVEDISK_LIBRARY; where it is
-not there, or too old, the import fails and says so. What a newer library brought raises UnsupportedError on an older.
+The loader finds the library as liblivedisk.so.0; the environment variable LIVEDISK_LIBRARY names another file. If the
+library is missing or too old, the import fails and says so. A feature that an older library lacks raises
+UnsupportedError.
 
-Times that go in are seconds, as Python has them; those that come out are nanoseconds, as their names say.
+Arguments are in seconds, as usual in Python. Results are in nanoseconds and have names that end in _ns.
 
 Threads: any call from any thread. asyncio: ``await operation``. Forks: handles belong to the process that made them.
-Logs: the logger "livedisk" gets the library's lines, in order, from a thread of the package's own.
+Logs: the logger "livedisk" gets the library's lines, in order, from a thread of the package.
 
-When the interpreter ends, operations that run are let go as by ``Operation.close``, after a clone_callback that runs.
+When the interpreter exits, open operations are closed as by ``Operation.close``, after any clone_callback that runs.
 """
 
 from ._clone import CloneCallback

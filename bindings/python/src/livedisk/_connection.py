@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A connection to libvirt, and the calls that begin something."""
+"""A connection to libvirt, and the calls that start operations."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _event_loop_of: Optional[int] = None
 
 
 class Connection:
-    """A connection to libvirt, made by :func:`open` or :func:`open_from`. Any thread, several at once.
+    """A connection to libvirt, made by :func:`open` or :func:`open_from`. Several threads may use it at once.
 
-    A context manager that closes. Calls talk to libvirt and block meanwhile; with asyncio use ``asyncio.to_thread``.
-    One that is dropped without :meth:`close` is a :class:`ResourceWarning`.
+    As a context manager, it is closed at the end of the block. Calls block on libvirt; with asyncio, use
+    ``asyncio.to_thread``. A connection that is dropped without :meth:`close` raises a :class:`ResourceWarning`.
     """
 
     def __init__(self, call: Callable[[Any, Any], int]) -> None:
@@ -70,8 +70,8 @@ class Connection:
         clone: CloneLike = "auto",
         clone_callback: Optional[CloneCallback] = None,
     ) -> Operation:
-        """Starts a live snapshot of a running guest: its disks become standalone images, all of one point in time,
-        with its file systems frozen only for the moment that fixes it. Returns as soon as the operation runs.
+        """Starts a live snapshot of a running guest. The guest's disks are copied to standalone images of one point in
+        time, and its file systems are frozen only while that point is fixed. Returns as soon as the operation runs.
 
         Args:
             domain: name or UUID of a running domain.
@@ -83,26 +83,27 @@ class Connection:
             format: "qcow2" or "raw", for disks that name none. None: the disk's own for a file, raw for a block device
                 or an NBD export.
             shallow: keep the backing file instead of making a standalone image. MIRROR and CLONE to qcow2 only.
-            auto_finish: finish as soon as ready, without waiting for ``finish``.
-            dry_run: check everything, report the plan to the log (INFO), change nothing, and be done.
-            verify: check the images when complete, and their content where the guest wrote nothing meanwhile.
-            write_blocking: the guest's writes may wait for the mirror, so that it always converges.
+            auto_finish: finish as soon as the operation is ready, without waiting for ``finish``.
+            dry_run: check everything, log the plan (INFO) and change nothing; the operation is done at once.
+            verify: check the images when complete, and compare their content if the guest wrote nothing meanwhile.
+            write_blocking: let the guest's writes wait for the mirror, so that it always converges.
             compress: compress the qcow2 images (zstd). Needs liblivedisk 0.2.
-            full_if_needed: copy whole disks where ``since`` is broken; the report says so. Needs liblivedisk 0.2.
-            reuse_existing: the destinations hold images of the format and of exactly the disks' virtual size; they are
-                overwritten, and never removed.
+            full_if_needed: copy a disk whole if ``since`` cannot be used for it; the report counts such disks. Needs
+                liblivedisk 0.2.
+            reuse_existing: the destinations already hold images of the format and of exactly the disks' virtual size;
+                they are overwritten, and never removed.
             allow_plaintext: an encrypted disk may be written to a plain destination.
-            freeze_limit: seconds that the guest may be frozen, more than 0. Past it the guest is thawed and the
-                operation fails with FreezeError.
+            freeze_limit: seconds that the guest may be frozen, more than 0. When they have passed, the guest is thawed
+                and the operation fails with FreezeError.
             bandwidth: bytes per second; 0: no limit.
             checkpoint: BACKUP: create this checkpoint at the point in time.
-            since: BACKUP: only what changed since this checkpoint.
-            backing: the image that an increment rests on, or a mapping of targets to those. Needs liblivedisk 0.2.
+            since: BACKUP: copy only what changed since this checkpoint.
+            backing: the backing file of an increment, or a mapping of targets to backing files. Needs liblivedisk 0.2.
             scratch: BACKUP: directory of the scratch files; None: beside each disk's image. Needs liblivedisk 0.2.
-            clone: CLONE: how, a :class:`Clone`, or its name.
-            clone_callback: with ``clone="callback"``: a function of two paths, the quiet source and the destination,
-                where there is nothing yet. It is called once a disk, on a thread of the library's, until the operation
-                is over. What it raises makes the operation fail, and is the ``__cause__`` of what ``finish`` raises.
+            clone: CLONE: how to clone; a :class:`Clone`, or its name.
+            clone_callback: with ``clone="callback"``: a function of two paths, the unchanging source and a destination
+                that does not exist yet. It is called once for each disk, on a thread of the library. An exception in it
+                makes the operation fail, and is the ``__cause__`` of what ``finish`` raises.
 
         Returns:
             the operation: finish or cancel it, and close it.
@@ -115,7 +116,7 @@ class Connection:
             UnsupportedError: ask for another method, format or disk, or for a newer library.
             AgentError: ``quiesce="require"``, and no agent answers: start it in the guest.
             FreezeError: a guard is required, and none can run.
-            DestinationError, PermissionError: name another destination, or correct this one.
+            DestinationError, PermissionError: name another destination, or fix this one.
             LibvirtError, IOError, InternalError: see the message.
         """
         memory = Memory()
@@ -168,18 +169,18 @@ class Connection:
         bandwidth: int = 0,
         clone_callback: Optional[CloneCallback] = None,
     ) -> Operation:
-        """Moves a running guest's disk to other storage, without downtime. Returns as soon as the operation runs.
-        Until ``finish`` everything can be rolled back; after the pivot forward is the only way.
+        """Moves a disk of a running guest to other storage without downtime. Returns as soon as the operation runs.
+        Until ``finish`` everything can be rolled back. After the pivot the migration cannot be undone.
 
         Args:
             domain: name or UUID of a running domain.
             target: the disk target, such as "vda".
-            destination: where the disk is to move: a path, or an nbd:// or nbd+unix:// URI.
+            destination: where the disk moves: a path, or an nbd:// or nbd+unix:// URI.
             format: "qcow2" or "raw"; None: the disk's own.
             method: a :class:`Method`, or its name. Not BACKUP, not REBASE.
             clone: a :class:`Clone`, or its name.
-            auto_finish: finish as soon as ready, without waiting for ``finish``.
-            dry_run: check everything, report the plan to the log (INFO), change nothing, and be done.
+            auto_finish: finish as soon as the operation is ready, without waiting for ``finish``.
+            dry_run: check everything, log the plan (INFO) and change nothing; the operation is done at once.
             verify: compare base and clone before the pivot. With CLONE only.
             delete_source: remove the source when the disk has moved.
             write_blocking: the guest's writes may wait for the mirror, so that it always converges.
@@ -191,8 +192,8 @@ class Connection:
             the operation: finish or cancel it, and close it.
 
         Raises:
-            BusyError: also where the domain has snapshots, or a checkpoint's bitmap would be lost in a destination that is
-                not qcow2 (delete them first).
+            BusyError: also if the domain has snapshots, or if the destination is not qcow2 and a checkpoint's bitmap
+                would be lost (delete them first).
             Error: as for :meth:`start_live_snapshot`, for the same reasons.
         """
         memory = Memory()
@@ -238,8 +239,8 @@ class Connection:
                 function.release()
 
     def attach(self, domain: str, target: str) -> Operation:
-        """Attaches to a running operation of a domain, after the process that ran it has ended, or after
-        :meth:`Operation.close`. It goes on as if nothing had happened.
+        """Resumes an operation of a running domain after the process that ran it has ended, or after
+        :meth:`Operation.close`. Progress and finish work as if nothing had happened.
 
         Args:
             domain: name or UUID of a domain.
@@ -274,16 +275,16 @@ class Connection:
             return Operation(made[0], domain, function)
 
     def recover(self, domain: Optional[str] = None, *, dry_run: bool = False) -> Recovery:
-        """Cleans up what processes that have ended left on a domain, running or not: thaws what they froze, completes
-        what is past its point of no return, rolls back the rest. Operations that somebody runs, and jobs that livedisk
-        did not start, are left alone, so it is safe at any time, and again.
+        """Cleans up operations whose process has ended, on a domain that is running or not. It thaws frozen guests,
+        completes operations that are past their point of no return, and rolls back the rest. Operations whose process is
+        alive, and jobs that livedisk did not start, are left alone, so it is safe at any time, any number of times.
 
         Args:
             domain: name or UUID; None: all domains.
             dry_run: only count what would be done. Needs liblivedisk 0.2.
 
         Returns:
-            what was found and done; an operation that could not be cleaned up is counted there, and no error.
+            what was found and done. An operation that could not be cleaned up is counted, and raises no error.
 
         Raises:
             InvalidArgumentError: correct the call.
@@ -367,7 +368,7 @@ class Connection:
         return found
 
     def delete_checkpoint(self, domain: str, name: str) -> None:
-        """Deletes a checkpoint. Its changes are merged into its child, or forgotten with the last.
+        """Deletes a checkpoint. Its child then records what changed since its parent; without a child, that is lost.
 
         Args:
             domain: name or UUID.
@@ -385,8 +386,8 @@ class Connection:
             check(lambda failure: lib.livedisk_delete_checkpoint(connection, domain_name, checkpoint, failure))
 
     def freeze(self, domain: str, limit: float = 10.0) -> int:
-        """Freezes a guest's file systems around somebody else's snapshots, such as a volume service's. It is thawed by
-        :meth:`thaw`, when this process dies, or when the limit has passed, whichever is first.
+        """Freezes a guest's file systems while something else takes a snapshot, such as a volume service. The freeze
+        ends with :meth:`thaw`, when this process dies, or when the limit has passed, whichever comes first.
 
         Args:
             domain: name or UUID of a running domain.
@@ -396,7 +397,7 @@ class Connection:
             how many file systems are frozen.
 
         Raises:
-            BusyError: it is frozen already, or an operation runs.
+            BusyError: the guest is frozen already, or an operation runs.
             AgentError: no guest agent answers.
             FreezeError: the guest could not be frozen.
             UnsupportedError: the library is older than 0.2.
@@ -410,7 +411,7 @@ class Connection:
         )
 
     def thaw(self, domain: str) -> int:
-        """Thaws what :meth:`freeze` froze, in this process or another.
+        """Thaws a guest that :meth:`freeze` has frozen, in this process or another.
 
         Args:
             domain: name or UUID.
@@ -419,9 +420,9 @@ class Connection:
             how many file systems were thawed.
 
         Raises:
-            FreezeError: the guest had been let go before, so what was taken meanwhile is not consistent; or the thaw
+            FreezeError: the guest was thawed too early, so a snapshot taken meanwhile is not consistent; or the thaw
                 failed: try again.
-            NoOperationError: livedisk has not frozen it, or it was thawed or recovered before.
+            NoOperationError: livedisk has not frozen the guest, or it was thawed or recovered before.
             UnsupportedError: the library is older than 0.2.
             NoDomainError, NoConnectionError, LibvirtError, InternalError: see the message.
         """
@@ -440,8 +441,8 @@ class Connection:
         return int(count[0])
 
     def close(self) -> None:
-        """Ends the use of the connection. Operations that were started on it go on and keep what they need of it. Calls
-        under way are waited for. Closing again does nothing."""
+        """Closes the connection, after the calls that are in progress. Operations that were started on it continue.
+        Closing again does nothing."""
         self._handle.close()
 
     def __enter__(self: Self) -> Self:
@@ -461,14 +462,14 @@ class Connection:
 def open(uri: Optional[str] = None, event_loop: bool = True) -> Connection:
     """Connects to libvirt.
 
-    From the first open on, libvirt's process-wide error function is livedisk's: it does what libvirt's own does, and
-    is silent for errors that livedisk handles.
+    The first open installs a libvirt error function (virSetErrorFunc), which is process-wide. It acts as libvirt's own,
+    except that it is silent about errors that livedisk handles.
 
     Args:
         uri: libvirt URI; None: libvirt's own default.
-        event_loop: livedisk runs libvirt's default event loop in a thread of its own, for as long as the process lives.
-            Say False where the program uses libvirt's event loop itself; livedisk then asks libvirt at an adaptive
-            interval, and the reason of a failed copy may be missing.
+        event_loop: run libvirt's default event loop in a thread of livedisk, for as long as the process lives. Pass
+            False if the program uses libvirt's event loop itself; livedisk then polls libvirt at an adaptive interval,
+            and QEMU's reason for a failed copy may be missing.
 
     Returns:
         the connection: close it, or use it as a context manager.
@@ -476,7 +477,8 @@ def open(uri: Optional[str] = None, event_loop: bool = True) -> Connection:
     Raises:
         NoConnectionError: libvirt's reason is in the message: check the URI and the daemon.
         InvalidArgumentError: correct the call.
-        UnsupportedError: this process was forked from one that runs the event loop.
+        UnsupportedError: this process was forked from one that runs the event loop, or while an operation was running
+            there: libvirt could hang.
     """
     global _event_loop_of
     memory = Memory()
@@ -493,19 +495,20 @@ def open(uri: Optional[str] = None, event_loop: bool = True) -> Connection:
 
 
 def open_from(connection: Any) -> Connection:
-    """Connects over a libvirt connection that the caller has, with write access. The caller runs libvirt's event loop,
+    """Connects over an existing libvirt connection with write access. The caller runs libvirt's event loop, which was
     registered before that connection was opened.
 
     Args:
-        connection: a ``libvirt.virConnect``, or what has its ``c_pointer()``. One reference of it is taken, and given
-            back by :meth:`Connection.close` and by the last operation that uses it.
+        connection: a ``libvirt.virConnect``, or an object with its ``c_pointer()``. livedisk takes one reference, and
+            releases it in :meth:`Connection.close` or with the last operation that uses it, whichever comes later.
 
     Returns:
         the connection: close it, or use it as a context manager.
 
     Raises:
-        InvalidArgumentError: it is no libvirt connection.
+        InvalidArgumentError: it is not a libvirt connection.
         NoConnectionError: libvirt refuses the pointer.
+        UnsupportedError: as for :func:`open`.
     """
     try:
         pointer = ffi.cast("void *", connection.c_pointer())

@@ -18,7 +18,7 @@ class Error(Exception):
 
     Attributes:
         code: which kind of failure it is.
-        libvirt_code: the virErrorNumber that caused it, 0 where libvirt did not fail.
+        libvirt_code: the virErrorNumber that caused it; 0 if libvirt did not fail.
     """
 
     #: The code of the subclass.
@@ -126,7 +126,7 @@ class CancelledError(Error):
 
 
 class TimeoutError(Error, builtins.TimeoutError):
-    """The wait is over and the operation goes on. Wait again, or cancel."""
+    """The wait ended and the operation continues. Wait again, or cancel."""
 
     CODE = ErrorCode.TIMEOUT
 
@@ -138,7 +138,7 @@ class NoOperationError(Error):
 
 
 class VerifyError(Error):
-    """The copy does not pass its check, or differs from the source. It was removed."""
+    """The copy failed its check, or differs from the source. It was removed."""
 
     CODE = ErrorCode.VERIFY
 
@@ -156,13 +156,13 @@ class IOError(Error, OSError):
 
 
 class InternalError(Error):
-    """A fault of livedisk itself. Please report it."""
+    """A bug in livedisk. Please report it."""
 
     CODE = ErrorCode.INTERNAL
 
 
 class CheckpointError(Error):
-    """A checkpoint's bitmap is missing or inconsistent. Take a full snapshot."""
+    """A checkpoint's bitmap is missing or inconsistent. Take a full backup."""
 
     CODE = ErrorCode.CHECKPOINT
 

@@ -60,9 +60,9 @@ def _write_all(lines: queue.SimpleQueue[_Line]) -> None:
 
 
 def write_log() -> None:
-    """Writes the lines that have come so far to the logger, on this thread. From the first call on nothing else does: it is
-    for programs whose loggers must not be called from another thread, such as those of greenlets. Such a program calls it
-    before it opens a connection, and again whenever an operation has news.
+    """Writes the lines that have arrived so far to the logger, on this thread. After the first call, no other thread writes
+    them. It is for programs whose loggers must not be called from another thread, such as programs with greenlets: call it
+    before opening a connection, and again whenever an operation has news.
     """
     global _has_thread
     with _lock:
@@ -86,11 +86,11 @@ def _stop_thread() -> None:
 
 
 def update_log_level() -> None:
-    """Makes the library log what the logger "livedisk" is enabled for now.
+    """Sets the library's log level to that of the logger "livedisk".
 
-    That is done whenever a connection is opened or an operation starts; call it where the logger's level changes while
-    an operation runs. Lines reach the logger in order, on a thread of their own, some moments later. At DEBUG the
-    library has to wait for Python's global interpreter lock with each line: not what you want while a guest is frozen.
+    This happens whenever a connection is opened or an operation starts. Call it if the logger's level changes while an
+    operation runs. Lines reach the logger in order, on a separate thread, a moment later. At DEBUG the library waits for
+    Python's global interpreter lock with each line, which makes a freeze longer.
 
     Raises:
         InternalError: the process has another logger of the Rust crate ``log``.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""An operation: watched, finished, cancelled, let go."""
+"""An operation, to be watched, finished, cancelled or closed."""
 
 from __future__ import annotations
 
@@ -47,17 +47,16 @@ class _Waiter:
 
 
 class Operation:
-    """An operation on a running guest, made by a :class:`Connection`. It goes on by itself; this handle watches and
-    steers it, from any thread.
+    """An operation on a running guest, made by a :class:`Connection`. It runs by itself; this handle watches and
+    controls it, from any thread.
 
-    As a context manager it *cancels* when the block ends with an exception, and only lets go otherwise: call
-    :meth:`finish` within. The same holds for ``async with``, which takes no thread where the library has
-    ``livedisk_request_cancel`` (0.2).
+    As a context manager it is *cancelled* if the block ends with an exception; otherwise only the handle is closed, so
+    call :meth:`finish` within the block. ``async with`` does the same, and needs no thread with liblivedisk 0.2.
 
-    ``await operation`` finishes it without a thread. ``for`` and ``async for`` give its :class:`Progress`, the present
-    one first, up to ``Phase.READY`` or the end.
+    ``await operation`` finishes it without a thread. ``for`` and ``async for`` yield its :class:`Progress`, the current
+    one first, until ``Phase.READY`` or the end.
 
-    A handle that is dropped without :meth:`close` is a :class:`ResourceWarning`.
+    A handle that is dropped without :meth:`close` raises a :class:`ResourceWarning`.
     """
 
     def __init__(self, pointer: Any, domain: str, function: Optional[CloneFunction]) -> None:
@@ -91,9 +90,9 @@ class Operation:
         return f"<livedisk.Operation on domain '{self._domain}', {state}>"
 
     def fileno(self) -> int:
-        """A descriptor that is readable whenever ``poll(0)`` would show something new.
+        """A descriptor that is readable whenever ``poll(0)`` would return something new, for select, GLib or greenlets.
 
-        Do not read, write or close it; it lives as long as the handle is open. For select, GLib, a hub of greenlets.
+        Do not read, write or close it; it lives as long as the handle is open.
 
         Returns:
             the descriptor.
@@ -106,13 +105,13 @@ class Operation:
             return descriptor
 
     def poll(self, timeout: Optional[float] = None) -> Progress:
-        """Waits until the phase changes or there is progress that no poll has shown. Makes no libvirt call.
+        """Waits until the phase changes or there is progress that no poll has returned yet. Makes no libvirt call.
 
         Args:
             timeout: seconds to wait at most; 0: not at all; None: for ever.
 
         Returns:
-            what the operation last saw, also when the time is over and there is nothing new.
+            the latest progress, also if the time passed without news.
 
         Raises:
             InvalidArgumentError: the timeout is negative, or the handle is closed, meanwhile too.
@@ -159,8 +158,8 @@ class Operation:
                 return version, progress
 
     def finish(self, timeout: Optional[float] = None) -> Report:
-        """Waits for ``Phase.READY`` if need be, completes the operation, and reports. Once done it reports the same
-        again. Ctrl-C and :meth:`cancel` or :meth:`close` on another thread end the wait.
+        """Waits for ``Phase.READY`` if necessary, completes the operation, and reports. Once done, it returns the same
+        report again. Ctrl-C, and :meth:`cancel` or :meth:`close` on another thread, end the wait.
 
         Args:
             timeout: seconds to wait at most; 0: not at all, the operation completes by itself; None: for ever.
@@ -169,7 +168,7 @@ class Operation:
             what was done.
 
         Raises:
-            TimeoutError: the operation goes on towards its end; call again, or cancel.
+            TimeoutError: the operation continues to its end; call again, or cancel.
             CancelledError: it was cancelled and rolled back.
             JobFailedError: QEMU's job failed, or the clone_callback: then ``__cause__`` is its exception.
             DomainStateError, FreezeError, DestinationError, NoSpaceError, PermissionError, VerifyError,
@@ -199,12 +198,12 @@ class Operation:
         return Report._of(found)
 
     def cancel(self) -> None:
-        """Rolls everything back and waits until that is done: jobs ended, guest thawed, disk chain and definition as
-        before, files that the operation made removed, nothing else touched. It ends a :meth:`finish` that waits.
-        An operation that is cancelled or failed is rolled back already.
+        """Rolls the operation back and waits until that is done: jobs are ended, the guest is thawed, disk chain and
+        definition are as before, and the files that the operation made are removed. Nothing else is touched. It ends a
+        :meth:`finish` that waits. An operation that was cancelled or failed is rolled back already.
 
         Raises:
-            NoOperationError: it was complete: its images are yours to remove; a migration after its pivot is completed.
+            NoOperationError: it was complete: its images are yours to remove. A migration after its pivot is completed.
             InvalidArgumentError: the handle is closed, or this is the operation's own clone_callback.
             Error: what could not be rolled back; the message says what is left and where.
         """
@@ -213,7 +212,7 @@ class Operation:
             check(lambda failure: lib.livedisk_cancel(operation, failure))
 
     def request_cancel(self) -> None:
-        """Asks for what :meth:`cancel` does, and returns at once: :meth:`poll` shows when it is over.
+        """Requests what :meth:`cancel` does, and returns at once; :meth:`poll` shows when it is over.
 
         Raises:
             UnsupportedError: the library is older than 0.2.
@@ -225,10 +224,10 @@ class Operation:
             check(lambda failure: lib.livedisk_request_cancel(operation, failure))
 
     def close(self) -> None:
-        """Lets go of the operation and frees the handle. It ends nothing: an operation that runs is neither completed
-        nor rolled back; what QEMU does goes on, and the domain is busy until :meth:`Connection.attach` or
-        :meth:`Connection.recover`. So finish or cancel first. In the freeze window it returns after the thaw, and it
-        waits for a clone_callback that runs. Calls that wait get InvalidArgumentError. Closing again does nothing.
+        """Frees the handle. The operation is neither completed nor rolled back: QEMU's jobs continue, and the domain
+        stays busy until :meth:`Connection.attach` or :meth:`Connection.recover`. So finish or cancel first. In the freeze
+        window the call returns after the thaw, and it waits for a clone_callback that runs. Calls that wait on other
+        threads raise InvalidArgumentError. Closing again does nothing.
 
         Raises:
             InvalidArgumentError: this is the operation's own clone_callback.
@@ -311,8 +310,8 @@ class Operation:
             return self._complete(0)
 
     def __await__(self) -> Generator[Any, None, Report]:
-        """:meth:`finish` without a thread, for asyncio. A task that is cancelled stops waiting and does nothing else
-        to the operation; ``async with`` cancels it."""
+        """:meth:`finish` for asyncio, without a thread. Cancelling the task only stops the wait; ``async with`` also
+        cancels the operation."""
         return self._finish().__await__()
 
     async def __aiter__(self) -> AsyncIterator[Progress]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What goes in and comes out, with the names of the C fields. Times in nanoseconds, sizes in bytes."""
+"""Arguments and results, with the names of the C fields. Times are in nanoseconds, sizes in bytes."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class SnapshotDisk:
         destination: absolute path of a file that does not exist yet, path of a block device, or an nbd:// or
             nbd+unix:// URI.
         format: "qcow2" or "raw". None: the disk's own for a file, raw for a block device or an NBD export.
-        reuse_existing: the destination holds an image of the format and of exactly the disk's virtual size; it is
-            overwritten, and never removed.
+        reuse_existing: the destination already holds an image of the format and of exactly the disk's virtual size; it
+            is overwritten, and never removed.
         allow_plaintext: an encrypted disk may be written to a plain destination.
-        backing: the image that an increment (``since``) rests on. Needs liblivedisk 0.2.
+        backing: the backing file of an increment (``since``). Needs liblivedisk 0.2.
     """
 
     target: str
@@ -53,14 +53,14 @@ class Progress:
 
     Attributes:
         phase: it never goes back.
-        step: steps that are done.
-        step_count: steps that there are.
+        step: steps completed.
+        step_count: steps in total.
         bytes_done: bytes copied, over all disks.
-        bytes_total: bytes to copy as far as known now; a guest that writes makes it grow.
-        bytes_per_second: the rate of late.
+        bytes_total: bytes to copy, as far as known now; grows while the guest writes.
+        bytes_per_second: current transfer rate.
         elapsed_ns: nanoseconds since the start.
-        guest_write_limit: bytes per second that the guest may write to the disk while its job cannot keep up with it;
-            0: as always.
+        guest_write_limit: bytes per second to which the guest's writes to the disk are throttled, because its job cannot
+            keep up; 0: not throttled.
     """
 
     phase: Phase
@@ -91,17 +91,17 @@ class Report:
     """What a finished operation did.
 
     Attributes:
-        method: the method taken.
+        method: the method used.
         consistency: what the images can be relied on for.
         filesystems_frozen: how many file systems were frozen.
         disk_count: how many disks were copied.
-        point_in_time_ns: the content is that of this moment, in nanoseconds of CLOCK_REALTIME; 0 for a dry run.
-        freeze_ns: nanoseconds from the freeze request sent to the thaw answered; 0: not frozen.
-        pause_ns: nanoseconds for which the vCPUs were paused to give several mirrors one point in time; 0: not.
+        point_in_time_ns: the moment whose content the images have, in nanoseconds of CLOCK_REALTIME; 0 for a dry run.
+        freeze_ns: nanoseconds from sending the freeze request to the answer to the thaw; 0: not frozen.
+        pause_ns: nanoseconds for which the vCPUs were paused, to give several mirrors one point in time; 0: not paused.
         bytes_copied: bytes copied, over all disks.
         elapsed_ns: nanoseconds from start to end.
-        full_disks: disks copied whole although ``since`` was asked for.
-        warnings: what to keep in mind.
+        full_disks: disks copied whole although ``since`` was given.
+        warnings: the warnings that apply.
     """
 
     method: Method
@@ -135,14 +135,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What a recovery found and did. Operations that somebody runs are not counted.
+    """What a recovery found and did. Operations whose process is alive are not counted.
 
     Attributes:
-        domains: domains that had something left.
+        domains: domains on which something was left to clean up.
         thawed: guests thawed.
         completed: operations completed, because they had passed their point of no return.
         taken_back: operations rolled back.
-        failed: operations that could not be cleaned up, and stay to be recovered again; the log says why.
+        failed: operations that could not be cleaned up, and can be recovered again; the log says why.
     """
 
     domains: int
@@ -164,15 +164,15 @@ class Recovery:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of a domain: what changed since it can be copied alone.
+    """A checkpoint of a domain. What changed since then can be copied alone.
 
     Attributes:
         name: the name.
-        parent: the one before; None for the first.
+        parent: the checkpoint before it; None for the oldest.
         created_ns: when, in nanoseconds of CLOCK_REALTIME; libvirt keeps whole seconds.
-        changed_bytes: bytes that have changed since, in whole clusters; None where that is not known: it is not usable,
-            or the domain is off or has a backup, migration or save running.
-        usable: whether what has changed since is known for certain on all of its disks.
+        changed_bytes: bytes that have changed since then, in whole clusters; None if that is not known, because it is not
+            usable, the domain is off, or a backup, migration or save is running.
+        usable: whether what has changed since then is known for certain on all of its disks.
         disk_count: how many disks of the domain it covers.
         why_not: why it is not usable, else None.
     """
@@ -200,22 +200,22 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class OperationInfo:
-    """An operation that runs, or that a process left when it ended.
+    """An operation that runs, or whose process has ended.
 
     Attributes:
         domain: the domain's name.
-        id: the operation's id.
-        owner_host: the host of the process that runs it, or ran it.
-        owner_process: that process.
-        is_migration: a migration, else a snapshot.
-        method: how.
-        orphaned: no process runs it any more: ``attach`` or ``recover``.
+        id: the operation's unique id.
+        owner_host: the name of the host on which its process runs, or ran.
+        owner_process: the number of that process.
+        is_migration: whether it is a migration; otherwise it is a snapshot, or a freeze, which has no disks.
+        method: the method.
+        orphaned: whether its process has ended or released it; call ``attach`` or ``recover``.
         disk_count: how many disks it has.
-        targets: their disk targets.
-        destinations: where each goes.
-        started_ns: when it began, in nanoseconds of CLOCK_REALTIME.
-        bytes_done: bytes copied.
-        bytes_total: bytes to copy as far as known.
+        targets: the disk target of each.
+        destinations: where the content of each goes.
+        started_ns: when it was started, in nanoseconds of CLOCK_REALTIME.
+        bytes_done: bytes copied by the block jobs that run.
+        bytes_total: bytes that those jobs have to copy, as far as known now.
     """
 
     domain: str

@@ -38,11 +38,11 @@ class Method(_Value):
         BACKUP: virDomainBackupBegin: content as of the start. A destination that fails or hangs never
             reaches the guest. Not for migrations.
         MIRROR: virDomainBlockCopy: content as of the finish. A destination that fails or hangs never reaches the guest.
-        REBASE: as MIRROR by virDomainBlockRebase, for old hosts; to files and block devices. A persistent domain is
-            undefined for a moment, and defined again as it was. What its image rests on is copied into it after the
-            point in time. Not for migrations.
-        CLONE: external snapshot, clone of the quiet base out of band, active commit: content as of the start. A
-            destination that fails or hangs never reaches the guest. In a migration the five-step procedure.
+        REBASE: like MIRROR, by virDomainBlockRebase, for old hosts. Destinations are files and block devices. A
+            persistent domain is undefined for a moment, and defined again as it was. The disk's backing chain is copied
+            into the image after the point in time. Not for migrations.
+        CLONE: external snapshot, clone of the base outside QEMU, active commit: content as of the start. A destination
+            that fails or hangs never reaches the guest. For a migration: the five-step procedure.
     """
 
     AUTO = 0
@@ -56,8 +56,8 @@ class Quiesce(_Value):
     """Whether the guest's file systems are frozen for the point in time.
 
     Members:
-        PREFER: freeze if a guest agent answers, else be crash-consistent and say so in the report.
-        REQUIRE: freeze, or fail before anything was started.
+        PREFER: freeze if a guest agent answers; else the images are crash-consistent, and the report says so.
+        REQUIRE: freeze, or fail before anything is started.
         NONE: do not freeze.
     """
 
@@ -71,8 +71,8 @@ class Clone(_Value):
 
     Members:
         AUTO: the cheapest way that works.
-        REFLINK: FICLONE, or fail.
-        COPY: copy, with holes kept.
+        REFLINK: share blocks (FICLONE), or fail.
+        COPY: copy, keeping holes.
         VOLUME: libvirt storage volumes, cloned by the daemon. For migrations.
         CALLBACK: the caller's own function.
     """
@@ -88,13 +88,13 @@ class Phase(_Value):
     """Where an operation is. It never goes back; the last three are final.
 
     Members:
-        PREPARING: destinations are made.
-        COPYING: content is copied.
-        READY: everything is copied and ``finish`` will not wait long.
-        FINISHING: the point in time is fixed and the result checked, or everything is rolled back.
+        PREPARING: destinations are being created.
+        COPYING: content is being copied.
+        READY: everything is copied; ``finish`` will not take long.
+        FINISHING: the point in time is being fixed and the result checked, or the operation is being rolled back.
         DONE: the images are complete.
-        CANCELLED: cancelled, and everything rolled back.
-        FAILED: failed, and everything rolled back; ``finish`` says why.
+        CANCELLED: cancelled and rolled back.
+        FAILED: failed and rolled back; ``finish`` reports why.
     """
 
     PREPARING = 0
@@ -107,7 +107,7 @@ class Phase(_Value):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether the operation is over."""
         return self in (Phase.DONE, Phase.CANCELLED, Phase.FAILED)
 
 
@@ -116,7 +116,7 @@ class Consistency(_Value):
 
     Members:
         CRASH: as after a power failure: file systems replay their journals.
-        FILESYSTEM: frozen by the guest agent over the whole point in time, and still frozen when thawed.
+        FILESYSTEM: frozen by the guest agent across the whole point in time, and still frozen when thawed.
     """
 
     CRASH = 0
@@ -207,11 +207,12 @@ class Warnings(enum.IntFlag):
     """What a finished operation warns of.
 
     Attributes:
-        UNIDENTIFIED_IMAGE: nothing showed whether an image that was read by its name is the one that QEMU has open: its open
-            files and its locks could not be looked at. Another file under that name was copied then. The log names the image.
-        LABEL_LOST: an image of a disk that moved had a ``<seclabel>`` of its own, which the new one does not have.
-        ZEROES_UNDETECTED: QEMU detects zeroes in the guest's writes to a disk no more, until the domain is started anew.
-        SOURCE_KEPT: the source of a disk that moved was to be removed, and stays: it is no file, or its name leads to another one.
+        UNIDENTIFIED_IMAGE: livedisk read an image by its name and could not confirm that QEMU has that same file open,
+            because neither QEMU's open files nor its locks could be inspected. If another file had taken the name, that
+            file was copied. The log names the image.
+        LABEL_LOST: the old image had a ``<seclabel>`` of its own, which the new one lacks.
+        ZEROES_UNDETECTED: QEMU no longer detects zeroes in the guest's writes to a disk until the domain's next start.
+        SOURCE_KEPT: the source was to be removed and was kept: it is not a file, or its name now leads to another file.
     """
 
     UNIDENTIFIED_IMAGE = 1

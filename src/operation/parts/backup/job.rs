@@ -175,8 +175,8 @@ impl Job {
         Error::new(
             ErrorCode::NoSpace,
             format!(
-                "the backup of domain '{}' was ended, because its scratch file '{shown}' has used the room that there is for it: No \
-                 space left on device; the guest goes on; make room there, or name another directory for scratch files (scratch)",
+                "the backup of domain '{}' was ended because its scratch file '{shown}' ran out of room: No space \
+                 left on device; the guest continues; make room there, or name another directory for scratch files (scratch)",
                 guest.name()
             ),
         )

@@ -72,8 +72,8 @@ fn free(reader: &Reader) -> Result<()> {
         Error::new(
             ErrorCode::JobFailed,
             format!(
-                "process {}, which copied the backup, hangs on its destination and cannot be ended ({why}); to end the backup \
-                 now would stop the guest; see to the destination's storage, then recover again",
+                "process {}, which copied the backup, hangs on its destination and cannot be ended ({why}); ending \
+                 the backup now would stop the guest; fix the destination's storage, then recover again",
                 reader.pid
             ),
         )

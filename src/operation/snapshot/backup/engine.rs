@@ -168,3 +168,16 @@ impl Engine {
         self.ties.journal.remove(&scratches)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::course::procedure::Details;
+    use crate::operation::ownership::record::must_be_read;
+    use crate::operation::snapshot::plan::Request;
+
+    #[test]
+    fn records_of_release_0_1_are_read() {
+        must_be_read::<Details<Request, Note>>(include_str!("../../ownership/records/snapshot-backup-0.1.json"));
+    }
+}

@@ -31,13 +31,16 @@ impl Failure {
             Failure::GuestStopped => Error::new(
                 ErrorCode::JobFailed,
                 format!(
-                    "a write of domain '{name}' failed while its backup ran, and QEMU stopped the domain; it goes on without the \
-                 backup; see to its own storage and to that of the scratch files"
+                    "a write of domain '{name}' failed during its backup, and QEMU stopped the domain; it continues \
+                     without the backup; check its own storage and that of the scratch files"
                 ),
             ),
             Failure::OutcomeUnknown => Error::new(
                 ErrorCode::JobFailed,
-                format!("nobody saw how the backup of domain '{name}' began, so it cannot be relied on; copy again"),
+                format!(
+                    "it is unknown how long domain '{name}' was frozen when its backup began, so it was rolled back; \
+                     copy again"
+                ),
             ),
         }
     }
@@ -52,8 +55,7 @@ fn lost(engine: &Engine) -> Error {
         return Error::new(
             ErrorCode::JobFailed,
             format!(
-                "the backup of domain '{}' was lost: libvirtd died meanwhile, or QEMU ended its job, and nobody knows when; copy \
-                 again",
+                "the backup of domain '{}' was lost: libvirtd died meanwhile, or QEMU ended its job; copy again",
                 guest.name()
             ),
         );
@@ -61,8 +63,8 @@ fn lost(engine: &Engine) -> Error {
     Error::new(
         ErrorCode::JobFailed,
         format!(
-            "the backup of domain '{}' ended before everything was copied: somebody ended it, or QEMU could not read a disk or \
-             write a scratch file; see QEMU's log of the domain, then copy again",
+            "the backup of domain '{}' ended before everything was copied: it was aborted, or QEMU could not read a \
+             disk or write a scratch file; check QEMU's log of the domain, then copy again",
             guest.name()
         ),
     )
@@ -79,7 +81,7 @@ fn reader(engine: &Engine, index: usize) -> Error {
     }
     let advice = match error.code() {
         ErrorCode::NoSpace => "; make room or name another destination",
-        ErrorCode::Io => "; see to the destination's storage, then copy again",
+        ErrorCode::Io => "; check the destination's storage, then copy again",
         _ => "",
     };
     let message = format!(

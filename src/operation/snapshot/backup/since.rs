@@ -42,7 +42,7 @@ pub(super) fn check_options(options: &SnapshotOptions) -> Result<()> {
     let only_with_since = |what: &str| {
         Err(error(
             ErrorCode::InvalidArgument,
-            format!("{what} is about an increment; ask for one (since), or leave it out"),
+            format!("{what} is for increments only; set since, or leave it out"),
         ))
     };
     if options.since.is_none() {
@@ -144,7 +144,7 @@ fn why_not_noted(disk: &Disk) -> Result<Option<String>> {
             let keeps = image::can_keep_bitmaps(&image)?;
             (!keeps).then(|| "its image is of version 2 of qcow2, which keeps no bitmaps (compat=0.10)".into())
         }
-        (Some("qcow2"), None) => Some("its image is no file or block device of this host".into()),
+        (Some("qcow2"), None) => Some("its image is neither a file nor a block device of this host".into()),
         (format, _) => Some(format!("format {} keeps no bitmaps", format.unwrap_or("unknown"))),
     })
 }
@@ -164,8 +164,8 @@ fn note_changes(guest: &Guest, config: &DomainXml, name: &str, disks: &mut [Plan
     Err(error(
         ErrorCode::Unsupported,
         format!(
-            "checkpoint '{name}' would cover no disk of domain '{domain}': only qcow2 images keep bitmaps, and of these only \
-             such as the guest may write to; leave checkpoint out"
+            "checkpoint '{name}' would cover no disk of domain '{domain}': only writable \
+             qcow2 images keep bitmaps; leave checkpoint out"
         ),
     ))
 }
@@ -214,7 +214,7 @@ fn rest(guest: &Guest, planned: &mut PlannedDisk, backing: Option<&str>, in_use:
     if planned.format != "qcow2" {
         return refused(
             ErrorCode::Unsupported,
-            "an increment is a qcow2 image, raw holds none; use qcow2, or leave since out",
+            "raw cannot hold an increment; use qcow2, or leave since out",
         );
     }
     if planned.reuse {

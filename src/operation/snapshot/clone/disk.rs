@@ -186,7 +186,7 @@ impl Cloning {
             }
             (Way::File, Some(output)) => {
                 let Some(file) = output.file() else {
-                    return Err(internal(format!("'{shown}' is no file to clone to")));
+                    return Err(internal(format!("'{shown}' is not a file, so it cannot be cloned to")));
                 };
                 clone::clone_into(plan.clone, &source, file, &shown, plan.bandwidth, &mut watch)?;
                 if planned.format == "qcow2" {

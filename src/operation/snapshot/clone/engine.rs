@@ -173,5 +173,6 @@ mod tests {
     #[test]
     fn records_of_release_0_2_are_read() {
         must_be_read::<Details<Request, Note>>(include_str!("../../ownership/records/snapshot-clone.json"));
+        must_be_read::<Details<Request, Note>>(include_str!("../../ownership/records/snapshot-clone-throttled.json"));
     }
 }

@@ -42,7 +42,7 @@ impl Failure {
                 (
                     code_of_reason(reason),
                     format!(
-                        "{}: the active commit of its overlay into '{}' failed: {reason}; the guest goes on with the \
+                        "{}: the active commit of its overlay into '{}' failed: {reason}; the guest continues on the \
                          overlay; fix the storage and commit it (virsh blockcommit --active --pivot)",
                         disk(index),
                         source(&engine.plan.disks[index]).path.escape_debug()

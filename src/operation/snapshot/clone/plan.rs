@@ -40,10 +40,7 @@ pub(crate) fn choose(
         return Ok((options.method, Vec::new()));
     }
     if options.method == Method::Clone && options.clone == CloneMethod::Callback && options.clone_callback.is_none() {
-        return Err(error(
-            ErrorCode::InvalidArgument,
-            "CALLBACK is asked for without a function; pass one",
-        ));
+        return Err(error(ErrorCode::InvalidArgument, "CALLBACK needs a function; pass one"));
     }
     let mirror = (Method::Mirror, Vec::new());
     // AUTO takes it where it is quick, and where a mirror is not.
@@ -131,8 +128,8 @@ fn way_of_file(
         _ if is_same => Ok(Way::File),
         _ if keeps_backing => Err("SHALLOW keeps the backing file only in a new file of the disk's own format"),
         CloneMethod::Reflink => Err(
-            "only the file itself can share its blocks, and this one is to be flattened, converted or written to \
-                 something that exists",
+            "only an unchanged copy can share blocks, and this one is flattened, converted or written to an existing \
+             destination",
         ),
         _ => Ok(Way::Content),
     }

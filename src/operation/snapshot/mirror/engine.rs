@@ -143,7 +143,7 @@ impl Engine {
             return Err(Error::new(
                 ErrorCode::Freeze,
                 format!(
-                    "the mirrors of domain '{}' did not end within the freeze limit of {:?}; the guest was let go; \
+                    "the mirrors of domain '{}' did not end within the freeze limit of {:?}; the guest was released; \
                      try again when it is less busy, or with a higher limit",
                     self.plan.guest.name(),
                     self.plan.freeze_limit

@@ -58,7 +58,7 @@ impl Failure {
             Self::DefinedAgain => defined_again(&engine.plan.guest),
             Self::OutcomeUnknown => Error::new(
                 ErrorCode::JobFailed,
-                format!("nobody saw how the copy of domain '{name}' ended, so it cannot be relied on; copy again"),
+                format!("it is unknown how the copy of domain '{name}' ended, so it was rolled back; copy again"),
             ),
         }
     }

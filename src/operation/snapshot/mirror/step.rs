@@ -155,7 +155,7 @@ impl StepOf<Engine> for Step {
             ),
 
             Step::Flatten => What::new(
-                |_| "copy what the images rest on into them (qemu-img rebase)".into(),
+                |_| "copy the backing chains into the images (qemu-img rebase)".into(),
                 |seen| seen.rest = Rest::Verify,
                 |engine, _| engine.flatten(),
             ),

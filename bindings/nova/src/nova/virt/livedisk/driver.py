@@ -28,10 +28,10 @@ FORMATS = {"qcow2": "qcow2", "raw": "raw", "iso": "raw"}
 
 
 class LiveDiskDriver(driver.LibvirtDriver):
-    """Nova's libvirt driver, whose live snapshots, swaps of volumes and quiescing are livedisk's.
+    """Nova's libvirt driver with livedisk's live snapshots, volume swaps and quiescing.
 
-    A domain stays defined throughout. A server is frozen only for the moment that fixes the point in time, and is thawed
-    when this process dies. An image is written once. What a process that died has left is cleaned up by the next.
+    Domains stay defined, except with the method rebase. A server is frozen only while the point in time is fixed, and is
+    thawed if this process dies. An image is written once. On start, the driver cleans up what a dead process left.
     """
 
     def init_host(self, host):
@@ -40,11 +40,11 @@ class LiveDiskDriver(driver.LibvirtDriver):
         try:
             self._recover()
         except livedisk.Error as error:
-            # The servers run, and the next snapshot of a domain that is not clean says so.
-            LOG.error("livedisk could not look for unfinished operations: %s", error)
+            # The servers run, and the next snapshot of a domain that is not clean reports it.
+            LOG.error("livedisk could not clean up unfinished operations: %s", error)
 
     def _recover(self):
-        """Rolls back, or completes, what a nova-compute that died was doing."""
+        """Rolls back or completes the operations of a nova-compute that died."""
 
         def recover(connection):
             left = [path for found in connection.operations() if found.orphaned for path in found.destinations]
@@ -52,15 +52,15 @@ class LiveDiskDriver(driver.LibvirtDriver):
 
         left, recovery = self._with_connection(recover)
         for path in left:
-            # Nova's temporary directory of a snapshot, which is of no use to anybody.
+            # Nova's temporary directory of a snapshot, now unused.
             directory = os.path.dirname(path)
             if os.path.dirname(directory) == os.path.normpath(CONF.libvirt.snapshots_directory):
                 with contextlib.suppress(OSError):
                     os.rmdir(directory)
         if recovery.domains:
             LOG.warning(
-                "livedisk found something on %(domains)s servers: %(thawed)s thawed, %(back)s operations rolled back, "
-                "%(completed)s completed, %(failed)s to be looked at",
+                "livedisk cleaned up %(domains)s servers: %(thawed)s thawed, %(back)s operations rolled back, "
+                "%(completed)s completed, %(failed)s failed",
                 {
                     "domains": recovery.domains,
                     "thawed": recovery.thawed,
@@ -105,7 +105,7 @@ class LiveDiskDriver(driver.LibvirtDriver):
         return driver.libvirt.libvirtError
 
     def quiesce(self, context, instance, image_meta):
-        """Freezes a server's file systems, until unquiesce, or until [livedisk] quiesce_limit has passed."""
+        """Freezes a server's file systems until unquiesce, or until [livedisk] quiesce_limit has passed."""
         self._can_quiesce(instance, image_meta)
         guest = self._host.get_guest(instance)
         with self._translated(guest, instance.uuid):
@@ -115,7 +115,7 @@ class LiveDiskDriver(driver.LibvirtDriver):
         LOG.info("%s file systems are frozen", count, instance=instance)
 
     def unquiesce(self, context, instance, image_meta):
-        """Thaws a server's file systems. That the server was thawed before, by the limit, is an error."""
+        """Thaws a server's file systems. Fails if the limit has already thawed them."""
         self._can_quiesce(instance, image_meta)
         guest = self._host.get_guest(instance)
         with self._translated(guest, instance.uuid):
@@ -128,11 +128,11 @@ class LiveDiskDriver(driver.LibvirtDriver):
     def _live_snapshot(
         self, context, instance, guest, disk_path, out_path, source_format, image_format, image_meta
     ):
-        """Leaves an image of a running server's disk at out_path, readable for this process."""
+        """Writes an image of a running server's disk to out_path, readable by this process."""
         target = next((disk.target_dev for disk in guest.get_all_disks() if disk.source_path == disk_path), None)
         if target is None:
             raise exception.DiskNotFound(location=disk_path)
-        # Nova compresses with qemu-img, and livedisk does not yet.
+        # livedisk compresses by its backup method, with zstd: that takes root, and a newer QEMU than some nodes may have.
         compress = CONF.libvirt.snapshot_compression and image_format == "qcow2"
         direct = FORMATS.get(image_format) if not compress else None
         written = out_path if direct else out_path + ".livedisk"
@@ -162,7 +162,7 @@ class LiveDiskDriver(driver.LibvirtDriver):
                 },
                 instance=instance,
             )
-            # libvirt gives a file to QEMU's user, and perhaps not back.
+            # libvirt gives the file to QEMU's user, and may not give it back.
             if os.stat(written).st_uid != os.getuid():
                 privileged.chown(written, uid=os.getuid())
             if not direct:
@@ -189,7 +189,7 @@ class LiveDiskDriver(driver.LibvirtDriver):
     def _swap_volume(self, guest, disk_dev, conf, resize_to, hw_firmware_type=None):
         """Moves a running server's disk to another volume. hw_firmware_type is Nova 26's."""
         if conf.source_type != "block":
-            # A file is there already, and a network volume needs its secret: Nova's own way knows both.
+            # A file exists already, and a network volume needs its secret: Nova's own code handles both.
             own = () if hw_firmware_type is None else (hw_firmware_type,)
             return super()._swap_volume(guest, disk_dev, conf, resize_to, *own)
         try:

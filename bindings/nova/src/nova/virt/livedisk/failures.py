@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""livedisk's failures as Nova's exceptions, of which each release has its own."""
+"""Translates livedisk's failures into the exceptions of this Nova release."""
 
 import contextlib
 
@@ -9,14 +9,14 @@ import livedisk
 
 
 def quiesce_failed(reason):
-    """The exception for a server that could not be frozen: of its own since Nova 28."""
+    """The exception for a server that could not be frozen. Nova has a specific one since 28."""
     kind = getattr(exception, "InstanceQuiesceFailed", None)
     return exception.InternalError(reason) if kind is None else kind(reason=reason)
 
 
 @contextlib.contextmanager
 def translated(instance_id, is_there):
-    """Raises Nova's exceptions in place of livedisk's. ``is_there`` says whether the guest still exists, and runs."""
+    """Raises Nova's exceptions in place of livedisk's. ``is_there`` returns whether the guest exists, and whether it runs."""
     try:
         yield
     except livedisk.NoDomainError as error:
@@ -29,5 +29,5 @@ def translated(instance_id, is_there):
             raise exception.InstanceNotFound(instance_id=instance_id) from error
         if not runs:
             raise exception.InstanceNotRunning(instance_id=instance_id) from error
-        # One that crosses to the API as itself.
+        # This one reaches the API unchanged.
         raise exception.InternalError(f"livedisk: {error}") from error

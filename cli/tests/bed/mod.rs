@@ -13,6 +13,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Bed {
     pub dir: PathBuf,
     lines: String,
+    /// Who runs the command, where it is not us.
+    user: Option<&'static str>,
 }
 
 fn script() -> PathBuf {
@@ -22,19 +24,36 @@ fn script() -> PathBuf {
 impl Bed {
     /// `name` is the test binary's: each has a directory of its own.
     pub fn up(name: &str, guests: &[&str]) -> Self {
+        Self::up_for(None, name, guests)
+    }
+
+    /// With a system daemon that the group of this user's name may talk to, and the command run by this user: as
+    /// nova-compute runs. It takes root.
+    pub fn up_for(user: Option<&'static str>, name: &str, guests: &[&str]) -> Self {
         let dir = std::env::temp_dir().join(format!("{name}.{}", std::process::id()));
         let mut bed = Self {
             dir,
             lines: String::new(),
+            user,
         };
         let mut command = Command::new(script());
         command.arg("up").arg("--dir").arg(&bed.dir);
+        if let Some(user) = user {
+            command.args(["--group", user]);
+        }
         for guest in guests {
             command.args(["--guest", guest]);
         }
         let output = command.stderr(Stdio::inherit()).output().unwrap();
         assert!(output.status.success(), "the bed is not up");
         bed.lines = String::from_utf8(output.stdout).unwrap();
+        if let Some(user) = user {
+            let made = Command::new("install")
+                .args(["-d", "-o", user, "-m", "755"])
+                .arg(bed.home())
+                .status();
+            assert!(made.unwrap().success());
+        }
         bed
     }
 
@@ -47,8 +66,22 @@ impl Bed {
         self.dir.join(name).to_str().unwrap().to_owned()
     }
 
+    /// Of whoever runs virsh and the command.
+    fn home(&self) -> PathBuf {
+        self.dir.join("c")
+    }
+
     pub fn livedisk(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_livedisk"));
+        let program = env!("CARGO_BIN_EXE_livedisk");
+        let mut command = match self.user {
+            None => Command::new(program),
+            Some(user) => {
+                let mut command = Command::new("setpriv");
+                command.args(["--reuid", user, "--regid", user, "--clear-groups", program]);
+                command.env("HOME", self.home());
+                command
+            }
+        };
         command
             .env("LIBVIRT_DEFAULT_URI", self.get("URI"))
             .args(arguments)
@@ -61,7 +94,7 @@ impl Bed {
         let output = Command::new("virsh")
             .args(["-q", "-c", self.get("URI")])
             .args(arguments)
-            .env("XDG_CACHE_HOME", self.dir.join("c"))
+            .env("XDG_CACHE_HOME", self.home())
             .stdin(Stdio::null())
             .output()
             .unwrap();

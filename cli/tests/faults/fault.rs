@@ -121,6 +121,19 @@ impl Fault {
         }
     }
 
+    /// Whether only root's operations can come through it.
+    pub fn takes_root(self, operation: Operation) -> bool {
+        match self {
+            // Only root can give another user's QEMU the socket of a backup.
+            _ if operation.method == "backup" => true,
+            // The images of a domain that is off belong to another user.
+            Self::QemuKilled | Self::GuestShutdown | Self::SnapshotUnseenByAll => true,
+            // The proxy's socket is root's, and so is the other storage.
+            Self::ConnectionCut => true,
+            _ => self.place(operation) != Place::Bed,
+        }
+    }
+
     /// The rule by which it is left out at a point. `passed` are the points before.
     pub fn left_out_at(self, operation: Operation, passed: &[String]) -> Option<&'static str> {
         let gone_past = |point: &str| passed.iter().any(|passed| passed == point);

@@ -49,7 +49,7 @@ pub struct Stand {
 }
 
 impl Stand {
-    pub fn up() -> Self {
+    pub fn up(user: Option<&'static str>) -> Self {
         // What cargo builds for this test does not include it.
         let guard = Path::new(env!("CARGO_BIN_EXE_livedisk")).with_file_name("livedisk-guard");
         assert!(
@@ -59,7 +59,7 @@ impl Stand {
         // Mounted before the daemon starts, which sees no later mounts where the host's are private.
         let storage = Storage::make();
         Self {
-            bed: Bed::up("ldfaults", &[GUEST]),
+            bed: Bed::up_for(user, "ldfaults", &[GUEST]),
             storage,
             counter: 0,
         }

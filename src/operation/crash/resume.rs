@@ -110,6 +110,26 @@ mod tests {
         must_resume("mirror", records, true, &expected);
     }
 
+    #[test]
+    fn records_of_snapshots_by_rebase_are_resumed() {
+        let records = include_str!("../ownership/records/snapshot-rebase.json");
+        let expected = [
+            ("begun", "MakeImage(0)", false),
+            ("copying", "SaveDefinition", false),
+            ("fixing", "Thaw", false),
+            ("fixed", "Flatten", true),
+        ];
+        must_resume("rebase", records, true, &expected);
+    }
+
+    /// With a checkpoint. From the window on it is looked for in QEMU or in the images: tests/recover does that.
+    #[test]
+    fn records_of_backups_are_resumed() {
+        let records = include_str!("../ownership/records/snapshot-backup.json");
+        must_resume("backup", records, true, &[("begun", "MakeImage(0)", false)]);
+        must_resume("backup", records, false, &[("begun", "Fail(DomainGone)", false)]);
+    }
+
     /// In push mode. The driver has no backups, so that of a running domain only what comes before is found.
     #[test]
     fn records_of_backups_of_release_0_1_are_resumed() {

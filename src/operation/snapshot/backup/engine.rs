@@ -177,7 +177,8 @@ mod tests {
     use crate::operation::snapshot::plan::Request;
 
     #[test]
-    fn records_of_release_0_1_are_read() {
+    fn records_of_releases_0_1_and_0_2_are_read() {
         must_be_read::<Details<Request, Note>>(include_str!("../../ownership/records/snapshot-backup-0.1.json"));
+        must_be_read::<Details<Request, Note>>(include_str!("../../ownership/records/snapshot-backup.json"));
     }
 }

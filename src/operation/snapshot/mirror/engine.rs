@@ -206,5 +206,6 @@ mod tests {
     #[test]
     fn records_of_release_0_2_are_read() {
         must_be_read::<Details<Request, Note>>(include_str!("../../ownership/records/snapshot-mirror.json"));
+        must_be_read::<Details<Request, Note>>(include_str!("../../ownership/records/snapshot-rebase.json"));
     }
 }

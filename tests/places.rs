@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use livedisk::{Consistency, ErrorCode, EventLoop, Method, MigrateOptions, Phase, Quiesce, SnapshotOptions};
 use moving::{home, shown, to};
 use support::bed::{Bare, Bed, Turn, fill, is_root, run};
-use support::image::LoopDevice;
-use support::{PATIENCE, await_phase, disk, must_tell, snapshot};
+use support::image::{LoopDevice, must_equal};
+use support::{PATIENCE, await_phase, disk, must_tell, snapshot, until};
 
 fn bed() -> Turn {
     support::bed::turn(EventLoop::Own, &["name=a,disks=qcow2-backed:64M+raw:32M,data=8M"])
@@ -376,6 +376,46 @@ fn a_paused_guest_is_as_still_as_it_gets() {
     }
     bed.virsh(&["resume", "a"]);
     bed.must_write("a");
+}
+
+#[test]
+fn progress_of_a_mirror_counts_data_and_not_holes() {
+    let bed = bed();
+    let sparse = Bare {
+        make: |path| {
+            fill(path, 32 << 20);
+            fs::File::options()
+                .write(true)
+                .open(path)
+                .unwrap()
+                .set_len(2 << 30)
+                .unwrap();
+        },
+        ..Bare::RAW
+    };
+    let bare = bed.bare("holes", &[sparse]);
+    let before = bed.watch("holes");
+    let options = SnapshotOptions {
+        method: Method::Mirror,
+        bandwidth: 16 << 20,
+        ..snapshot(vec![disk("vda", bed.path("out"), "qcow2")])
+    };
+    let operation = bed.connection.start_live_snapshot("holes", &options).unwrap();
+    let (mut last, mut between) = (0, false);
+    until("READY", || {
+        let progress = operation.poll(Some(Duration::from_millis(20)));
+        let (done, total) = (progress.bytes_done, progress.bytes_total);
+        assert!(done <= total && total < 40 << 20, "{done} of {total}");
+        assert!(last <= done, "{done} after {last}");
+        last = done;
+        between |= (1 << 20..31 << 20).contains(&done);
+        progress.phase == Phase::Ready
+    });
+    assert!(between && last >= 32 << 20, "{last}");
+    let report = operation.finish(Some(PATIENCE)).unwrap();
+    assert!((32 << 20..40 << 20).contains(&report.bytes_copied), "{report:?}");
+    must_equal(&bed.path("out"), "qcow2", &bare.files[0]);
+    before.must_be_as_before(&["out"]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use livedisk::{
     Connection, Consistency, ErrorCode, EventLoop, Method, Operation, Phase, Quiesce, SnapshotDisk, SnapshotOptions,
 };
-use support::bed::{Bare, Bed, Server, Turn, fill, is_root, run};
+use support::bed::{Bare, Bed, Server, Turn, is_root, run};
 use support::image::{LoopDevice, create, edge, info, must_equal};
 use support::scenario::{self, METHODS};
 use support::{PATIENCE, await_copying, await_phase, disk, must_tell, snapshot, until};
@@ -261,46 +261,6 @@ fn the_bandwidth_limit_is_kept() {
         operation.cancel().unwrap();
         before.must_be_as_before(&[]);
     }
-}
-
-#[test]
-fn progress_of_a_mirror_counts_data_and_not_holes() {
-    let bed = bed();
-    let sparse = Bare {
-        make: |path| {
-            fill(path, 32 << 20);
-            fs::File::options()
-                .write(true)
-                .open(path)
-                .unwrap()
-                .set_len(2 << 30)
-                .unwrap();
-        },
-        ..Bare::RAW
-    };
-    let bare = bed.bare("holes", &[sparse]);
-    let before = bed.watch("holes");
-    let options = SnapshotOptions {
-        method: Method::Mirror,
-        bandwidth: 16 << 20,
-        ..snapshot(vec![disk("vda", bed.path("out"), "qcow2")])
-    };
-    let operation = bed.connection.start_live_snapshot("holes", &options).unwrap();
-    let (mut last, mut between) = (0, false);
-    until("READY", || {
-        let progress = operation.poll(Some(Duration::from_millis(20)));
-        let (done, total) = (progress.bytes_done, progress.bytes_total);
-        assert!(done <= total && total < 40 << 20, "{done} of {total}");
-        assert!(last <= done, "{done} after {last}");
-        last = done;
-        between |= (1 << 20..31 << 20).contains(&done);
-        progress.phase == Phase::Ready
-    });
-    assert!(between && last >= 32 << 20, "{last}");
-    let report = operation.finish(Some(PATIENCE)).unwrap();
-    assert!((32 << 20..40 << 20).contains(&report.bytes_copied), "{report:?}");
-    must_equal(&bed.path("out"), "qcow2", &bare.files[0]);
-    before.must_be_as_before(&["out"]);
 }
 
 /// What QEMU limits the jobs of a guest to.

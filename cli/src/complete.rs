@@ -3,20 +3,18 @@
 
 use std::ffi::OsStr;
 
-use clap::CommandFactory;
+use clap::Command;
 use clap_complete::Shell;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{Bash, CompleteEnv, Elvish, EnvCompleter, Fish, Powershell, Zsh};
 use livedisk::{Connection, EventLoop};
 
-use crate::args::Arguments;
-
 /// Set by the shell's script, to the shell's name, where the command is to print candidates.
 const VARIABLE: &str = "LIVEDISK_COMPLETE";
 
 /// Prints candidates and ends the process where a shell's script asks for them.
-pub fn answer() {
-    CompleteEnv::with_factory(Arguments::command).var(VARIABLE).complete();
+pub fn answer(command: impl Fn() -> Command) {
+    CompleteEnv::with_factory(command).var(VARIABLE).complete();
 }
 
 /// The script that a shell reads, and that asks.

@@ -26,14 +26,14 @@ mod words;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use livedisk::{Connection, EventLoop};
 
 use args::{Arguments, Command};
 use output::{Failure, Output};
 
 fn main() -> ExitCode {
-    complete::answer();
+    complete::answer(Arguments::command);
     stderr::open();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

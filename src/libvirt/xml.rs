@@ -6,6 +6,7 @@ mod checkpoint;
 mod definition;
 mod disk;
 mod label;
+mod slice;
 mod understood;
 mod volume;
 mod write;

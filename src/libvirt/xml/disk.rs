@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use xmltree::Element;
 
+use super::slice::slice;
 use super::understood::not_understood;
 use super::{attribute, children, parse, to_text};
 
@@ -369,20 +370,6 @@ fn is_labelled(image: &Element) -> bool {
     let source = image.get_child("source");
     let mut labels = source.into_iter().flat_map(|source| children(source, "seclabel"));
     labels.any(|label| attribute(label, "labelskip").is_none())
-}
-
-/// The one slice of storage of a `<source>`; what else there may be is not understood.
-pub(super) fn slice(source: &Element) -> Option<Range<u64>> {
-    let slices = source.get_child("slices")?;
-    let mut found = children(slices, "slice");
-    let (slice, None) = (found.next()?, found.next()) else {
-        return None;
-    };
-    let number = |name| attribute(slice, name)?.parse::<u64>().ok();
-    let (offset, size) = (number("offset")?, number("size")?);
-    let is_storage = attribute(slice, "type") == Some("storage");
-    let end = offset.checked_add(size).filter(|_| is_storage)?;
-    Some(offset..end)
 }
 
 fn index(element: &Element) -> Option<u32> {

@@ -4,7 +4,7 @@
 use xmltree::Element;
 
 use super::children;
-use super::disk::slice;
+use super::slice::slice;
 
 /// An element, its attributes, and what stands in it.
 struct Known {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::recover::{Recovered, Settlement};
+use super::recovered::{Recovered, Settlement};
 use crate::driver::{Guest, Host};
 use crate::error::{ErrorCode, Result};
 use crate::operation::ownership::record::Record;

@@ -4,5 +4,6 @@
 pub(in crate::operation) mod cancel;
 pub(in crate::operation) mod definitions;
 pub(in crate::operation) mod recover;
+pub(in crate::operation) mod recovered;
 pub(in crate::operation) mod resume;
 pub(in crate::operation) mod status;

@@ -10,7 +10,19 @@ use crate::operation::ownership::record::RecordedDisk;
 use crate::operation::parts::image::{Like, Wanted};
 use crate::operation::plan::preflight::{libvirt_target, staging};
 use crate::operation::plan::room::{Load, allocated};
-use crate::operation::snapshot::backup::since::Changes;
+
+/// What becomes of a disk's changes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Changes {
+    /// The new checkpoint notes them.
+    pub(crate) noted: bool,
+    /// It would, and cannot: why.
+    pub(crate) unnoted: Option<String>,
+    /// Those since this checkpoint are all that is copied.
+    pub(crate) since: Option<String>,
+    /// They were to be, and the disk is copied whole: why.
+    pub(crate) whole: Option<String>,
+}
 
 /// One disk, with everything decided.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -6,4 +6,5 @@ pub(super) mod clone;
 pub(super) mod disk;
 pub(super) mod mirror;
 pub(super) mod plan;
+mod shallow;
 mod warnings;

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::PlannedDisk;
-use crate::driver::{AgentStatus, Guest, Job, by_name, why_not_whole};
+use super::disk::{Changes, PlannedDisk};
+use super::shallow::backing_kept;
+use crate::driver::{AgentStatus, Guest, Job, by_name};
 use crate::error::{Error, ErrorCode, Result};
 use crate::guard;
-use crate::image::{self, Backing, Destination, Identity, Place};
+use crate::image::{Destination, Identity, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Disk, DomainXml, Source};
 use crate::operation::course::shared::Shared;
@@ -24,7 +25,6 @@ use crate::operation::plan::preflight::{
 };
 use crate::operation::plan::room::must_have_room;
 use crate::operation::snapshot::backup::plan as backup;
-use crate::operation::snapshot::backup::since::Changes;
 use crate::operation::snapshot::clone::plan::{Way, choose, takes_no_room};
 use crate::operation::snapshot::mirror::plan as mirror;
 use crate::operation::snapshot::warnings::warnings;
@@ -321,7 +321,7 @@ fn plan_disk(
         ));
     }
     let backing = if options.shallow {
-        shallow_backing(guest, disk, &format, &what)?
+        backing_kept(guest, disk, &format, &what)?
     } else {
         None
     };
@@ -372,65 +372,6 @@ fn must_be_seen(guest: &Guest, disk: &Disk, options: &SnapshotOptions, what: &st
         return Err(hindrance.refuse(what, "cannot be compared", "leave VERIFY out"));
     }
     Ok(())
-}
-
-/// The copy names its backing file, and what is below that is found by the headers: they must name what the definition does.
-fn must_agree(guest: &Guest, disk: &Disk, what: &str) -> Result<()> {
-    if !guest.host().is_local() {
-        return Ok(());
-    }
-    for (index, layer) in disk.chain.iter().enumerate().skip(1) {
-        let Some(layer) = by_name(layer).filter(|layer| layer.format == "qcow2") else {
-            continue;
-        };
-        let below = disk.chain.get(index + 1).and_then(by_name);
-        if !image::rests_on(&layer, below.as_ref())? {
-            return Err(error(
-                ErrorCode::Unsupported,
-                format!(
-                    "{what}: the header of '{}' names another backing file than the domain's definition; rewrite the header \
-                     while the domain is off (qemu-img rebase -u), or leave SHALLOW out",
-                    layer.path.escape_debug()
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
-pub(in crate::operation) fn shallow_backing(
-    guest: &Guest,
-    disk: &Disk,
-    format: &str,
-    what: &str,
-) -> Result<Option<Backing>> {
-    let Some(layer) = disk.backing() else {
-        return Ok(None);
-    };
-    if format != "qcow2" {
-        return Err(error(
-            ErrorCode::Unsupported,
-            format!("{what} has a backing file, which format {format} cannot keep; use qcow2 or leave SHALLOW out"),
-        ));
-    }
-    let unnamed = match why_not_whole(&disk.chain[1..]) {
-        None => guest.why_not_named(disk, 1)?,
-        sliced => sliced,
-    };
-    if let Some(hindrance) = unnamed {
-        return Err(hindrance.refuse(what, "cannot keep its backing file", "leave SHALLOW out"));
-    }
-    must_agree(guest, disk, what)?;
-    match (layer.source.path(), &layer.format) {
-        (Some(path), Some(format)) => Ok(Some(Backing {
-            path: path.to_owned(),
-            format: format.clone(),
-        })),
-        _ => Err(error(
-            ErrorCode::Unsupported,
-            format!("{what} has a backing image without a path or stated format; leave SHALLOW out"),
-        )),
-    }
 }
 
 fn must_differ(disks: &[PlannedDisk]) -> Result<()> {

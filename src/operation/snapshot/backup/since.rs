@@ -2,8 +2,6 @@
 //! What a backup has to do with checkpoints: which disks the new one covers, and which are copied from an old one on. All that
 //! may be missing or broken is found here, before anything begins.
 
-use serde::{Deserialize, Serialize};
-
 use crate::driver::{Checkpoint, Guest, by_name};
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Destination, Identity};
@@ -14,19 +12,6 @@ use crate::operation::types::SnapshotOptions;
 
 /// libvirt keeps a checkpoint in a file of this name and an ending.
 const LONGEST_NAME: usize = 250;
-
-/// What becomes of a disk's changes.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Changes {
-    /// The new checkpoint notes them.
-    pub(crate) noted: bool,
-    /// It would, and cannot: why.
-    pub(crate) unnoted: Option<String>,
-    /// Those since this checkpoint are all that is copied.
-    pub(crate) since: Option<String>,
-    /// They were to be, and the disk is copied whole: why.
-    pub(crate) whole: Option<String>,
-}
 
 fn error(code: ErrorCode, message: impl Into<String>) -> Error {
     Error::new(code, message)

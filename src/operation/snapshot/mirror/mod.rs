@@ -6,6 +6,7 @@
 
 #[cfg(any(test, debug_assertions, feature = "faults"))]
 mod accidents;
+mod call;
 mod disk;
 mod engine;
 mod failure;

@@ -8,23 +8,8 @@ use crate::libvirt::xml::DomainXml;
 use crate::operation::ownership::saved::{Saved, directory};
 use crate::operation::plan::preflight::find_disk;
 use crate::operation::snapshot::disk::PlannedDisk;
-use crate::operation::snapshot::plan::{Plan, shallow_backing};
-use crate::operation::types::{Method, SnapshotOptions};
-
-impl Plan {
-    /// The call that starts a mirror.
-    pub(super) fn mirroring_call(&self) -> &'static str {
-        match self.method {
-            Method::Rebase => "virDomainBlockRebase",
-            _ => "virDomainBlockCopy",
-        }
-    }
-
-    /// REBASE copies the active layer onto an overlay, and what is below it later. A mirror copies all at once.
-    pub(super) fn flattens(&self, disk: &PlannedDisk) -> bool {
-        self.method == Method::Rebase && !self.shallow && disk.backing.is_some()
-    }
-}
+use crate::operation::snapshot::shallow::backing_kept;
+use crate::operation::types::SnapshotOptions;
 
 fn unsupported(message: String) -> Error {
     Error::new(ErrorCode::Unsupported, message)
@@ -65,7 +50,7 @@ pub(in crate::operation::snapshot) fn prepare_rebase(
         if !options.shallow && is_new && is_readable && planned.format == "qcow2" {
             // What cannot be named is copied with the rest.
             let disk = find_disk(guest, config, &planned.target)?;
-            planned.backing = shallow_backing(guest, disk, &planned.format, &what).unwrap_or_default();
+            planned.backing = backing_kept(guest, disk, &planned.format, &what).unwrap_or_default();
             if planned.backing.is_some() {
                 image::must_be_able_to_convert()?;
             }

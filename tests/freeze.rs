@@ -150,7 +150,7 @@ fn the_limit_passes() {
             bed.connection.thaw("a").unwrap();
         } else {
             let late = bed.connection.thaw("a").unwrap_err();
-            must_tell(&late, ErrorCode::Freeze, &["'a'", "let go", "not consistent"]);
+            must_tell(&late, ErrorCode::Freeze, &["'a'", "thawed too early", "not consistent"]);
         }
         must_tell(&bed.connection.thaw("a").unwrap_err(), ErrorCode::NoOperation, &["'a'"]);
         // The thread that watched has ended.
@@ -255,7 +255,7 @@ fn what_cannot_be_frozen() {
     bed.virsh(&["domfsfreeze", "a"]);
     let frozen = bed.connection.freeze("a", LONG).unwrap_err();
     bed.virsh(&["domfsthaw", "a"]);
-    must_tell(&frozen, ErrorCode::Busy, &["'a'", "somebody else"]);
+    must_tell(&frozen, ErrorCode::Busy, &["'a'", "not by livedisk"]);
     dumb.must_be_as_before(&[]);
     able.must_be_as_before(&[]);
 }

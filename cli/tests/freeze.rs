@@ -81,7 +81,7 @@ fn a_freeze_outlives_its_command() {
             until("the holder has ended", || !runs(&holder));
         }
         let said = bed.ends(0, &["cancel", "a"]);
-        assert!(said.contains("the freeze of domain 'a' is cancelled"), "{said}");
+        assert!(said.contains("the freeze of domain 'a' was cancelled"), "{said}");
         assert!(bed.fsfreeze_status().contains("thawed"));
         until("the holder has ended", || !runs(&holder));
         bed.ends(9, &["cancel", "a"]);

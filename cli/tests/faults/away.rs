@@ -51,13 +51,15 @@ fn livedisk(stand: &Stand, words: &[&str]) -> Result<String> {
     Err(format!("{words:?}: {said} {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Its process and QEMU are killed: libvirt does not know the domain any more.
+/// Its process, the guard, which would define the domain again, and QEMU are killed, as a host's end does: libvirt does not know
+/// the domain any more.
 pub fn all_gone(stand: &mut Stand, point: &str) -> Result<()> {
     stand.virsh(&["autostart", DOMAIN])?;
     let before = Picture::take(stand)?;
     let (mut agent, _) = held(stand, point)?;
     let log = stand.log();
     let qemu = stand.qemu()?;
+    agent.kill_guard();
     agent.signal(Signal::KILL);
     agent.wait(PATIENCE)?;
     signal(qemu, Signal::KILL);
@@ -101,7 +103,7 @@ pub fn defined_by_another(stand: &mut Stand, point: &str, succeeds: bool) -> Res
         return Err(agent.with_last_words(format!("{point}: {status}")));
     }
     check::explained(agent.said.iter().map(String::as_str))?;
-    if !said.contains("that definition stands") {
+    if !said.contains("that definition is kept") {
         return Err(agent.with_last_words("it says nothing of another definition".into()));
     }
     let now = stand.virsh(&["dumpxml", "--inactive", DOMAIN])?;

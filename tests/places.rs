@@ -388,7 +388,7 @@ fn progress_of_a_mirror_counts_data_and_not_holes() {
                 .write(true)
                 .open(path)
                 .unwrap()
-                .set_len(2 << 30)
+                .set_len(256 << 20)
                 .unwrap();
         },
         ..Bare::RAW

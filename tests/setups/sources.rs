@@ -66,9 +66,9 @@ fn a_storage_volume() {
 #[test]
 fn drives() {
     const NO_DISK: &[(Operation, Method, &str)] = &[
-        (Operation::Snapshot, Method::Clone, "no hard disk"),
-        (Operation::Migration, Method::Clone, "no hard disk"),
-        (Operation::Migration, Method::Mirror, "no hard disk"),
+        (Operation::Snapshot, Method::Clone, "not a hard disk"),
+        (Operation::Migration, Method::Clone, "not a hard disk"),
+        (Operation::Migration, Method::Mirror, "not a hard disk"),
     ];
     all(&[
         SetUp {

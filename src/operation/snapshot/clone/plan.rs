@@ -82,7 +82,7 @@ fn way(
 ) -> Result<std::result::Result<Way, Hindrance>> {
     let is_known = |layer: &Layer| layer.source.path().is_some() && layer.format.is_some();
     let why = if disk.device != Device::Disk {
-        "it is no hard disk"
+        "it is not a hard disk"
     } else if disk.readonly {
         "it is read-only"
     } else if disk.is_encrypted() {

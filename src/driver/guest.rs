@@ -222,6 +222,18 @@ impl Guest {
         }
     }
 
+    /// What is asked of an instance that runs, by `state`; `None` where there is none, or it went away between two calls, which
+    /// makes the second one fail.
+    pub(crate) fn ask_while_alive<T>(&self, state: State, ask: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+        if state == State::Off {
+            return Ok(None);
+        }
+        match ask() {
+            Err(error) if self.get_power_state()? != State::Off => Err(error),
+            asked => Ok(asked.ok()),
+        }
+    }
+
     /// Whether an instance of the domain runs, this one or a later one. A transient one that is off is gone.
     pub(crate) fn is_active(&self) -> Result<bool> {
         match self.host.connection().lookup_uuid(&self.uuid) {

@@ -7,10 +7,9 @@ use std::time::Duration;
 use super::clone::Clone as BaseClone;
 use super::engine::{Engine, Note};
 use super::plan::{Plan, Request};
-use super::seen::{Chain, Observed, SeenCopy, SeenDestination, Source};
+use super::seen::{Observed, SeenCopy, SeenDestination, Source};
 use super::step::Step;
 use crate::error::{ErrorCode, Result};
-use crate::libvirt::State;
 use crate::operation::course::procedure::{Procedure, Ties};
 use crate::operation::notice::Notice;
 use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
@@ -103,33 +102,33 @@ impl Procedure for Engine {
 
     fn observe(&mut self, last: &Observed) -> Result<Observed> {
         let finish = self.plan.auto_finish || self.ties.shared.requests().finish;
-        let mut alive = self.plan.guest.get_power_state()? != State::Off;
-        let mut chain = Ok(Chain::Foreign);
-        if alive {
-            chain = self.observe_disk(finish, last.chain);
-            if chain.is_err() {
-                // A guest that goes away between two calls makes the second one fail.
-                alive = self.plan.guest.get_power_state()? != State::Off;
+        let plan = Arc::clone(&self.plan);
+        let state = plan.guest.get_power_state()?;
+        let chain = plan
+            .guest
+            .ask_while_alive(state, || self.observe_disk(finish, last.chain))?;
+        let alive = chain.is_some();
+        let off = !alive && !plan.guest.is_active()?;
+        let chain = match chain {
+            Some(chain) => chain,
+            None => {
+                self.brake.forget();
+                self.copy.job.lost_domain();
+                self.overlay.commit.lost_domain();
+                self.destination_overlay.commit.lost_domain();
+                // What it would start from, or has been started from.
+                match plan.guest.get_config(off) {
+                    Ok(config) => self.classify(config.disk(&plan.target)),
+                    Err(error) if error.code() == ErrorCode::NoDomain => last.chain,
+                    Err(error) => return Err(error),
+                }
             }
-        }
-        let off = !alive && !self.plan.guest.is_active()?;
-        if !alive {
-            self.brake.forget();
-            self.copy.job.lost_domain();
-            self.overlay.commit.lost_domain();
-            self.destination_overlay.commit.lost_domain();
-            // What it would start from, or has been started from.
-            chain = match self.plan.guest.get_config(off) {
-                Ok(config) => Ok(self.classify(config.disk(&self.plan.target))),
-                Err(error) if error.code() == ErrorCode::NoDomain => Ok(last.chain),
-                Err(error) => Err(error),
-            };
-        }
+        };
         let may_throttle = self.brake.can_be_tightened();
         let copy = self
             .copy
             .seen(may_throttle && self.plan.method == Method::Clone, finish);
-        let (chain, way_back) = match self.look_above(chain?, alive, off)? {
+        let (chain, way_back) = match self.look_above(chain, alive, off)? {
             chain if alive => self.look_after_pivot(chain, copy)?,
             chain => (chain, Job::NotStarted),
         };

@@ -8,7 +8,6 @@ use super::engine::{Engine, Note};
 use super::seen::{Observed, SeenBackup};
 use super::step::Step;
 use crate::error::Result;
-use crate::libvirt::State;
 use crate::operation::course::procedure::{Procedure, Ties};
 use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
 use crate::operation::parts::backup::checkpoint::{Checkpoint, NewCheckpoint};
@@ -101,21 +100,14 @@ impl Procedure for Engine {
             .filter(|index| self.disks[*index].look())
             .collect();
         self.noted &= ended.is_empty();
-        let mut alive = self.plan.guest.get_power_state()? != State::Off;
+        let plan = Arc::clone(&self.plan);
+        let state = plan.guest.get_power_state()?;
         let mark = self.ties.journal.mark();
-        let mut stopped = false;
-        if alive && matches!(mark, Mark::Fixing | Mark::Fixed) {
-            match self.observe_job(&ended) {
-                Ok(seen) => stopped = seen,
-                Err(error) => {
-                    // A guest that goes away between two calls makes the second one fail.
-                    alive = self.plan.guest.get_power_state()? != State::Off;
-                    if alive {
-                        return Err(error);
-                    }
-                }
-            }
-        }
+        let stopped = plan.guest.ask_while_alive(state, || match mark {
+            Mark::Fixing | Mark::Fixed => self.observe_job(&ended),
+            _ => Ok(false),
+        })?;
+        let alive = stopped.is_some();
         if !alive {
             self.job.export = Export::None;
         }
@@ -138,7 +130,7 @@ impl Procedure for Engine {
                 export: self.job.export,
                 full: self.job.is_full(&self.ties.shared),
                 broken: self.job.broken,
-                stopped: alive && stopped,
+                stopped: stopped == Some(true),
             },
             checkpoint,
             taken: self.plan.disks.iter().map(PlannedDisk::is_taken).collect(),

@@ -9,7 +9,6 @@ use super::plan::Way;
 use super::seen::Observed;
 use super::step::Step;
 use crate::error::{ErrorCode, Result};
-use crate::libvirt::State;
 use crate::operation::course::procedure::{Procedure, Ties};
 use crate::operation::ownership::record::{Kind, Record, RecordedDisk};
 use crate::operation::parts::left::Left;
@@ -76,31 +75,29 @@ impl Procedure for Engine {
     }
 
     fn observe(&mut self, last: &Observed) -> Result<Observed> {
-        let mut alive = self.plan.guest.get_power_state()? != State::Off;
-        let mut chains = Ok(Vec::new());
-        if alive {
-            chains = self.observe_disks();
-            if chains.is_err() {
-                // A guest that goes away between two calls makes the second one fail.
-                alive = self.plan.guest.get_power_state()? != State::Off;
-            }
-        }
-        let off = !alive && !self.plan.guest.is_active()?;
-        if !alive {
-            for disk in &mut self.disks {
-                disk.overlay.commit.lost_domain();
-                disk.brake.forget();
-            }
-            // What it would start from, or has been started from.
-            chains = match self.plan.guest.get_config(off) {
-                Ok(config) => Ok(self.classify(&config)),
-                Err(error) if error.code() == ErrorCode::NoDomain => {
-                    Ok(last.disks.iter().map(|disk| disk.chain).collect())
+        let plan = Arc::clone(&self.plan);
+        let state = plan.guest.get_power_state()?;
+        let chains = plan.guest.ask_while_alive(state, || self.observe_disks())?;
+        let alive = chains.is_some();
+        let off = !alive && !plan.guest.is_active()?;
+        let chains = match chains {
+            Some(chains) => chains,
+            None => {
+                for disk in &mut self.disks {
+                    disk.overlay.commit.lost_domain();
+                    disk.brake.forget();
                 }
-                Err(error) => Err(error),
-            };
-        }
-        let chains = self.look_above(chains?, alive, off)?;
+                // What it would start from, or has been started from.
+                match plan.guest.get_config(off) {
+                    Ok(config) => self.classify(&config),
+                    Err(error) if error.code() == ErrorCode::NoDomain => {
+                        last.disks.iter().map(|disk| disk.chain).collect()
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        let chains = self.look_above(chains, alive, off)?;
         let disks = self.disks.iter().zip(&self.plan.disks).zip(chains);
         Ok(Observed {
             alive,

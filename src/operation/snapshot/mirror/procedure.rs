@@ -78,16 +78,11 @@ impl Procedure for Engine {
     }
 
     fn observe(&mut self, _last: &Observed) -> Result<Observed> {
-        let state = self.plan.guest.get_power_state()?;
+        let plan = Arc::clone(&self.plan);
+        let state = plan.guest.get_power_state()?;
         self.left.paused &= state == State::Paused;
-        let mut alive = state != State::Off;
-        if alive && let Err(error) = self.observe_mirrors() {
-            // A guest that goes away between two calls makes the second one fail.
-            alive = self.plan.guest.get_power_state()? != State::Off;
-            if alive {
-                return Err(error);
-            }
-        }
+        let asked = plan.guest.ask_while_alive(state, || self.observe_mirrors())?;
+        let alive = asked.is_some();
         if !alive {
             self.disks.iter_mut().for_each(|disk| disk.mirror.job.lost_domain());
         }

@@ -4,7 +4,7 @@
 use std::ffi::{c_char, c_int};
 use std::os::fd::AsRawFd;
 
-use super::connection::{connection, livedisk_connection, must_have_room, on_domains};
+use super::connection::{livedisk_connection, must_have_room, on_domain, on_domains};
 use super::error::livedisk_error;
 use super::output::{Room, livedisk_progress, livedisk_recovery, livedisk_report};
 use super::values::LIVEDISK_RECOVER_DRY_RUN;
@@ -22,7 +22,7 @@ pub struct livedisk_operation {
 /// Starts or resumes an operation on a domain, and hands it out.
 ///
 /// # Safety
-/// As for [`on_domain`](super::connection::on_domain); `out` is null or writable.
+/// As for [`on_domain`]; `out` is null or writable.
 pub(super) unsafe fn start(
     connection: *mut livedisk_connection,
     domain: *const c_char,
@@ -32,11 +32,9 @@ pub(super) unsafe fn start(
 ) -> i32 {
     // SAFETY: by the caller's promise.
     unsafe {
-        frame(error, || {
-            let connection = self::connection(connection)?;
+        on_domain(connection, domain, error, |connection, domain| {
             must_have_room(out)?;
-            let domain = input::string(domain, "domain")?;
-            let handle = Handle::new(start(connection, &domain)?);
+            let handle = Handle::new(start(connection, domain)?);
             out.write(Box::into_raw(Box::new(livedisk_operation { handle })));
             Ok(())
         })

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::failure;
-use super::output::Backing;
+use super::layer::Backing;
 use super::qemu_img;
 use crate::error::{Error, ErrorCode, Result};
 

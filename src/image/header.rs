@@ -44,9 +44,8 @@ pub(crate) fn name_backing(file: &File, backing: Option<&Layer>, path: &str) -> 
         return Ok(());
     }
     log::info!("the header of '{shown}' gets the backing file that the domain's definition names");
-    let backing = backing.map(|backing| (backing.name(), backing.format.as_str()));
-    let backing = backing.as_ref().map(|(name, format)| (name.as_str(), *format));
-    qemu_img::rebase_unsafe(file, backing, shown)
+    let backing = backing.map(Layer::as_backing);
+    qemu_img::rebase_unsafe(file, backing.as_ref(), shown)
 }
 
 /// Whether the header of a qcow2 image that QEMU has open leads to `backing`, or to none.

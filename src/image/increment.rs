@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use super::clone::Cloned;
 use super::convert::{CONNECTION, Exported, LOOK_AGAIN, MORE, Manner, Source, Written, compared};
-use super::output::{Backing, Output};
+use super::layer::Backing;
+use super::output::Output;
 use super::qemu_img::{self, QEMU_IO, STDIN, Target, failed, one_line};
 use super::write_out::Watch;
 use crate::error::Result;
@@ -77,9 +78,10 @@ impl Output {
 
     /// From now on its header names this image below it.
     pub(crate) fn put_on(&self, backing: &Backing) -> Result<()> {
-        let below = Some((backing.path.as_str(), backing.format.as_str()));
         let file = self.file();
-        file.map_or(Ok(()), |file| qemu_img::rebase_unsafe(file, below, &self.shown()))
+        file.map_or(Ok(()), |file| {
+            qemu_img::rebase_unsafe(file, Some(backing), &self.shown())
+        })
     }
 
     /// Whether the image, which rests on nothing, has all of these stretches, and what it has is the export's.

@@ -29,6 +29,18 @@ impl Serialize for Layer {
     }
 }
 
+/// The image that another rests on, as the header of that one names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Backing {
+    pub(crate) path: String,
+    pub(crate) format: String,
+}
+
+/// The room that a file takes; 0 of one that there is not.
+pub(crate) fn allocated(path: &str) -> u64 {
+    metadata(path).map_or(0, |file| file.blocks() * BLOCK)
+}
+
 impl Layer {
     pub(crate) fn whole(path: impl Into<String>, format: impl Into<String>) -> Self {
         Self {
@@ -62,9 +74,16 @@ impl Layer {
         }
     }
 
-    /// The room that it takes, at most; 0 of a file that there is not.
+    pub(super) fn as_backing(&self) -> Backing {
+        Backing {
+            path: self.name(),
+            format: self.format.clone(),
+        }
+    }
+
+    /// The room that it takes, at most.
     pub(crate) fn allocated(&self) -> u64 {
-        let file = metadata(&self.path).map_or(0, |file| file.blocks() * BLOCK);
+        let file = allocated(&self.path);
         self.slice
             .as_ref()
             .map_or(file, |slice| file.min(slice.end - slice.start))

@@ -31,10 +31,10 @@ pub(crate) use convert::{Exported, Manner, Source};
 pub(crate) use destination::{Destination, Place};
 pub(crate) use header::{name_backing, rests_on};
 pub(crate) use identity::Identity;
-pub(crate) use layer::Layer;
+pub(crate) use layer::{Backing, Layer, allocated};
 pub(crate) use made::Made;
 pub(crate) use nbd::Server;
-pub(crate) use output::{Backing, Form, Output};
+pub(crate) use output::{Form, Output};
 pub(crate) use owner::{give_as, succeed};
 pub(crate) use qemu_img::{
     Bitmap, are_equal, check, commit, compare_with_live, has_content, must_be_able_to_convert,
@@ -58,9 +58,8 @@ pub(crate) fn make_overlay(
     let (overlay, file) = Made::create(path)?;
     *made = Some(overlay);
     give_as(&backing.path, &file);
-    let named = (backing.name(), backing.format.as_str());
-    let named = Some((named.0.as_str(), named.1));
-    qemu_img::create_qcow2(&file, size, named, false, &path.escape_debug().to_string())
+    let backing = Some(&backing.as_backing());
+    qemu_img::create_qcow2(&file, size, backing, false, &path.escape_debug().to_string())
 }
 
 /// Makes an empty qcow2 image where nothing is, whose `owner`'s (a path) owner it is. It is in `made` also when only half made.

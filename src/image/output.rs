@@ -7,14 +7,13 @@ use std::path::Path;
 
 use once_cell::sync::OnceCell;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, fstat, openat, statat, statx};
-use serde::{Deserialize, Serialize};
 
 use super::clone::Cloned;
 use super::convert::{Manner, Source, Written};
 use super::destination::{Destination, Place};
 use super::failure::{cannot, refused};
 use super::identity::Identity;
-use super::layer::Layer;
+use super::layer::{Backing, Layer};
 use super::made::Made;
 use super::qemu_img::Target;
 use super::room::directory_of;
@@ -24,13 +23,6 @@ use crate::error::{Error, ErrorCode, Result};
 
 /// The least that QEMU gives a disk more or less of.
 const SECTOR: u64 = 512;
-
-/// The image that a shallow copy rests on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Backing {
-    pub(crate) path: String,
-    pub(crate) format: String,
-}
 
 /// An open destination.
 #[derive(Debug)]
@@ -203,8 +195,7 @@ impl Output {
             _ => return self.must_hold(size, backing).map(|()| false),
         };
         if self.format == "qcow2" {
-            let named = backing.map(|backing| (backing.path.as_str(), backing.format.as_str()));
-            qemu_img::create_qcow2(file, size, named, form.compress, &shown)?;
+            qemu_img::create_qcow2(file, size, backing, form.compress, &shown)?;
             return Ok(backing.is_none());
         }
         if place.is_device() {

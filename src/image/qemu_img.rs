@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::layer::Layer;
+use super::layer::{Backing, Layer};
 use crate::error::{Error, ErrorCode, Result};
 
 pub(super) const QEMU_IMG: &str = "qemu-img";
@@ -142,12 +142,12 @@ fn clone_of(file: &File, what: &str) -> Result<OwnedFd> {
         .map_err(|error| failed(what, &error.to_string()))
 }
 
-/// Writes an empty qcow2 image into `file`, on `backing` (absolute path, format) if there is one. What is written to it
+/// Writes an empty qcow2 image into `file`, on `backing` (with an absolute path) if there is one. What is written to it
 /// compressed will be by zstd.
 pub(super) fn create_qcow2(
     file: &File,
     size: u64,
-    backing: Option<(&str, &str)>,
+    backing: Option<&Backing>,
     compress: bool,
     shown: &str,
 ) -> Result<()> {
@@ -157,9 +157,9 @@ pub(super) fn create_qcow2(
     if compress {
         arguments.extend(["-o", "compression_type=zstd"]);
     }
-    if let Some((path, format)) = backing {
+    if let Some(backing) = backing {
         // -u: the backing file is the guest's, in use, and its size is known.
-        arguments.extend(["-u", "-F", format, "-b", path]);
+        arguments.extend(["-u", "-F", &backing.format, "-b", &backing.path]);
     }
     arguments.extend([STDIN, &size]);
     must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
@@ -314,12 +314,12 @@ pub(super) fn drop_bitmap(file: &File, name: &str, shown: &str) -> Result<()> {
     must_succeed(&what, run(&what, &arguments, Some(clone_of(file, &what)?), None)?).map(drop)
 }
 
-/// Writes the backing file's name (path, format) into a qcow2 header, or takes it out, and looks at no content.
-pub(super) fn rebase_unsafe(file: &File, backing: Option<(&str, &str)>, shown: &str) -> Result<()> {
+/// Writes the backing file's name into a qcow2 header, or takes it out, and looks at no content.
+pub(super) fn rebase_unsafe(file: &File, backing: Option<&Backing>, shown: &str) -> Result<()> {
     let what = format!("write the backing file's name into '{shown}'");
     let mut arguments = vec!["rebase", "-u", "-f", "qcow2"];
     match backing {
-        Some((path, format)) => arguments.extend(["-b", path, "-F", format]),
+        Some(backing) => arguments.extend(["-b", &backing.path, "-F", &backing.format]),
         None => arguments.extend(["-b", ""]),
     }
     arguments.push(STDIN);

@@ -6,9 +6,8 @@ use std::fs::metadata;
 use std::os::unix::fs::MetadataExt;
 
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{Room, directory_of};
+use crate::image::{Room, allocated, directory_of};
 
-const BLOCK: u64 = 512;
 const MIB: u64 = 1 << 20;
 
 /// What is to be copied to a file.
@@ -27,11 +26,6 @@ impl Load<'_> {
         let most = self.images.iter().copied().max().unwrap_or(0);
         most.saturating_sub(allocated(self.destination))
     }
-}
-
-/// 0 of a file that there is not.
-pub(in crate::operation) fn allocated(path: &str) -> u64 {
-    metadata(path).map_or(0, |file| file.blocks() * BLOCK)
 }
 
 /// Refuses with NO_SPACE what a file system cannot hold. One that cannot be asked is not judged.

@@ -3,13 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::image::{Backing, Destination, Identity, Layer, Place};
+use crate::image::{Backing, Destination, Identity, Layer, Place, allocated};
 use crate::libvirt::xml::Target;
 use crate::operation::notice::Notice;
 use crate::operation::ownership::record::RecordedDisk;
 use crate::operation::parts::image::{Like, Wanted};
 use crate::operation::plan::preflight::{libvirt_target, staging};
-use crate::operation::plan::room::{Load, allocated};
+use crate::operation::plan::room::Load;
 
 /// What becomes of a disk's changes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

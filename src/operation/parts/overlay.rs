@@ -132,7 +132,7 @@ impl Overlay {
         }
         let observed = self.commit.observe(&self.site, shown, |sample| sample.remainder() > 0);
         // Of a job that libvirt does not know the end of: whoever finds the domain off must know which image has the last writes.
-        if observed.is_err() && self.site.guest.is_on(&self.base)? {
+        if observed.is_err() && self.site.journal.is_owned() && self.site.guest.is_on(&self.base)? {
             self.site.journal.note_pivot(self.site.index)?;
         }
         if !observed? {

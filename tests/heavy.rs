@@ -4,17 +4,13 @@
 mod moving;
 mod support;
 
-use std::io::Write;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use livedisk::{CloneMethod, ErrorCode, EventLoop, Method, MigrateOptions, Operation, Phase, SnapshotOptions};
 use moving::{home, to};
 use support::bed::{Bed, Server, Turn};
 use support::image::edge;
+use support::repeated::Repeated;
 use support::{PATIENCE, await_phase, disk, must_tell, snapshot, until};
 
 fn bed() -> Turn {
@@ -96,46 +92,9 @@ fn write_blocking_converges() {
 }
 
 /// Keeps every block job of a disk slow, as slow storage would, until it is dropped.
-struct Brake {
-    shell: Child,
-    lifted: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Brake {
-    fn on(bed: &Bed, domain: &str, target: &str, bytes_per_second: u64) -> Self {
-        let mut shell = Command::new("virsh")
-            .args(["-q", "-c", &bed.uri])
-            .env("XDG_CACHE_HOME", bed.path("c"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut input = shell.stdin.take().unwrap();
-        let line = format!("blockjob {domain} {target} --bandwidth {bytes_per_second} --bytes\n");
-        let lifted = Arc::new(AtomicBool::new(false));
-        let ended = Arc::clone(&lifted);
-        let thread = thread::spawn(move || {
-            while !ended.load(Ordering::SeqCst) && input.write_all(line.as_bytes()).is_ok() {
-                thread::sleep(Duration::from_millis(10));
-            }
-        });
-        Self {
-            shell,
-            lifted,
-            thread: Some(thread),
-        }
-    }
-}
-
-impl Drop for Brake {
-    fn drop(&mut self) {
-        self.lifted.store(true, Ordering::SeqCst);
-        let _ = self.shell.kill();
-        let _ = self.shell.wait();
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
+fn brake(bed: &Bed, domain: &str, target: &str, bytes_per_second: u64) -> Repeated {
+    let command = format!("blockjob {domain} {target} --bandwidth {bytes_per_second} --bytes");
+    Repeated::start(bed, &command, Duration::from_millis(10))
 }
 
 fn limits(bed: &Bed, target: &str) -> String {
@@ -175,7 +134,7 @@ fn a_migration_throttles_its_guest_and_restores_its_limits() {
         ..to("vda", bed.path("moved"))
     };
     bed.ctl("a", &["writer", "burst", "40", "vda"]);
-    let brake = Brake::on(&bed, "a", "vda", 6 << 20);
+    let brake = brake(&bed, "a", "vda", 6 << 20);
 
     println!("the copy, then, cancelled, the commit");
     let operation = bed.connection.migrate_disk("a", &options).unwrap();

@@ -5,16 +5,14 @@
 mod support;
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread;
 use std::time::Duration;
 
 use livedisk::{Consistency, ErrorCode, EventLoop, Method, Quiesce, SnapshotDisk, SnapshotOptions};
 use support::bed::{Bare, Bed, Turn, is_root};
 use support::image::{LoopDevice, create, create_overlay, edge, info, must_equal};
+use support::repeated::Repeated;
 use support::{PATIENCE, await_copying, await_phase, disk, must_tell, scenario, snapshot};
 
 const MIB: u64 = 1 << 20;
@@ -224,18 +222,7 @@ fn a_domain_that_is_defined_again_and_again_is_refused_by_name() {
     let theirs = bed.path("theirs.xml");
     fs::write(&theirs, definition(&bed, "victim")).unwrap();
     let before = bed.watch("victim");
-    let mut defining = Command::new("virsh")
-        .args(["-q", "-c", &bed.uri])
-        .env("XDG_CACHE_HOME", bed.path("c"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut commands = defining.stdin.take().unwrap();
-    let line = format!("define {}\n", theirs.display());
-    // It ends with the process that reads it.
-    let feeding = thread::spawn(move || while commands.write_all(line.as_bytes()).is_ok() {});
+    let defining = Repeated::start(&bed, &format!("define {}", theirs.display()), Duration::ZERO);
     let options = rebase(vec![disk("vda", bed.path("out"), "qcow2")]);
     let mut failures = Vec::new();
     for _ in 0..10 {
@@ -246,9 +233,7 @@ fn a_domain_that_is_defined_again_and_again_is_refused_by_name() {
             Err(error) => failures.push(error),
         }
     }
-    defining.kill().unwrap();
-    defining.wait().unwrap();
-    feeding.join().unwrap();
+    drop(defining);
     assert!(!failures.is_empty());
     for error in &failures {
         must_tell(error, ErrorCode::Busy, &["'victim'", "another program"]);

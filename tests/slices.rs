@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use livedisk::{CloneMethod, ErrorCode, EventLoop, Method, MigrateOptions, Quiesce, SnapshotOptions};
+use livedisk::{CloneMethod, Error, ErrorCode, EventLoop, Method, MigrateOptions, Operation, Quiesce, SnapshotOptions};
 use support::bed::{Bed, Turn, fill, run};
 use support::image::must_equal;
 use support::odd::{NAME, Odd, odd};
@@ -171,9 +171,9 @@ fn taken(sliced: &Sliced<'_>, options: &SnapshotOptions) {
     before.must_be_as_before(&["out"]);
 }
 
-fn snapshot_refused(bed: &Bed, options: &SnapshotOptions, parts: &[&str]) {
+fn refused(bed: &Bed, start: impl FnOnce() -> Result<Operation, Error>, parts: &[&str]) {
     let before = bed.watch(NAME);
-    let error = bed.connection.start_live_snapshot(NAME, options).err().unwrap();
+    let error = start().err().unwrap();
     println!("{error}");
     must_tell(
         &error,
@@ -183,16 +183,12 @@ fn snapshot_refused(bed: &Bed, options: &SnapshotOptions, parts: &[&str]) {
     before.must_be_as_before(&[]);
 }
 
+fn snapshot_refused(bed: &Bed, options: &SnapshotOptions, parts: &[&str]) {
+    refused(bed, || bed.connection.start_live_snapshot(NAME, options), parts);
+}
+
 fn migration_refused(bed: &Bed, options: &MigrateOptions, parts: &[&str]) {
-    let before = bed.watch(NAME);
-    let error = bed.connection.migrate_disk(NAME, options).err().unwrap();
-    println!("{error}");
-    must_tell(
-        &error,
-        ErrorCode::Unsupported,
-        &[&["'vda'", NAME, "<slices>"], parts].concat(),
-    );
-    before.must_be_as_before(&[]);
+    refused(bed, || bed.connection.migrate_disk(NAME, options), parts);
 }
 
 /// What takes the image for its whole file.

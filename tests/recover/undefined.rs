@@ -18,6 +18,11 @@ const REBASE: Work<'static> = Work {
 };
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(2);
 
+fn guest(bed: &Bed) -> Guest {
+    let host = Host::open(Some(&bed.uri), EventLoop::None).unwrap();
+    host.get_guest("a").unwrap()
+}
+
 fn is_defined(guest: &Guest) -> bool {
     guest.has_persistent_configuration().unwrap()
 }
@@ -53,10 +58,7 @@ fn stopped_while_undefined(bed: &Bed, guest: &Guest) -> Agent {
 fn the_guard_defines_it_again() {
     let bed = bed();
     let before = bed.watch("a");
-    let guest = Host::open(Some(&bed.uri), EventLoop::None)
-        .unwrap()
-        .get_guest("a")
-        .unwrap();
+    let guest = guest(&bed);
     let agent = stopped_while_undefined(&bed, &guest);
     agent.kill();
     let killed = Instant::now();
@@ -71,10 +73,7 @@ fn the_guard_defines_it_again() {
 fn without_a_guard_recover_does() {
     let bed = bed();
     let before = bed.watch("a");
-    let guest = Host::open(Some(&bed.uri), EventLoop::None)
-        .unwrap()
-        .get_guest("a")
-        .unwrap();
+    let guest = guest(&bed);
     let agent = stopped_while_undefined(&bed, &guest);
     let guards = guards_of(agent.0.id());
     assert_eq!(guards.len(), 1);

@@ -241,14 +241,17 @@ impl Bed {
         self.virsh_once(arguments)
     }
 
-    fn virsh_once(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = Command::new("virsh")
+    pub fn virsh_command(&self) -> Command {
+        let mut virsh = Command::new("virsh");
+        virsh
             .args(["-q", "-c", &self.uri])
-            .args(arguments)
-            .env("XDG_CACHE_HOME", self.dir.join("c"))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+            .env("XDG_CACHE_HOME", self.dir.join("c"));
+        virsh
+    }
+
+    fn virsh_once(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut virsh = self.virsh_command();
+        let output = virsh.args(arguments).stdin(Stdio::null()).output().unwrap();
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() {
             Ok(text(&output.stdout))

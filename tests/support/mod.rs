@@ -10,6 +10,7 @@ pub mod monitor;
 pub mod odd;
 pub mod ordinary;
 pub mod remote;
+pub mod repeated;
 pub mod scenario;
 pub mod sealed;
 pub mod watch;

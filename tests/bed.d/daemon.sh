@@ -38,6 +38,24 @@ unix_sock_group = "$group"
 unix_sock_rw_perms = "0770"
 TEXT
     host_files "$state" "$conf"
+    capabilities_known
+}
+
+# What libvirt found out about QEMU, which takes it two seconds, is kept from bed to bed. libvirt itself sees whether it
+# still holds: for these programs, this kernel and this processor.
+capabilities_known() {
+    local kept=$cache/capabilities-$EUID
+    capabilities=$state/cache/qemu/capabilities
+    [[ $EUID == 0 ]] || capabilities=$state/cache/libvirt/qemu/capabilities
+    [[ ! -d $kept ]] || { mkdir -p "$capabilities" && cp "$kept"/*.xml "$capabilities/"; }
+}
+
+capabilities_keep() {
+    local kept=$cache/capabilities-$EUID file
+    mkdir -p "$kept"
+    for file in "$capabilities"/*.xml; do
+        cmp -s "$file" "$kept/${file##*/}" || { cp "$file" "$kept/.$token" && mv "$kept/.$token" "$kept/${file##*/}"; }
+    done
 }
 
 daemon_start() {

@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,8 @@ struct Disk {
     longest_us: AtomicU64,
     /// CLOCK_MONOTONIC at which the write that is under way began, 0: none. Shows a freeze from inside.
     writing_since_ns: AtomicU64,
+    /// For who waits until it is told something else: an emulated processor that looks now and then costs the host's tests.
+    told: (Mutex<()>, Condvar),
 }
 
 impl Disk {
@@ -58,6 +60,7 @@ impl Disk {
             last: 0.into(),
             longest_us: 0.into(),
             writing_since_ns: 0.into(),
+            told: Default::default(),
         }))
     }
 
@@ -74,10 +77,7 @@ impl Disk {
         let mut sequence = Summary::of(&earlier).last;
         drop(earlier);
         loop {
-            if !self.running.load(Relaxed) {
-                sleep(Duration::from_millis(5));
-                continue;
-            }
+            self.wait_while(|disk| !disk.running.load(Relaxed));
             sequence += 1;
             let started_ns = now_ns(ClockId::Monotonic);
             self.writing_since_ns.store(started_ns, Relaxed);
@@ -111,11 +111,8 @@ impl Disk {
         let mut file: Option<(File, u64)> = None;
         let mut chunk = vec![0; BURST_CHUNK];
         loop {
+            self.wait_while(|disk| disk.burst_mib.load(Relaxed) == 0);
             let rate = self.burst_mib.load(Relaxed) << 20;
-            if rate == 0 {
-                sleep(Duration::from_millis(50));
-                continue;
-            }
             if file.is_none() {
                 file = Some(burst_file(&self.directory)?);
             }
@@ -132,6 +129,17 @@ impl Disk {
             file.sync_data()?;
             sleep(Duration::from_millis(100).saturating_sub(round.elapsed()));
         }
+    }
+
+    fn wait_while(&self, condition: impl Fn(&Self) -> bool) {
+        let guard = self.told.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.told.1.wait_while(guard, |()| condition(self)));
+    }
+
+    fn change(&self, change: impl Fn(&Self)) {
+        let _guard = self.told.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(self);
+        self.told.1.notify_all();
     }
 
     fn stats(&self) -> String {
@@ -234,7 +242,7 @@ impl Control {
             .iter()
             .filter(|disk| wanted.is_empty() || wanted == [disk.name.as_str()])
         {
-            change(disk);
+            disk.change(&change);
             matched = true;
         }
         matched.then_some(()).ok_or_else(|| "no such disk".into())
@@ -261,7 +269,7 @@ impl Control {
             let count = port.read(&mut buffer)?;
             if count == 0 {
                 pending.clear();
-                sleep(Duration::from_millis(20));
+                sleep(Duration::from_millis(50));
                 continue;
             }
             pending.extend_from_slice(&buffer[..count]);

@@ -151,7 +151,7 @@ impl Connection {
     /// # Errors
     /// [`ErrorCode::NoCheckpoint`](crate::ErrorCode::NoCheckpoint) where there is none of that name,
     /// [`ErrorCode::Busy`](crate::ErrorCode::Busy) while an operation or a job holds the domain,
-    /// [`ErrorCode::DomainState`](crate::ErrorCode::DomainState) where the domain is off and its images are another host's.
+    /// [`ErrorCode::DomainState`](crate::ErrorCode::DomainState) where the domain is off and its images are on another host.
     pub fn delete_checkpoint(&self, domain: &str, name: &str) -> Result<()> {
         let _quiet = Quiet::new();
         operation::delete_checkpoint(&self.host.get_guest(domain)?, name)

@@ -86,7 +86,7 @@ impl Guest {
             Err(error)
                 if quiesce == Quiesce::Prefer && matches!(error.code(), ErrorCode::Agent | ErrorCode::Freeze) =>
             {
-                log::warn!("{error}; going on without, so what is taken is crash-consistent");
+                log::warn!("{error}; continuing without a freeze, so what is taken is crash-consistent");
                 Ok(0)
             }
             frozen => frozen,

@@ -77,7 +77,7 @@ func (c *Connection) Checkpoints(ctx context.Context, domain string) ([]Checkpoi
 // If the context ends first, its error is returned and the deletion continues. It fails with the context's error,
 // [os.ErrClosed], [ErrInvalidArgument] (correct the call), [ErrNoCheckpoint] (there is none of that name), [ErrBusy]
 // (an operation, backup, migration or save is in the way: wait for it or end it), [ErrDomainState] (the domain is off
-// and its images are another host's: start it), [ErrIO] (an image of a domain that is off cannot be changed),
+// and its images are on another host: start it), [ErrIO] (an image of a domain that is off cannot be changed),
 // [ErrNoDomain], [ErrNoConnection], [ErrLibvirt], [ErrInternal].
 func (c *Connection) DeleteCheckpoint(ctx context.Context, domain, name string) error {
 	if err := ctx.Err(); err != nil {

@@ -126,7 +126,7 @@ pub unsafe extern "C" fn livedisk_close(connection: *mut livedisk_connection) {
 
 pub(super) fn must_have_room<T>(out: *mut *mut T) -> Result<()> {
     if out.is_null() {
-        return Err(invalid("out is NULL; pass where the handle is to go"));
+        return Err(invalid("out is NULL; pass where to put the handle"));
     }
     Ok(())
 }

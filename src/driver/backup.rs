@@ -30,7 +30,7 @@ impl Guest {
 
     /// Each disk of the backup under way; `None` where none runs.
     pub(crate) fn get_backup(&self) -> Result<Option<Vec<RunningBackup>>> {
-        let what = self.what("cannot ask for the backup of");
+        let what = self.what("cannot query the backup of");
         let text = self.call(&what, Domain::backup_xml)?;
         text.map(|text| backup_disks(&text))
             .transpose()
@@ -46,7 +46,7 @@ impl Guest {
 
     /// How the last backup ended, as long as libvirt knows.
     pub(crate) fn get_last_backup(&self) -> Result<Option<BackupEnd>> {
-        self.call(&self.what("cannot ask for the last backup of"), Domain::last_backup)
+        self.call(&self.what("cannot query the last backup of"), Domain::last_backup)
     }
 
     /// Whether QEMU runs a job of the backup that libvirt shows.

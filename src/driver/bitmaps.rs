@@ -22,7 +22,7 @@ pub(super) struct Bitmaps {
     pub(super) paths: Vec<String>,
 }
 
-const INCONSISTENT: &str = "is inconsistent, as after a QEMU that was killed";
+const INCONSISTENT: &str = "is inconsistent, as it is after QEMU was killed";
 const STANDS_STILL: &str = "does not record";
 const NOT_KEPT: &str = "would be lost with QEMU";
 
@@ -47,7 +47,7 @@ impl Guest {
         if !self.host().is_local() {
             return Err(Error::new(
                 crate::ErrorCode::DomainState,
-                "the domain is off and its images are another host's",
+                "the domain is off and its images are on another host",
             ));
         }
         let (paths, layers) = image::bitmaps_of_chain(path)?.into_iter().unzip();
@@ -120,7 +120,7 @@ impl Bitmaps {
         let top = self.layers.first().and_then(|layer| layer.get(name));
         if top.is_none() {
             return Some(match holders.next() {
-                Some(_) => "the image that it writes to has no such bitmap, the one below it has".into(),
+                Some(_) => "the image that the guest writes to has no such bitmap, but the one below it has".into(),
                 None => "its bitmap is missing".to_owned(),
             });
         }

@@ -167,10 +167,9 @@ impl BlockDevice<'_> {
     /// # Errors
     /// What libvirt says.
     pub fn get_job_info(&self) -> Result<Option<BlockJobInfo>> {
-        self.guest
-            .call(&self.what("cannot ask for the block job of"), |domain| {
-                domain.block_job_info(self.target)
-            })
+        self.guest.call(&self.what("cannot query the block job of"), |domain| {
+            domain.block_job_info(self.target)
+        })
     }
 
     /// Bytes per second, 0 for no limit.
@@ -260,7 +259,7 @@ impl BlockDevice<'_> {
                 return Err(Error::new(
                     ErrorCode::NoOperation,
                     format!(
-                        "{}, and nothing says how the last one ended; look at the disk itself (virsh domblklist)",
+                        "{}, and how the last one ended is not known; look at the disk itself (virsh domblklist)",
                         self.what("there is no block job on")
                     ),
                 ));
@@ -276,7 +275,7 @@ impl BlockDevice<'_> {
         Err(Error::new(
             ErrorCode::JobFailed,
             format!(
-                "{} has vanished before it was complete; the disk is as it was; see QEMU's log for the reason",
+                "{} vanished before it was complete; the disk is as it was; see QEMU's log for the reason",
                 self.what("the block job of")
             ),
         ))
@@ -331,7 +330,10 @@ impl BlockDevice<'_> {
                 let path = path.escape_debug();
                 Error::new(
                     ErrorCode::InvalidArgument,
-                    format!("{}; name one that is", self.what(&format!("'{path}' is no image of"))),
+                    format!(
+                        "{}; name one that is",
+                        self.what(&format!("'{path}' is not an image of"))
+                    ),
                 )
             })
     }
@@ -341,9 +343,10 @@ impl BlockDevice<'_> {
         Error::new(
             ErrorCode::JobFailed,
             format!(
-                "{}: libvirtd died as it ended, and does not know that it did; the guest is well and nothing is lost, but \
-                 libvirt will not touch the disk before the domain was off; then recover (livedisk recover)",
-                self.what("libvirt shows a block job that there is not on")
+                "{}: libvirtd died as the job ended and did not record the end; the guest is well and nothing is lost, but \
+                 libvirt will not touch the disk until the domain has been shut off; shut it off, then recover (livedisk \
+                 recover)",
+                self.what("libvirt shows a block job that no longer exists on")
             ),
         )
     }

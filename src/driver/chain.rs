@@ -96,11 +96,11 @@ impl Guest {
             match open.find(path) {
                 Found::Same | Found::Unknown => None,
                 Found::Other => Some(Hindrance::unsupported(format!(
-                    "'{shown}' is another file than the one that QEMU has open under that name"
+                    "'{shown}' is not the file that QEMU has open under that name"
                 ))),
                 Found::Failed(error) => Some(Hindrance {
                     code: ErrorCode::of_io(error.kind()),
-                    why: format!("'{shown}' cannot be opened by its name any more ({error})"),
+                    why: format!("'{shown}' can no longer be opened by its name ({error})"),
                 }),
             }
         })
@@ -169,13 +169,13 @@ impl Guest {
         let (why, advice) = match disk.filter {
             Some(filter) => (
                 format!(
-                    "it has {}, and libvirt's filter is not what the device has any more",
+                    "it has {}, and the device no longer uses libvirt's filter",
                     filter.shown()
                 ),
                 "use BACKUP, or shut the domain off and start it again",
             ),
             None => (
-                "the image that libvirt names is not what the device has".to_owned(),
+                "the device does not use the image that libvirt names".to_owned(),
                 "compare 'virsh dumpxml' with QEMU's query-block, and recover (livedisk recover) where livedisk moved it",
             ),
         };
@@ -213,7 +213,7 @@ fn why_not_understood(disk: &Disk) -> Option<Hindrance> {
     let Some(what) = &disk.not_understood else {
         return why_not_opened(disk);
     };
-    let why = format!("{what}, which would be lost where livedisk names the image itself");
+    let why = format!("{what}, which would be lost when livedisk names the image itself");
     Some(Hindrance::unsupported(why))
 }
 
@@ -224,7 +224,7 @@ fn why_not_opened(disk: &Disk) -> Option<Hindrance> {
     let layer = disk.chain[1..].iter().find(is_nested)?;
     let path = layer.source.path().unwrap_or_default().escape_debug();
     Some(Hindrance::unsupported(format!(
-        "its backing layer '{path}' is a slice (<slices>) in another format than raw, which qemu-img cannot open below an image"
+        "its backing layer '{path}' is a slice (<slices>) in a format other than raw, which qemu-img cannot open below an image"
     )))
 }
 

@@ -43,7 +43,7 @@ impl Checkpoint {
     /// Why not all of its disks can be copied from it on, if so.
     pub fn why_not(&self) -> Option<String> {
         if self.disks.is_empty() {
-            return Some("the domain has none of its disks any more".into());
+            return Some("the domain no longer has any of its disks".into());
         }
         let mut reasons = self.disks.iter();
         reasons.find_map(|disk| Some(format!("disk '{}': {}", disk.target, disk.why_not.as_ref()?)))

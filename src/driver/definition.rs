@@ -16,7 +16,7 @@ impl Host {
     pub(crate) fn identity(&self) -> Result<String> {
         let _quiet = Quiet::new();
         let asked = self.connection().capabilities();
-        let text = asked.map_err(|error| self.failed(&error, "cannot ask for the host's capabilities"))?;
+        let text = asked.map_err(|error| self.failed(&error, "cannot query the host's capabilities"))?;
         let uuid = host_uuid(&text).map_err(|error| unreadable("the host's capabilities", error))?;
         let place = self.uri().split_once("://").map_or("", |(_, place)| place);
         // What follows is the root of the embedded driver, and of the others how its socket is reached.
@@ -66,7 +66,7 @@ impl Guest {
     }
 
     pub(crate) fn is_autostarted(&self) -> Result<bool> {
-        self.call(&self.what("cannot ask for the autostart of"), Domain::autostart)
+        self.call(&self.what("cannot query the autostart of"), Domain::autostart)
     }
 
     /// A checkpoint or snapshot that libvirt would forget if the guest ended while it is not defined, in words.

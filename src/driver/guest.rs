@@ -330,7 +330,7 @@ impl Guest {
 
     /// The domain's own job: backup, migration, save.
     pub(crate) fn get_job_stats(&self) -> Result<JobStats> {
-        self.call(&self.what("cannot ask for the job of"), Domain::job_stats)
+        self.call(&self.what("cannot query the job of"), Domain::job_stats)
     }
 
     /// Whether the live definition has a metadata element of this namespace.

@@ -96,7 +96,7 @@ impl Host {
             return Ok(version);
         }
         let asked = self.connection().version();
-        let version = asked.map_err(|error| self.failed(&error, "cannot ask for libvirt's version"))?;
+        let version = asked.map_err(|error| self.failed(&error, "cannot query libvirt's version"))?;
         *known() = Some(version);
         Ok(version)
     }
@@ -115,7 +115,7 @@ impl Host {
         let text = self
             .connection()
             .domain_capabilities(machine)
-            .map_err(|error| self.failed(&error, "cannot ask for the domain capabilities"))?;
+            .map_err(|error| self.failed(&error, "cannot query the domain capabilities"))?;
         supports(&text, "backup").map_err(|error| {
             Error::new(
                 ErrorCode::Internal,

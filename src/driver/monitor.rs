@@ -15,7 +15,7 @@ impl Guest {
         serde_json::from_str(&text).map_err(|error| {
             Error::new(
                 ErrorCode::Internal,
-                format!("QEMU's answer on domain '{}' is not JSON: {error}", self.name()),
+                format!("QEMU's answer for domain '{}' is not JSON: {error}", self.name()),
             )
         })
     }

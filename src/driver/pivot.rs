@@ -87,7 +87,7 @@ impl Guest {
             return Err(Error::new(
                 ErrorCode::Internal,
                 format!(
-                    "QEMU of domain '{}' has not both images of the copy open any more",
+                    "QEMU of domain '{}' no longer has both images of the copy open",
                     self.name()
                 ),
             ));

@@ -14,7 +14,7 @@ pub(super) fn program() -> Result<PathBuf, String> {
     let own = own_file().ok_or("the path of this library cannot be found in /proc/self/maps; set LIVEDISK_GUARD")?;
     candidates(&own).find(|path| path.is_file()).ok_or_else(|| {
         format!(
-            "no {NAME} goes with '{}'; install it as PREFIX/libexec/{NAME}, or set LIVEDISK_GUARD",
+            "there is no {NAME} for '{}'; install it as PREFIX/libexec/{NAME}, or set LIVEDISK_GUARD",
             own.display()
         )
     })

@@ -30,7 +30,7 @@ const GIVE_BACK_FOR: Duration = Duration::from_secs(600);
 /// How long an agent takes at most that is about to end.
 const ENDING: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
-const USAGE: &str = "livedisk-guard: lets a guest go that a dead process left frozen; livedisk starts it";
+const USAGE: &str = "livedisk-guard: thaws a guest that a dead process left frozen; livedisk starts it";
 
 /// Gives back the definition that this operation has taken away from libvirt.
 type GiveBack = fn(&Arc<Host>, &str) -> Result<()>;

@@ -39,7 +39,7 @@ pub(crate) fn find_backing(path: &str) -> Result<Backing> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return refused(
                 ErrorCode::Destination,
-                "it does not exist; name the image of the backup before",
+                "it does not exist; name the image of the earlier backup",
             );
         }
         Err(error) => return Err(failure::cannot(path, "read", error)),
@@ -59,8 +59,8 @@ pub(crate) fn find_backing(path: &str) -> Result<Backing> {
         (true, true) => {
             return refused(
                 ErrorCode::Destination,
-                "it counts as raw, as a block device and a name that ends in .raw do, and begins as a qcow2 image does; copy it \
-                 to a file with another name if it is one",
+                "it counts as raw, because it is a block device or its name ends in .raw, but it begins like a qcow2 image; if \
+                 it is one, copy it to a file with another name",
             );
         }
         (false, false) => {

@@ -59,8 +59,8 @@ pub(crate) fn must_have_bitmaps_of(source: &Layer, clone: &File, shown: &str) ->
         Some(lost) => Err(Error::new(
             ErrorCode::Verify,
             format!(
-                "the clone '{shown}' has not the bitmap of checkpoint '{}' as '{}' has it; clone the file as it is, or delete \
-                 the checkpoint first",
+                "the clone '{shown}' lacks the bitmap of checkpoint '{}', or its bitmap differs from that of '{}'; clone the \
+                 file as it is, or delete the checkpoint first",
                 lost.name,
                 source.path.escape_debug()
             ),

@@ -57,14 +57,16 @@ impl Destination {
             return Err(invalid("it is empty; name a file, a block device or an nbd:// URI"));
         }
         if !text.starts_with('/') {
-            return Err(invalid("it is not an absolute path, and no nbd:// or nbd+unix:// URI"));
+            return Err(invalid(
+                "it is neither an absolute path nor an nbd:// or nbd+unix:// URI",
+            ));
         }
         // XML cannot carry them; a newline can be carried as a character reference.
         if text
             .chars()
             .any(|character| character.is_control() && character != '\n')
         {
-            return Err(invalid("it has a control character; name a path without"));
+            return Err(invalid("it has a control character; name a path without one"));
         }
         if text.ends_with('/') {
             return Err(invalid("it ends in a slash; name a file in the directory"));
@@ -121,7 +123,7 @@ impl Destination {
             FileType::BlockDevice => Ok(Place::Device),
             FileType::Directory => Err(refused("it is a directory; name a file in it")),
             FileType::Symlink => Err(refused(
-                "it is a symbolic link, and not to a block device; name the file itself",
+                "it is a symbolic link to something other than a block device; name the file itself",
             )),
             FileType::Fifo => Err(refused("it is a FIFO; name a file")),
             _ => Err(refused("it is neither a file nor a block device; name one")),

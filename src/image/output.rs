@@ -421,7 +421,7 @@ impl Output {
         }
         Err(Error::new(
             ErrorCode::Verify,
-            format!("the image '{shown}' is of {found} bytes, the disk of {size}"),
+            format!("the image '{shown}' has {found} bytes, and the disk {size}"),
         ))
     }
 

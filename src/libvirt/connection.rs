@@ -123,7 +123,7 @@ fn run_event_loop() -> Result<(), Error> {
         }
     });
     if let Err(error) = spawned {
-        log::error!("no thread for libvirt's event loop: {error}");
+        log::error!("cannot start a thread for libvirt's event loop: {error}");
         return Err(Error::last_error());
     }
     let _ = RUNNING.set(());

@@ -39,7 +39,7 @@ pub(crate) fn freeze(guest: Guest, limit: Duration) -> Result<u32> {
         return Err(Error::new(
             ErrorCode::DomainState,
             format!(
-                "domain '{}' does not run, so its file systems cannot be frozen; start or resume it",
+                "domain '{}' is not running, so its file systems cannot be frozen; start or resume it",
                 guest.name()
             ),
         ));

@@ -80,7 +80,7 @@ fn mirror_to_an_nbd_export() {
         method: Method::Clone,
         ..to("vdb", bed.path("never"))
     };
-    for (options, part) in [(&clone, "MIRROR"), (&to("vdb", &uri), "no path")] {
+    for (options, part) in [(&clone, "MIRROR"), (&to("vdb", &uri), "neither disk")] {
         let error = bed.connection.migrate_disk("a", options).err().unwrap();
         println!("{error}");
         must_tell(&error, ErrorCode::Unsupported, &["'vdb'", part]);

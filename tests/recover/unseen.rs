@@ -53,21 +53,21 @@ fn a_mirror_whose_end_libvirtd_did_not_live_to_see_is_settled_when_the_domain_is
         let operation = start().unwrap();
         await_copying(&operation);
         bed.end_unseen("unseen", "mirror", "job-cancel");
-        let told = [
+        let parts = [
             "'vda'",
             "'unseen'",
             "libvirtd died",
-            "the domain was off",
+            "shut it off",
             "livedisk recover",
         ];
         let error = operation.finish(Some(PATIENCE)).unwrap_err();
-        must_tell(&error, ErrorCode::JobFailed, &told);
+        must_tell(&error, ErrorCode::JobFailed, &parts);
         drop(operation);
         let recovery = bed.connection.recover(Some("unseen"), false).unwrap();
         let Settlement::Failed(error) = &recovery.operations[0].settlement else {
             panic!("{recovery:?}");
         };
-        assert!(told.iter().all(|part| error.message().contains(part)), "{error}");
+        assert!(parts.iter().all(|part| error.message().contains(part)), "{error}");
         bed.virsh(&["destroy", "unseen"]);
         assert_eq!(recover(&bed, "unseen").taken_back(), 1);
         assert_eq!(inactive(), before);

@@ -183,7 +183,7 @@ impl Worker {
         Error::new(
             ErrorCode::JobFailed,
             format!(
-                "QEMU has been asked to end the block job of domain '{}' and has not for {BACK_PATIENCE:?}; \
+                "QEMU has been asked to end the block job of domain '{}' and has not ended it in {BACK_PATIENCE:?}; \
                  its destination hangs; fix the storage, and the job will end by itself",
                 self.course.guest().name()
             ),

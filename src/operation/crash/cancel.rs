@@ -19,7 +19,7 @@ pub(crate) fn cancel(guest: &Guest, id: &str, patience: Duration) -> Result<()> 
     {
         let claim = Claim::take(guest)?;
         match find(guest, id)? {
-            None => return failed(ErrorCode::NoOperation, "is not there any more; see 'livedisk status'"),
+            None => return failed(ErrorCode::NoOperation, "no longer exists; see 'livedisk status'"),
             Some(record) if record.owner.is_dead() => {
                 return failed(
                     ErrorCode::Busy,

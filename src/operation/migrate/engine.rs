@@ -316,7 +316,7 @@ impl Engine {
         } else {
             self.source_kept = true;
             log::warn!(
-                "disk '{}' was on no file, or '{}' is not it any more; the source stays",
+                "disk '{}' was not on a file, or '{}' is no longer that file; the source is kept",
                 self.plan.target,
                 path.escape_debug()
             );

@@ -61,17 +61,17 @@ impl Failure {
             Self::Return => Error::new(
                 ErrorCode::JobFailed,
                 format!(
-                    "{what}: libvirtd died in the pivot and does not know that the guest writes to '{shown}', and QEMU's copy \
-                     back to where libvirt has it failed: {}; fix that, then recover (livedisk recover); until then every \
-                     image must stay",
+                    "{what}: libvirtd died in the pivot and does not know that the guest writes to '{shown}'; QEMU's copy back \
+                     to the image that libvirt names failed: {}; fix that, then recover (livedisk recover); keep every image \
+                     until then",
                     engine.pivot.failure().unwrap_or("without a reason")
                 ),
             ),
             Self::ForeignChain => Error::new(
                 ErrorCode::Busy,
                 format!(
-                    "{what}: its backing chain is none that the migration makes, so another program changed it; nothing more is \
-                     touched; compare 'virsh dumpxml' with QEMU's query-block (virsh qemu-monitor-command)"
+                    "{what}: its backing chain is not one that the migration makes, so another program changed it; nothing more \
+                     is touched; compare 'virsh dumpxml' with QEMU's query-block (virsh qemu-monitor-command)"
                 ),
             ),
         }

@@ -113,7 +113,7 @@ impl Plan {
         if !local && !volumes && matches!(destination, Destination::Path(_)) {
             return Err(error(
                 ErrorCode::Unsupported,
-                format!("{what}: on a remote connection a path can only be cloned to by VOLUME; else use nbd://"),
+                format!("{what}: on a remote connection only VOLUME can clone to a path; otherwise use nbd://"),
             ));
         }
         let place = if volumes {
@@ -129,7 +129,7 @@ impl Plan {
         if source.is_empty() && place == Place::Export {
             return Err(error(
                 ErrorCode::Unsupported,
-                format!("{what} has no path, and nor has its destination; move it to a file or block device first"),
+                format!("neither {what} nor its destination has a path; move it to a file or block device first"),
             ));
         }
         let source = Layer {

@@ -155,7 +155,7 @@ impl StepOf<Engine> for Step {
                 |engine, _| engine.copy.abort(),
             ),
             Step::PivotCopy => What::new(
-                |_| "pivot to it: from here on the way is forward".into(),
+                |_| "pivot to it; after this the migration cannot be undone".into(),
                 |seen| {
                     (seen.copy.job, seen.copy.settled) = (Job::Completed, false);
                     seen.chain = seen.chain_after_copy();
@@ -164,7 +164,7 @@ impl StepOf<Engine> for Step {
             ),
             Step::AwaitFinish => What::wait(
                 Turn::AwaitFinish,
-                "be READY until finish is called; until then everything can be rolled back",
+                "stay READY until finish is called; until then everything can be rolled back",
                 |seen| seen.finish = true,
             )
             .in_phase(Phase::Ready),
@@ -204,7 +204,7 @@ impl StepOf<Engine> for Step {
             ),
             // The same, of a domain that is off.
             Step::SettlePivot => What::new(
-                |_| "see on which side of the pivot the guest's last writes are (qemu-img)".into(),
+                |_| "find out on which side of the pivot the guest's last writes are (qemu-img)".into(),
                 |seen| seen.copy.settled = true,
                 |engine, _| engine.settle_pivot(),
             ),
@@ -253,7 +253,7 @@ impl StepOf<Engine> for Step {
                 |engine, _| throttle::throttle(engine, 0),
             ),
             Step::Unthrottle => What::new(
-                |_| "set the disk's own limits again".into(),
+                |_| "restore the disk's own limits".into(),
                 |seen| seen.throttled = false,
                 |engine, _| throttle::unthrottle(engine, 0),
             ),

@@ -44,7 +44,8 @@ pub(in crate::operation) fn clone_into(
         return Err(Error::new(
             ErrorCode::Unsupported,
             format!(
-                "'{shown}' cannot share blocks with its source: not one file system, or one that cannot; use AUTO or COPY"
+                "'{shown}' cannot share blocks with its source: they are on different file systems, or on one that cannot share \
+                 blocks; use AUTO or COPY"
             ),
         ));
     }

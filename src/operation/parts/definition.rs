@@ -144,8 +144,8 @@ pub(in crate::operation) fn defined_again(guest: &Guest) -> Error {
     Error::new(
         ErrorCode::Busy,
         format!(
-            "another program defines domain '{}' again whenever it is undefined for a moment, as REBASE needs it; its definition \
-             stands; let that program pause, or use MIRROR",
+            "another program defines domain '{}' again whenever it is undefined for a moment, as REBASE needs it; that \
+             program's definition is kept; pause that program, or use MIRROR",
             guest.name()
         ),
     )
@@ -169,7 +169,7 @@ pub(in crate::operation) fn give_back(host: &Arc<Host>, guest: Option<&Guest>, s
             if !guest.is_defined_as(&saved.definition)? {
                 log::warn!(
                     "another program defined domain '{name}' during the operation; that definition is kept, and the \
-                     one before is dropped"
+                     earlier one is dropped"
                 );
                 given = Given::NotNeeded;
             }

@@ -104,7 +104,7 @@ pub(in crate::operation) fn holds_last_writes(overlay: &str, base: &str, off: bo
         ErrorCode::Verify,
         format!(
             "{what}: '{shown}' holds writes of the guest that '{}' lacks, and the definition names the latter; if the \
-             domain was not started since, shut it off and run 'qemu-img commit' on the former; then remove it and \
+             domain has not been started since, shut it off and run 'qemu-img commit' on the former; then remove it and \
              recover again",
             base.escape_debug()
         ),

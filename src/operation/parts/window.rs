@@ -133,7 +133,7 @@ impl Window<'_> {
                     if self.freeze_required || late {
                         return Err(freeze_failed(&error, self.limit, late));
                     }
-                    log::warn!("{error}; going on without, the snapshot will be crash-consistent");
+                    log::warn!("{error}; continuing without a freeze, so the snapshot will be crash-consistent");
                 }
             }
         }

@@ -75,7 +75,7 @@ pub(in crate::operation) fn in_use(guest: &Guest, record: &Record) -> Error {
             ErrorCode::Busy,
             format!(
                 "the guest of domain '{name}' is left frozen, and its writes wait: run 'livedisk recover {name}' now, which \
-                 thaws it and cleans up; a {kind} of livedisk (operation {}) was left behind by {owner}, and its guard \
+                 thaws it and cleans up; a {kind} of livedisk (operation {}) was left by {owner}, and its guard \
                  ended too",
                 record.id
             ),

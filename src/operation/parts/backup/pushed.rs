@@ -47,7 +47,7 @@ impl Pushed {
         self.end = Some(match guest.get_last_backup()? {
             Some(end) if end.success => Ok(()),
             Some(end) if !end.message.is_empty() => Err(end.message),
-            Some(_) => Err("libvirt says that it failed, and not why".into()),
+            Some(_) => Err("libvirt reports that it failed, but not why".into()),
             None => Err("it vanished, and libvirt no longer knows how it ended".into()),
         });
         Ok(Export::None)

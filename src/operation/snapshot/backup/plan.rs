@@ -102,7 +102,7 @@ pub(in crate::operation) fn prepare(
             return Err(error(
                 ErrorCode::Unsupported,
                 format!(
-                    "{what} is served by an I/O thread, and QEMU aborts when the reader of such a disk's export leaves it; use \
+                    "{what} is served by an I/O thread, and QEMU aborts when the reader of such a disk's export disconnects; use \
                      MIRROR or CLONE"
                 ),
             ));

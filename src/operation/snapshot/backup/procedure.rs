@@ -87,7 +87,8 @@ impl Procedure for Engine {
             self.see_pushed();
             if record.mark != Mark::Fixed && self.ties.journal.is_owned() {
                 self.ties.journal.write(|record| {
-                    record.back = Some("livedisk 0.1 began it, and its kind of backup is not begun any more".into());
+                    record.back =
+                        Some("livedisk 0.1 began it, and later releases do not make that kind of backup".into());
                     Ok(())
                 })?;
             }

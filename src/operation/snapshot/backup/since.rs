@@ -102,8 +102,8 @@ fn must_be_new(guest: &Guest, checkpoints: &[Checkpoint], name: &str, disks: &[P
         return Err(error(
             ErrorCode::Busy,
             format!(
-                "domain '{domain}' has a checkpoint '{name}' already; name the new one otherwise, or delete that one first \
-                 (livedisk checkpoints {domain} --delete NAME)"
+                "domain '{domain}' has a checkpoint '{name}' already; give the new one another name, or delete that one \
+                 first (livedisk checkpoints {domain} --delete NAME)"
             ),
         ));
     }
@@ -113,8 +113,8 @@ fn must_be_new(guest: &Guest, checkpoints: &[Checkpoint], name: &str, disks: &[P
         Some(target) => Err(error(
             ErrorCode::Busy,
             format!(
-                "disk '{target}' of domain '{domain}' has a bitmap '{name}' that belongs to no checkpoint; name the new one \
-                 otherwise, or remove the bitmap while the domain is off (qemu-img bitmap --remove)"
+                "disk '{target}' of domain '{domain}' has a bitmap '{name}' that belongs to no checkpoint; give the new \
+                 checkpoint another name, or remove the bitmap while the domain is off (qemu-img bitmap --remove)"
             ),
         )),
     }
@@ -174,7 +174,7 @@ fn choose(
             return Err(error(
                 ErrorCode::Checkpoint,
                 format!(
-                    "checkpoint '{name}' of domain '{domain}' is of no use: disk '{target}': {why}; take a full backup without \
+                    "checkpoint '{name}' of domain '{domain}' cannot be used: disk '{target}': {why}; take a full backup without \
                      since, or ask for FULL_IF_NEEDED, which copies such a disk whole"
                 ),
             ));
@@ -220,7 +220,7 @@ fn rest(guest: &Guest, planned: &mut PlannedDisk, backing: Option<&str>, in_use:
         return refused(
             ErrorCode::Destination,
             &format!(
-                "backing '{}' is an image that the guest uses, or the destination itself; name the image of the backup before",
+                "backing '{}' is an image that the guest uses, or the destination itself; name the image of the earlier backup",
                 backing.escape_debug()
             ),
         );

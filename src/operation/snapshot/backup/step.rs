@@ -142,7 +142,7 @@ impl StepOf<Engine> for Step {
                 |engine, _| engine.job.server.remove(),
             ),
 
-            Step::AwaitFinish => What::wait(Turn::AwaitFinish, "be READY until finish is called", |seen| {
+            Step::AwaitFinish => What::wait(Turn::AwaitFinish, "stay READY until finish is called", |seen| {
                 seen.finish = true;
             })
             .in_phase(Phase::Ready),

@@ -59,7 +59,7 @@ impl Failure {
             Self::OutcomeUnknown => (
                 ErrorCode::JobFailed,
                 format!(
-                    "when the snapshot of domain '{name}' was taken was not observed, so it cannot be relied on; take another"
+                    "it is not known when the snapshot of domain '{name}' was taken, so it cannot be relied on; take another"
                 ),
             ),
         };

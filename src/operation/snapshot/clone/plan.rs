@@ -53,7 +53,7 @@ pub(crate) fn choose(
     for planned in disks {
         let way = match config.disk(&planned.target) {
             Some(disk) => way(guest, disk, planned, options)?,
-            None => Err(Hindrance::unsupported("it is not there any more")),
+            None => Err(Hindrance::unsupported("it no longer exists")),
         };
         match way {
             Ok(way) => ways.push(way),

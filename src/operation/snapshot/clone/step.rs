@@ -151,7 +151,7 @@ impl StepOf<Engine> for Step {
                 move |engine, _| throttle::throttle(engine, index),
             ),
             Step::Unthrottle(index) => What::new(
-                move |plan| format!("set the own limits of disk '{}' again", target(plan, index)),
+                move |plan| format!("restore the own limits of disk '{}'", target(plan, index)),
                 move |seen| seen.disks[index].throttled = false,
                 move |engine, _| throttle::unthrottle(engine, index),
             ),
@@ -164,7 +164,7 @@ impl StepOf<Engine> for Step {
                     }
                 }
             }),
-            Step::AwaitFinish => What::wait(Turn::AwaitFinish, "be READY until finish is called", |seen| {
+            Step::AwaitFinish => What::wait(Turn::AwaitFinish, "stay READY until finish is called", |seen| {
                 seen.finish = true;
             })
             .in_phase(Phase::Ready),

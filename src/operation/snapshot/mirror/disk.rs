@@ -21,7 +21,7 @@ use crate::operation::types::Method;
 /// A file system with less room than this is full: QEMU writes up to a MiB at once.
 const FULL: u64 = 2 << 20;
 /// In strerror(3)'s words, as QEMU says it.
-const FAILED: &str = "libvirt says that it failed, and not why";
+const FAILED: &str = "libvirt reports that it failed, but not why";
 const NO_ROOM: &str = "No space left on device";
 
 pub(super) struct Mirrored {

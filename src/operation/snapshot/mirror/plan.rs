@@ -72,7 +72,7 @@ fn must_come_back_whole(guest: &Guest) -> Result<()> {
         return Err(Error::new(
             ErrorCode::Busy,
             format!(
-                "a definition of domain '{name}' was left saved by operation {}; let recover clean it up (livedisk recover)",
+                "operation {} left a saved definition of domain '{name}'; let recover clean it up (livedisk recover)",
                 saved.record.id
             ),
         ));
@@ -86,7 +86,7 @@ fn must_come_back_whole(guest: &Guest) -> Result<()> {
         None => Ok(()),
         Some(what) => Err(unsupported(format!(
             "REBASE needs domain '{name}' undefined for a moment, and libvirt would lose {what} if the guest ended then; use \
-             MIRROR, which needs nothing of the kind"
+             MIRROR, which does not need that"
         ))),
     }
 }

@@ -66,7 +66,7 @@ impl StepOf<Engine> for Step {
             Step::Undefine => What::new(
                 |plan| {
                     format!(
-                        "undefine domain '{}', which runs on (virDomainUndefineFlags)",
+                        "undefine domain '{}', which keeps running (virDomainUndefineFlags)",
                         plan.guest.name()
                     )
                 },
@@ -129,7 +129,7 @@ impl StepOf<Engine> for Step {
                     };
                 }
             }),
-            Step::AwaitFinish => What::wait(Turn::AwaitFinish, "be READY until finish is called", |seen| {
+            Step::AwaitFinish => What::wait(Turn::AwaitFinish, "stay READY until finish is called", |seen| {
                 seen.finish = true;
             })
             .in_phase(Phase::Ready),

@@ -218,7 +218,7 @@ void bed_check_writes(int guest)
     CHECK_FATAL("expected: guest %s writes; it did not for 10 s", bed_domain(guest));
 }
 
-void bed_settle(int guest, const char *disk)
+void bed_end_operation(int guest, const char *disk)
 {
     virConnectPtr connection;
     virDomainPtr domain = look_up(&connection, guest);

@@ -47,6 +47,6 @@ void bed_check_clean(int guest);
 void bed_check_writes(int guest);
 
 /* Ends an operation's job and removes its record by libvirt's own means, under its feet. */
-void bed_settle(int guest, const char *disk);
+void bed_end_operation(int guest, const char *disk);
 
 #endif

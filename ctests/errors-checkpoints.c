@@ -7,7 +7,7 @@ static int32_t never(const struct livedisk_checkpoint *checkpoint, size_t size, 
 {
     (void)size;
     (void)data;
-    CHECK_FATAL("told of a checkpoint %s", checkpoint->name);
+    CHECK_FATAL("received a checkpoint %s", checkpoint->name);
 }
 
 int main(void)

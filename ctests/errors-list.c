@@ -7,7 +7,7 @@ static int32_t never(const struct livedisk_operation_info *info, size_t size, vo
 {
     (void)size;
     (void)data;
-    CHECK_FATAL("told of an operation on %s", info->domain);
+    CHECK_FATAL("received an operation on %s", info->domain);
 }
 
 int main(void)

@@ -75,7 +75,7 @@ static void operations(struct livedisk_connection *connection)
     /* The job is ended under the operation's feet. */
     operation = bed_start(connection, GUEST_WITH_AGENT, path, 0);
     bed_await(operation, LIVEDISK_PHASE_READY);
-    bed_settle(GUEST_WITH_AGENT, "vda");
+    bed_end_operation(GUEST_WITH_AGENT, "vda");
     CHECK(livedisk_finish(operation, -1, NULL, 0, NULL) < 0);
     bed_await(operation, LIVEDISK_PHASE_FAILED);
     livedisk_operation_free(operation);

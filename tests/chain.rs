@@ -273,7 +273,7 @@ fn another_backing_file_under_the_name_is_not_taken_for_it() {
 }
 
 #[test]
-fn a_name_that_is_gone_is_told_before_anything_is_done() {
+fn a_name_that_is_gone_is_reported_before_anything_is_done() {
     let bed = bed();
     let content = bed.path("content");
     fill(&content, SIZE);
@@ -347,7 +347,7 @@ fn a_chain_that_the_definition_ends_ends_in_the_copy() {
 }
 
 #[test]
-fn a_header_below_that_is_left_behind_cannot_be_kept() {
+fn a_header_below_that_names_an_old_layer_cannot_be_kept() {
     let bed = bed();
     on_stale_header(&bed);
     create_overlay(&bed.path("upper"), &bed.path("top"), "qcow2");

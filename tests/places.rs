@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Where people keep their images: behind links, in files of odd sizes, owned by others, on a guest that is paused.
+//! Where people keep their images: under links, in files of odd sizes, owned by others, on a guest that is paused.
 
 mod moving;
 mod support;

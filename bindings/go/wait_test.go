@@ -99,7 +99,7 @@ func TestCancelEndsWaits(t *testing.T) {
 	}
 }
 
-// A context that has ended asks for taking back all the same.
+// A context that has ended still requests the rollback.
 func TestCancelDoesNotWait(t *testing.T) {
 	connection := open(t, livedisk.RunEventLoop)
 	operation, path := start(t, connection, bed.WithoutAgent, slow)

@@ -30,14 +30,16 @@ signal ends the command at once and rolls nothing back; livedisk recover cleans 
 
 pub const JSON: &str = "\
 With --json the command prints one JSON object on standard output, and no progress. Later releases
-may add fields, and keep those listed here. Each time is given three times: in nanoseconds since 1970
-as a number, the same as a string (for readers whose numbers are exact below 2^53 only), and in
-RFC 3339, local time.
+may add fields, and keep those listed here. Each time has three forms: nanoseconds since 1970 as a
+number, the same as a string (for readers whose numbers are exact below 2^53 only), and local time
+in RFC 3339.
   snapshot
     domain, method, consistency (filesystem, crash), filesystems_frozen,
     point_in_time_ns, point_in_time_ns_string, point_in_time, freeze_ns (0: not frozen),
-    pause_ns (0: not paused), bytes_copied, elapsed_ns, full_disks (copied whole although --since was given),
-    remarks: [text] (what differs from the request, and why), disks: [{target, destination}], warnings: [name]
+    pause_ns (0: not paused), bytes_copied, elapsed_ns,
+    full_disks (copied whole although --since was given),
+    remarks: [text] (what differs from the request, and why), disks: [{target, destination}],
+    warnings: [name]
   migrate
     domain, method, moved_at_ns, moved_at_ns_string, moved_at, bytes_copied, elapsed_ns,
     old_image (null: neither a file nor a block device), old_image_removed,
@@ -46,15 +48,15 @@ RFC 3339, local time.
     unidentified_image  it could not be confirmed that QEMU has the image of this name open
     label_lost          the new image lacks the <seclabel> that the old one had
     zeroes_undetected   detect_zeroes is off until the domain's next start
-    source_kept         the old image was to be removed and was kept: it is not a file, or its name
+    source_kept         the old image was to be removed but was kept: it is not a file, or its name
                         now leads to another file
   snapshot --dry-run, migrate --dry-run
     domain, method, plan: [text], remarks: [text], disks: [{target, destination}]
   attach
     the fields of snapshot or of migrate, and always:
-    domain, target, kind (snapshot, migration), method, consistency, filesystems_frozen, point_in_time_ns,
-    point_in_time_ns_string, point_in_time, freeze_ns, pause_ns, bytes_copied, elapsed_ns, full_disks,
-    remarks, disks, warnings
+    domain, target, kind (snapshot, migration), method, consistency, filesystems_frozen,
+    point_in_time_ns, point_in_time_ns_string, point_in_time, freeze_ns, pause_ns, bytes_copied,
+    elapsed_ns, full_disks, remarks, disks, warnings
   cancel
     domain, cancelled: [id]
   recover
@@ -65,7 +67,8 @@ RFC 3339, local time.
   freeze, thaw
     domain, filesystems_frozen or filesystems_thawed
   status
-    operations: [{domain, id, kind (snapshot, migration, freeze), method, mark (begun, copying, fixing, fixed),
+    operations: [{domain, id, kind (snapshot, migration, freeze), method,
+    mark (begun, copying, fixing, fixed),
     started_ns, started_ns_string, started, owner_host, owner_process, orphaned,
     disks: [{target, destination, format, bytes_done, bytes_total}]}]
     (the bytes are null if no block job runs)

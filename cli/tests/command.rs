@@ -197,7 +197,7 @@ fn slow_snapshot(bed: &Bed, image: &str) -> Child {
     child
 }
 
-/// libvirtd hangs, so that the first signal's taking back does not end; the second one does not wait for it.
+/// libvirtd hangs, so that the rollback of the first signal does not end; the second one does not wait for it.
 fn second_interrupt_and_recover(bed: &Bed) {
     let image = bed.path("left.qcow2");
     let mut child = slow_snapshot(bed, &image);

@@ -40,7 +40,7 @@ impl<T> Handle<T> {
         }
     }
 
-    /// Not in a forked child, where the threads behind it are not.
+    /// Not in a forked child, which lacks its threads.
     fn is_of_this_process(&self) -> bool {
         self.process == process::id()
     }

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_there_is_told_apart() {
+    fn what_stands_there_is_distinguished() {
         let look = |path: &str, reuse| Destination::parse(path).unwrap().look(reuse, &[]);
         assert_eq!(look("/tmp/no such file", false).unwrap(), Place::Free);
         for (path, reuse, part) in [

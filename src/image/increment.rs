@@ -21,7 +21,7 @@ use crate::error::Result;
 
 /// What is read at once: a cluster of the image, so that one of zeroes is found to be one.
 const PIECE: u64 = 64 << 10;
-/// At a time. A guest waits behind them.
+/// At a time. What the guest writes waits for them.
 const REQUESTS: u64 = 8;
 /// qemu-io's.
 const PROMPT: &str = "qemu-io> ";

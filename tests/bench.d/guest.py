@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A guest of the test bed behind the relay: what it does with its disk, what it feels, and what an image of it holds."""
+"""A guest of the test bed, reached through the relay: what it does with its disk, what it feels, and what an image of it holds."""
 import json
 import os
 import random

@@ -33,7 +33,7 @@ fn bed() -> Turn {
 }
 
 /// Ends what a killed agent left running on the domain, and gives it its old definition back.
-fn settle(bed: &Bed, domain: &str, definition: &str) {
+fn restore(bed: &Bed, domain: &str, definition: &str) {
     // Which of these there are depends on the moment.
     let _ = bed.try_virsh(&["domjobabort", domain]);
     for target in ["vda", "vdb"] {
@@ -118,7 +118,7 @@ fn killed_while_two_guests_are_frozen() {
         assert!(silences.iter().all(|silence| *silence < LET_GO_WITHIN));
         exports.iter().for_each(Export::resume);
         for index in 0..2 {
-            settle(&bed, domains[index], &definitions[index]);
+            restore(&bed, domains[index], &definitions[index]);
             before[index].must_be_as_before(&[]);
         }
         until("the guard has ended", || agent.guards().is_empty());
@@ -178,7 +178,7 @@ fn killed_while_the_guest_is_paused() {
     let silence = longest_silence(bed.of_guest("a", "WRITER"), Instant::now());
     println!("silent for {silence:?} from then on");
     assert!(silence < LET_GO_WITHIN);
-    settle(&bed, "a", &definition);
+    restore(&bed, "a", &definition);
     before.must_be_as_before(&[]);
 }
 
@@ -208,7 +208,7 @@ fn killed_at_any_moment() {
         println!("round {round}, {method}, killed after {moment:?}: silent for {silence:?} from the kill on");
         // Without libvirtd the guard cannot reach the guest.
         assert!(silence < LET_GO_WITHIN || bed.crashes() > crashes && silence < PATIENCE);
-        settle(&bed, "b", &definition);
+        restore(&bed, "b", &definition);
         // It was made, or it was not yet, or the backup that was ended has removed it.
         let _ = fs::remove_file(&image);
         before.must_be_as_before(&[]);
@@ -232,7 +232,7 @@ fn killed_while_the_guests_agent_hangs() {
     // The freeze that was sent is carried out now.
     bed.ctl("b", &["agent", "cont"]);
     until("the guard is certain", || agent.guards().is_empty());
-    settle(&bed, "b", &definition);
+    restore(&bed, "b", &definition);
     before.must_be_as_before(&["image"]);
 }
 
@@ -289,7 +289,7 @@ fn one_guard_for_the_life_of_the_process() {
     for (number, link) in links(guard) {
         let standard = ["1", "2"].contains(&number.as_str());
         assert_eq!(link == "/dev/null", standard, "{number}: {link}");
-        // Those have no name to tell them apart by.
+        // Those have no name to distinguish them by.
         let anonymous = link.starts_with("anon_inode:");
         let shared = of_agent.iter().any(|(_, other)| *other == link);
         assert!(standard || anonymous || !shared, "{number}: {link}");

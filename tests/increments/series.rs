@@ -169,7 +169,7 @@ impl<'a> Series<'a> {
         for bitmap in bitmaps(self.bed) {
             assert!(
                 checkpoints.iter().any(|found| found.name == bitmap),
-                "{bitmap} is nobody's"
+                "{bitmap} belongs to no checkpoint"
             );
         }
     }

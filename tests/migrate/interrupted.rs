@@ -69,14 +69,14 @@ fn cancel_while_cloning_and_when_ready() {
 }
 
 #[test]
-fn cancel_behind_the_pivot_completes() {
+fn cancel_after_the_pivot_completes() {
     let bed = bed();
-    let mut behind = false;
+    let mut late = false;
     for attempt in 0..4 {
         let before = home(&bed, "a", "vda");
         let acknowledged = before.acknowledged();
         // What the guest writes meanwhile makes the commit take its time.
-        let options = calling("vda", bed.path(&format!("behind-{attempt}")), |source, destination| {
+        let options = calling("vda", bed.path(&format!("after-{attempt}")), |source, destination| {
             thread::sleep(Duration::from_secs(2));
             copy_of(source, destination)
         });
@@ -96,12 +96,12 @@ fn cancel_behind_the_pivot_completes() {
         println!("{finished:?} {cancelled:?}");
         finished.unwrap();
         let error = cancelled.unwrap_err();
-        behind |= error.code() == ErrorCode::NoOperation;
+        late |= error.code() == ErrorCode::NoOperation;
         assert_eq!(error.code(), ErrorCode::NoOperation);
         before.must_have_moved(&options, &before.chain[1..], acknowledged);
         fs::remove_file(&before.chain[0]).unwrap();
     }
-    assert!(behind);
+    assert!(late);
 }
 
 #[test]

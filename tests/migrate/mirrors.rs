@@ -102,7 +102,7 @@ fn mirror_to_an_nbd_export() {
     let operation = bed.connection.migrate_disk("a", &back).unwrap();
     assert_eq!(operation.finish(Some(PATIENCE)).unwrap().method, Method::Mirror);
     before.must_have_moved(&back, &[], acknowledged);
-    // What is no file of this machine is nobody's to delete.
+    // What is not a file of this machine is not deleted.
     fs::remove_file(file).unwrap();
 }
 

@@ -15,9 +15,9 @@ use crate::support::ordinary::is_without_backup;
 use crate::support::{PATIENCE, must_tell, until};
 use crate::{MIB, attach, bed, migration, recover, snapshot_method};
 
-/// Nobody can tell what it left from a file of somebody else's, so it stays; all else is rolled back.
+/// What it left cannot be distinguished from somebody else's file, so it stays; all else is rolled back.
 #[test]
-fn a_callers_clone_that_was_killed_is_taken_back() {
+fn a_callers_clone_that_was_killed_is_rolled_back() {
     let bed = bed();
     let out = bed.path("out");
     for what in ["called-snapshot", "called-migration"] {
@@ -47,7 +47,7 @@ fn a_callers_clone_that_was_killed_is_taken_back() {
 }
 
 #[test]
-fn a_snapshot_is_taken_up_in_each_phase() {
+fn a_snapshot_is_resumed_in_each_phase() {
     let bed = bed();
     let out = bed.path("out");
     for what in ["mirror", "backup", "quiet"] {
@@ -95,7 +95,7 @@ fn a_snapshot_is_taken_up_in_each_phase() {
 }
 
 #[test]
-fn a_snapshot_is_settled_in_each_phase() {
+fn a_snapshot_is_resolved_in_each_phase() {
     let bed = bed();
     let out = bed.path("out");
     for what in ["mirror", "backup", "quiet"] {
@@ -147,7 +147,7 @@ fn a_snapshot_is_settled_in_each_phase() {
 }
 
 #[test]
-fn a_migration_is_taken_up_in_each_phase() {
+fn a_migration_is_resumed_in_each_phase() {
     let bed = bed();
     for (index, (what, word, bandwidth, finish, delay)) in [
         ("clone", "copying", 8 * MIB, false, 0),
@@ -196,7 +196,7 @@ fn a_migration_is_taken_up_in_each_phase() {
 
 /// Whatever was killed when: the disk is where it was or where it goes, whole, and nothing else is left. With `off` the
 /// guest is killed too, and then started again, before or after the recovery.
-fn settle_migration(bed: &Bed, work: Work<'_>, word: &str, delay: u64, off: Option<bool>) {
+fn resolve_migration(bed: &Bed, work: Work<'_>, word: &str, delay: u64, off: Option<bool>) {
     println!("{work:?}, killed {delay} ms after '{word}', QEMU killed and started first: {off:?}");
     let before = home(bed, "a", work.target);
     let acknowledged = before.acknowledged();
@@ -255,7 +255,7 @@ fn destination_number() -> u128 {
 }
 
 #[test]
-fn a_migration_is_settled_in_each_phase() {
+fn a_migration_is_resolved_in_each_phase() {
     let bed = bed();
     for (what, word, bandwidth, finish, delay) in [
         ("clone", "begun", 0, false, 0),
@@ -267,7 +267,7 @@ fn a_migration_is_settled_in_each_phase() {
         ("copy", "copying", 8 * MIB, false, 0),
         ("copy", "Ready", 0, false, 0),
     ] {
-        settle_migration(
+        resolve_migration(
             &bed,
             Work {
                 domain: "a",
@@ -284,7 +284,7 @@ fn a_migration_is_settled_in_each_phase() {
 }
 
 #[test]
-fn a_migration_is_settled_when_its_guest_is_gone() {
+fn a_migration_is_resolved_when_its_guest_is_gone() {
     let bed = bed();
     for (what, word, bandwidth, finish, delay, started) in [
         ("clone", "copying", 8 * MIB, false, 0, false),
@@ -301,6 +301,6 @@ fn a_migration_is_settled_when_its_guest_is_gone() {
             bandwidth,
             finish,
         };
-        settle_migration(&bed, work, word, delay, Some(started));
+        resolve_migration(&bed, work, word, delay, Some(started));
     }
 }

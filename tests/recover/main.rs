@@ -31,8 +31,8 @@ fn bed() -> Turn {
 #[test]
 fn as_an_ordinary_user() {
     let tests = [
-        "each_phase::a_snapshot_is_settled_in_each_phase",
-        "each_phase::a_migration_is_settled_in_each_phase",
+        "each_phase::a_snapshot_is_resolved_in_each_phase",
+        "each_phase::a_migration_is_resolved_in_each_phase",
     ];
     support::ordinary::run_tests(&tests, &GUESTS);
 }

@@ -149,7 +149,7 @@ fn who_was_taken_over_leaves_it_alone() {
 }
 
 #[test]
-fn what_was_let_go_of_is_taken_up() {
+fn what_was_let_go_of_is_resumed() {
     let bed = bed();
     let before = bed.watch("a");
     let error = bed.connection.attach("a", "vdb").unwrap_err();

@@ -30,7 +30,7 @@ fn a_backup_whose_end_libvirtd_did_not_live_to_see_is_given_up() {
 
 /// libvirt shows it as running for ever, and refuses to start, end or pivot anything on the disk.
 #[test]
-fn a_mirror_whose_end_libvirtd_did_not_live_to_see_is_settled_when_the_domain_is_off() {
+fn a_mirror_whose_end_libvirtd_did_not_live_to_see_is_resolved_when_the_domain_is_off() {
     let bed = bed();
     let bare = bed.bare("unseen", &[Bare::BIG]);
     let inactive = || plain(&bed.virsh(&["dumpxml", "--inactive", "unseen"]));
@@ -53,13 +53,7 @@ fn a_mirror_whose_end_libvirtd_did_not_live_to_see_is_settled_when_the_domain_is
         let operation = start().unwrap();
         await_copying(&operation);
         bed.end_unseen("unseen", "mirror", "job-cancel");
-        let parts = [
-            "'vda'",
-            "'unseen'",
-            "libvirtd died",
-            "shut it off",
-            "livedisk recover",
-        ];
+        let parts = ["'vda'", "'unseen'", "libvirtd died", "shut it off", "livedisk recover"];
         let error = operation.finish(Some(PATIENCE)).unwrap_err();
         must_tell(&error, ErrorCode::JobFailed, &parts);
         drop(operation);

@@ -149,7 +149,7 @@ def test_timeout_is_a_timeout(start: Start) -> None:
         operation.finish()
 
 
-def test_errors_are_told_apart() -> None:
+def test_errors_are_distinguished() -> None:
     error = livedisk.PermissionError("may not", libvirt_code=38)
     assert isinstance(error, PermissionError) and isinstance(error, OSError)
     again = pickle.loads(pickle.dumps(error))

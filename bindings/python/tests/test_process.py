@@ -55,7 +55,7 @@ def recovered(connection: livedisk.Connection, path: Path) -> None:
     [
         "",
         "sys.exit(0)",
-        # Daemon threads that wait, and lines that are told, until the very end.
+        # Daemon threads that wait, and lines that are logged, until the very end.
         "for wait in operation.finish, operation.poll, lambda: list(operation):\n"
         "    threading.Thread(target=wait, daemon=True).start()\n"
         "time.sleep(0.3)",

@@ -187,7 +187,7 @@ impl Stand {
         Ok(true)
     }
 
-    /// What is left when libvirtd dies between telling QEMU to pivot and noting that it did.
+    /// What is left when libvirtd dies between asking QEMU to pivot and recording that it did.
     pub fn pivot_unseen(&self) -> Result<()> {
         let jobs = self.qmp(&json!({ "execute": "query-jobs" }))?;
         let jobs = jobs.as_array().into_iter().flatten();
@@ -204,7 +204,7 @@ impl Stand {
         self.restart_daemon()
     }
 
-    /// What is left when libvirtd dies between telling QEMU to take the snapshot and noting that it did.
+    /// What is left when libvirtd dies between asking QEMU to take the snapshot and recording that it did.
     pub fn snapshot_unseen(&self) -> Result<()> {
         let blocks = self.qmp(&json!({ "execute": "query-block" }))?;
         let blocks = blocks.as_array().ok_or("QEMU names no disk")?;

@@ -106,7 +106,7 @@ pub(in crate::operation) trait Model: Clone + Debug + Send + 'static {
     }
 
     /// Whether what was observed is cleaned up by going on: all that is left is to record it.
-    fn is_settled_forward(&self) -> bool;
+    fn is_resolved_forward(&self) -> bool;
 }
 
 /// A step of the procedure `P`.

@@ -113,7 +113,7 @@ pub(in crate::operation) trait Run: Send {
 
     fn passed_no_return(&self) -> bool;
 
-    fn is_settled_forward(&self) -> bool;
+    fn is_resolved_forward(&self) -> bool;
 
     /// Over a new connection, after the daemon came back.
     fn reconnect(&mut self) -> Result<()>;
@@ -198,8 +198,8 @@ impl<P: Procedure> Run for Course<P> {
         self.seen.passed_no_return()
     }
 
-    fn is_settled_forward(&self) -> bool {
-        self.seen.is_settled_forward()
+    fn is_resolved_forward(&self) -> bool {
+        self.seen.is_resolved_forward()
     }
 
     fn reconnect(&mut self) -> Result<()> {

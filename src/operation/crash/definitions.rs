@@ -61,11 +61,11 @@ fn domain_of(host: &Arc<Host>, saved: &Saved) -> Result<Option<Guest>> {
 pub(super) fn recover(host: &Arc<Host>, domain: Option<&str>, dry_run: bool) -> Result<Vec<Recovered>> {
     let left = left(host, domain)?.into_iter();
     Ok(left
-        .map(|(saved, guest)| settle(host, &saved, guest.as_ref(), dry_run))
+        .map(|(saved, guest)| resolve(host, &saved, guest.as_ref(), dry_run))
         .collect())
 }
 
-fn settle(host: &Arc<Host>, saved: &Saved, guest: Option<&Guest>, dry_run: bool) -> Recovered {
+fn resolve(host: &Arc<Host>, saved: &Saved, guest: Option<&Guest>, dry_run: bool) -> Recovered {
     let mut found = Recovered::of(&saved.name, &saved.record);
     if !saved.record.owner.is_dead() {
         return found;

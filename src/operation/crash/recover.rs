@@ -42,9 +42,9 @@ impl Recovery {
 
     /// How many domains had something to clean up.
     pub fn domains(&self) -> u32 {
-        let settled = self.operations.iter();
-        let settled = settled.filter(|operation| operation.settlement != Settlement::LeftAlone);
-        let names: HashSet<_> = settled.map(|operation| &operation.domain).collect();
+        let resolved = self.operations.iter();
+        let resolved = resolved.filter(|operation| operation.settlement != Settlement::LeftAlone);
+        let names: HashSet<_> = resolved.map(|operation| &operation.domain).collect();
         u32::try_from(names.len()).unwrap_or(u32::MAX)
     }
 
@@ -137,7 +137,7 @@ fn of_guest(guest: &Arc<Guest>, dry_run: bool) -> Result<Vec<Recovered>> {
     records
         .into_iter()
         .map(|record| match record {
-            Ok(record) => settle(guest, record, dry_run),
+            Ok(record) => resolve(guest, record, dry_run),
             Err(error) => Ok(unreadable(guest, error)),
         })
         .collect()
@@ -157,17 +157,17 @@ fn unreadable(guest: &Guest, error: Error) -> Recovered {
     }
 }
 
-fn settle(guest: &Arc<Guest>, record: Record, dry_run: bool) -> Result<Recovered> {
+fn resolve(guest: &Arc<Guest>, record: Record, dry_run: bool) -> Result<Recovered> {
     let mut found = Recovered::of(guest.name(), &record);
     if !record.owner.is_dead() && !record.has_lapsed() {
         return Ok(found);
     }
     if record.kind == Kind::Freeze {
-        let settled = freeze::recover(guest, &record, dry_run).map(|(plan, thawed)| {
+        let resolved = freeze::recover(guest, &record, dry_run).map(|(plan, thawed)| {
             (found.plan, found.thawed) = (plan, thawed);
             false
         });
-        found.settlement = settlement(settled);
+        found.settlement = settlement(resolved);
         return Ok(found);
     }
     let guest = &apart_if_in_use(guest)?;
@@ -181,9 +181,9 @@ fn settle(guest: &Arc<Guest>, record: Record, dry_run: bool) -> Result<Recovered
         }
     };
     let shared = Arc::new(Shared::new(journal.read().started)?);
-    let settled = resume(guest, journal, &shared).and_then(|mut course| {
+    let resolved = resume(guest, journal, &shared).and_then(|mut course| {
         course.look(Goal::Forward)?;
-        let forward = course.is_settled_forward();
+        let forward = course.is_resolved_forward();
         found.plan = course.words(if forward { Goal::Forward } else { Goal::Back });
         if dry_run {
             found.thawed = of_window && guest.get_agent_status() == AgentStatus::Frozen;
@@ -200,13 +200,13 @@ fn settle(guest: &Arc<Guest>, record: Record, dry_run: bool) -> Result<Recovered
             None => Err(Error::new(ErrorCode::Internal, "the recovery has no outcome")),
         }
     });
-    found.settlement = settlement(settled);
+    found.settlement = settlement(resolved);
     Ok(found)
 }
 
 /// Whether it was completed, or why it was not resolved.
-fn settlement(settled: Result<bool>) -> Settlement {
-    match settled {
+fn settlement(resolved: Result<bool>) -> Settlement {
+    match resolved {
         Ok(true) => Settlement::Completed,
         Ok(false) => Settlement::TakenBack,
         Err(error) => {

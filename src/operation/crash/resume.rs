@@ -69,7 +69,7 @@ mod tests {
         Arc::new(host.unwrap().get_guest("a").unwrap())
     }
 
-    /// What is next, forward, of the operation that `record` is of, and whether it is settled by going on. `owned`: it was taken
+    /// What is next, forward, of the operation that `record` is of, and whether going on resolves it. `owned`: it was taken
     /// over; else it is looked at, as a dry run does.
     fn resumed(guest: &Arc<Guest>, record: Record, owned: bool) -> (&'static str, String, bool) {
         let mark = record.mark.name();
@@ -81,10 +81,10 @@ mod tests {
         };
         let mut course = resume(guest, journal, &shared).unwrap();
         course.look(Goal::Forward).unwrap();
-        (mark, format!("{:?}", course.step()), course.is_settled_forward())
+        (mark, format!("{:?}", course.step()), course.is_resolved_forward())
     }
 
-    /// For each record that is read where the domain runs, or is off: its mark, the next step, whether it is settled.
+    /// For each record that is read where the domain runs, or is off: its mark, the next step, whether that resolves it.
     fn must_resume(name: &str, records: &str, runs: bool, expected: &[(&str, &str, bool)]) {
         let guest = guest(name, runs);
         let records: Vec<Value> = serde_json::from_str(records).unwrap();
@@ -93,7 +93,7 @@ mod tests {
         let found: Vec<_> = wanted.map(|record| resumed(&guest, record, false)).collect();
         let found: Vec<_> = found
             .iter()
-            .map(|(mark, step, settled)| (*mark, step.as_str(), *settled))
+            .map(|(mark, step, resolved)| (*mark, step.as_str(), *resolved))
             .collect();
         assert_eq!(found, expected, "{name}, runs: {runs}");
     }
@@ -168,7 +168,7 @@ mod tests {
         let expected = [("copying", false), ("fixing", false), ("fixed", true)];
         assert_eq!(
             found,
-            expected.map(|(mark, settled)| (mark, "Unthrottle(0)".into(), settled))
+            expected.map(|(mark, resolved)| (mark, "Unthrottle(0)".into(), resolved))
         );
     }
 

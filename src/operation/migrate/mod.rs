@@ -90,7 +90,7 @@ impl Model for Observed {
         matches!(self.chain, Chain::Moved | Chain::Destination)
     }
 
-    fn is_settled_forward(&self) -> bool {
+    fn is_resolved_forward(&self) -> bool {
         self.passed_no_return()
     }
 }

@@ -53,7 +53,7 @@ fn from_every_reachable_state_both_goals_terminate() {
 }
 
 #[test]
-fn back_is_as_before_until_the_pivot_and_forward_behind_it() {
+fn back_is_as_before_until_the_pivot_and_forward_after_it() {
     for (seen, _) in states() {
         let mut end = seen.clone();
         for step in plan(&seen, Goal::Back) {

@@ -13,7 +13,7 @@ use crate::operation::ownership::record::RecordedDisk;
 /// How much later one of two images must have been written to for the order to be certain: more than a mirror that has
 /// caught up lags.
 const LATER: Duration = Duration::from_secs(1);
-/// How long libvirt may take to tidy up after a job.
+/// How long libvirt may take to clean up after a job.
 const LIBVIRT: Duration = Duration::from_secs(2);
 
 /// What the guest wrote to the overlay goes into `base`, which becomes the disk again, with the element that

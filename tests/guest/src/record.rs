@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_lost_behind_the_ring_s_head() {
+    fn a_record_lost_after_the_ring_s_head() {
         // Slot 3 still holds what the round before wrote.
         let slots = (0..SLOTS).map(|slot| {
             if slot < 5 && slot != 3 {

@@ -124,7 +124,7 @@ func TestInterrupt(t *testing.T) {
 		line, err := lines.ReadString('\n')
 		seen.WriteString(line)
 		if err != nil {
-			t.Fatalf("%v behind: %s", err, seen.String())
+			t.Fatalf("%v after: %s", err, seen.String())
 		}
 	}
 	if err := command.Process.Signal(os.Interrupt); err != nil {

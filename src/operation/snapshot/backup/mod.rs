@@ -42,7 +42,7 @@ impl Model for Observed {
         if self.fixed { Phase::Copying } else { Phase::Preparing }
     }
 
-    fn is_settled_forward(&self) -> bool {
+    fn is_resolved_forward(&self) -> bool {
         self.mark == Mark::Fixed && self.reads.iter().all(|read| *read == Read::Done)
     }
 }

@@ -72,7 +72,7 @@ impl Model for Observed {
         }
     }
 
-    fn is_settled_forward(&self) -> bool {
+    fn is_resolved_forward(&self) -> bool {
         self.mark == Mark::Fixed
     }
 }

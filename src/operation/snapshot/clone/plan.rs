@@ -103,7 +103,7 @@ fn way(
     } else if options.clone == CloneMethod::Callback
         && let Some(hindrance) = why_not_whole(&disk.chain)
     {
-        // It is told of names alone.
+        // It is given names alone.
         return Ok(Err(hindrance));
     } else {
         return Ok(way_of_file(disk, planned, options).map_err(Hindrance::unsupported));

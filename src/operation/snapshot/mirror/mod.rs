@@ -44,7 +44,7 @@ impl Model for Observed {
         }
     }
 
-    fn is_settled_forward(&self) -> bool {
+    fn is_resolved_forward(&self) -> bool {
         self.mark == Mark::Fixed && self.jobs.iter().all(|job| *job == Job::Completed)
     }
 }

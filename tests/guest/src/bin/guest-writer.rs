@@ -44,7 +44,7 @@ struct Disk {
     longest_us: AtomicU64,
     /// CLOCK_MONOTONIC at which the write that is under way began, 0: none. Shows a freeze from inside.
     writing_since_ns: AtomicU64,
-    /// For who waits until it is told something else: an emulated processor that looks now and then costs the host's tests.
+    /// For who waits until something else is asked of it: an emulated processor that looks now and then costs the host's tests.
     told: (Mutex<()>, Condvar),
 }
 

@@ -133,6 +133,40 @@ fn a_data_file_is_flattened_or_refused() {
 }
 
 #[test]
+fn an_image_in_several_files_is_written_into_one_or_refused() {
+    let bed = bed();
+    let content = bed.path("content");
+    fill(&content, SIZE);
+    let (content_path, top) = (shown(&content).to_owned(), bed.path("top.vmdk"));
+    let form = ["-f", "raw", "-O", "vmdk", "-o", "subformat=monolithicFlat"];
+    run(
+        "qemu-img",
+        &[&["convert"], &form[..], &[&content_path, shown(&top)]].concat(),
+    );
+    run("chmod", &["666", shown(&bed.path("top-flat.vmdk"))]);
+    let disk = "<driver name='qemu' type='vmdk'/><source file='DIR/top.vmdk'/>";
+    let _domain = odd(&bed, disk, &["content", "top.vmdk", "top-flat.vmdk", "moved"]);
+    snapshot_refused(
+        &bed,
+        &by(Method::Clone, &bed, "qcow2"),
+        &["data file", "/top-flat.vmdk'", "MIRROR"],
+    );
+    for method in [Method::Mirror, Method::Backup, Method::Auto] {
+        taken(&bed, &by(method, &bed, "qcow2"), &content);
+    }
+    let into_one = |method| MigrateOptions {
+        format: Some("qcow2".into()),
+        ..to(&bed, method)
+    };
+    let delete = MigrateOptions {
+        delete_source: true,
+        ..into_one(Method::Mirror)
+    };
+    migration_refused(&bed, &delete, &["data file", "DELETE_SOURCE"]);
+    moved(&bed, &into_one(Method::Auto), "qcow2", &content);
+}
+
+#[test]
 fn nothing_pivots_under_copy_on_read_and_no_job_starts_at_an_old_node() {
     let bed = bed();
     let content = bed.path("content");

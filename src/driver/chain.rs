@@ -253,20 +253,21 @@ fn starts_at_device(disk: &Disk, job: Job, roots: &[String]) -> bool {
     }
 }
 
-/// The external data file of one of these images, as QEMU has them open.
+/// The external data file of one of these images, as QEMU has them open: of qcow2, or an extent of vmdk.
 fn data_file(nodes: &[Value], layers: &[Layer]) -> Option<String> {
-    let is_of_layer = |node: &Value| {
+    nodes.iter().find_map(|node| {
         let name = node["node-name"].as_str().unwrap_or_default();
-        layers
-            .iter()
-            .any(|layer| layer.index.is_some_and(|index| Nodes::is_of(name, index)))
-    };
-    let data = |node: &Value| {
-        node["image"]["format-specific"]["data"]["data-file"]
-            .as_str()
-            .map(str::to_owned)
-    };
-    nodes.iter().filter(|node| is_of_layer(node)).find_map(data)
+        let is_of = |layer: &&Layer| layer.index.is_some_and(|index| Nodes::is_of(name, index));
+        let layer = layers.iter().find(is_of)?;
+        let data = &node["image"]["format-specific"]["data"];
+        let extents = data["extents"].as_array().into_iter().flatten();
+        // The only extent of most is in the image itself.
+        let image = [node["file"].as_str(), layer.source.path()];
+        let mut others = extents
+            .filter_map(|extent| extent["filename"].as_str())
+            .filter(|extent| !image.contains(&Some(extent)));
+        data["data-file"].as_str().or_else(|| others.next()).map(str::to_owned)
+    })
 }
 
 #[cfg(test)]
@@ -346,5 +347,19 @@ mod tests {
             Some("/d")
         );
         assert_eq!(found(&nodes("libvirt-5-format", "libvirt-21-format")), None);
+    }
+
+    #[test]
+    fn an_extent_in_another_file_is_a_data_file() {
+        let found = |file: &str, extents: &[&str]| {
+            let extents: Vec<_> = extents.iter().map(|name| json!({ "filename": name })).collect();
+            let image = json!({ "format-specific": { "type": "vmdk", "data": { "extents": extents } } });
+            let node = json!({ "node-name": "libvirt-5-format", "file": file, "image": image });
+            data_file(&[node], &disk("", "").chain)
+        };
+        assert_eq!(found("/a", &["/a"]), None);
+        assert_eq!(found("json:{}", &["/a"]), None);
+        assert_eq!(found("/a", &["/a-flat"]).as_deref(), Some("/a-flat"));
+        assert_eq!(found("/a", &["/a", "/a-2"]).as_deref(), Some("/a-2"));
     }
 }

@@ -3,6 +3,7 @@
 //! cannot be done is refused by name beforehand.
 
 mod devices;
+mod formats;
 mod names;
 mod qcow2;
 mod sources;

@@ -75,9 +75,15 @@ guest_start() {
     chmod 644 "$dir/$name".{writer,console}
     # An emulated kernel takes a third longer with what the words after quiet leave out.
     local boot="console=ttyS0 quiet edd=off mitigations=off cryptomgr.notests nokaslr lsm= panic=1 agent=$agent"
+    # The metadata are what virt-install writes: an operation's record comes and goes beside what others keep there.
     cat >"$dir/$name.xml" <<XML
 <domain type='qemu'>
   <name>$name</name>
+  <metadata>
+    <libosinfo:libosinfo xmlns:libosinfo='http://libosinfo.org/xmlns/libvirt/domain/1.0'>
+      <libosinfo:os id='http://libosinfo.org/linux/2022'/>
+    </libosinfo:libosinfo>
+  </metadata>
   <memory unit='MiB'>$memory</memory>
   <vcpu>1</vcpu>
   <os>

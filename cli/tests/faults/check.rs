@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -13,6 +15,9 @@ use super::definition::unnumbered;
 use super::log::Log;
 use super::operation::CHECKPOINT;
 use super::stand::{DISKS, DOMAIN, Stand, shown};
+
+/// A guest whose agent comes back is thawed by the next attempt, which is up to a second away and may take five.
+const THAWED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The definitions with a placeholder where vda's active layer is named.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -209,9 +214,16 @@ pub fn idle(stand: &Stand) -> Result<()> {
         DOMAIN,
         r#"{"execute":"guest-fsfreeze-status"}"#,
     ];
-    let answer = stand.virsh(&question)?;
-    if !answer.contains("\"thawed\"") {
-        return Err(format!("the guest is not thawed: {}", answer.trim()));
+    let until = Instant::now() + THAWED_WITHIN;
+    loop {
+        let answer = stand.virsh(&question)?;
+        if answer.contains("\"thawed\"") {
+            break;
+        }
+        if Instant::now() >= until {
+            return Err(format!("the guest is not thawed: {}", answer.trim()));
+        }
+        thread::sleep(Duration::from_millis(100));
     }
     let job = stand.virsh(&["domjobinfo", DOMAIN])?;
     if !job.contains("None") {

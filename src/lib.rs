@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Live snapshot and live storage migration of running libvirt/QEMU guests.
+//! Live snapshots and live storage migration of running libvirt/QEMU guests.
+//!
+//! Open a [`Connection`]. [`Connection::start_live_snapshot`] and [`Connection::migrate_disk`] return an [`Operation`] as soon
+//! as it runs. Complete it with [`Operation::finish`], or roll it back with [`Operation::cancel`].
 //!
 //! ```no_run
 //! use livedisk::{Connection, EventLoop, SnapshotDisk, SnapshotOptions};
@@ -21,7 +24,8 @@
 //! # }
 //! ```
 //!
-//! The C API is this API, call by call; see `include/livedisk.h`.
+//! An operation outlives its process. [`Connection::attach`] resumes it, and [`Connection::recover`] cleans up after
+//! processes that died. The C API is this API, call by call; see `include/livedisk.h`.
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 

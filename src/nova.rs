@@ -14,13 +14,13 @@ impl Guest {
     /// when it is complete: [`Connection::start_live_snapshot`](crate::Connection::start_live_snapshot) with the method that
     /// it chooses, to its end. `format` is `qcow2`, `raw` or `None` for the disk's own.
     ///
-    /// Nova's faults in this, and what is done instead:
-    /// - It undefines the domain meanwhile, which loses a vTPM, and the domain itself if nova-compute dies. The domain stays
-    ///   defined.
-    /// - It writes everything twice, to a delta and then to the image. The image is written once.
-    /// - It freezes first and then ends the mirror, under no limit, and a job that vanished counts as complete. Here the
+    /// Nova's faults in this, and what livedisk does instead:
+    /// - Nova undefines the domain meanwhile, which loses a vTPM, and the domain itself if nova-compute dies. Here the domain
+    ///   stays defined.
+    /// - Nova writes everything twice, to a delta and then to the image. Here the image is written once.
+    /// - Nova freezes first and then ends the mirror, without a limit, and takes a job that vanished for complete. Here the
     ///   freeze is guarded and limited to 10 s, and a job that was not seen to complete is a failure.
-    /// - After a failure its files stay, and the guest may stay frozen. All is rolled back.
+    /// - After a failure Nova's files stay, and the guest may stay frozen. Here everything is rolled back.
     ///
     /// # Errors
     /// As that call and [`Operation::finish`].
@@ -45,12 +45,14 @@ impl Guest {
     /// With `resize_to` the disk then has that many bytes. A raw block device must have exactly the disk's size, because
     /// QEMU copies to no other and resizes no device. The old volume stays as it is.
     ///
-    /// Nova's faults in this, and what is done instead:
-    /// - It aborts whatever job the disk has. A job that is in the way is `BUSY`, and goes on.
-    /// - It waits without a limit for a mirror that cannot catch up with the guest. The guest's writes are slowed down for it.
-    /// - It pivots at `cur == end`, and goes on where the job has vanished. A mirror is pivoted that libvirt says is ready.
-    /// - It writes the old definition back and edits it later; a crash between leaves the domain on the old volume when it
-    ///   is started again. libvirt notes the new disk with the pivot, live and stored.
+    /// Nova's faults in this, and what livedisk does instead:
+    /// - Nova aborts any job that the disk has. Here a job that is in the way is `BUSY`, and continues.
+    /// - Nova waits without a limit for a mirror that cannot catch up with the guest. Here the guest's writes are slowed down
+    ///   for it.
+    /// - Nova pivots at `cur == end`, and continues if the job has vanished. Here a mirror is pivoted when libvirt says that it
+    ///   is ready.
+    /// - Nova writes the old definition back and edits it later; after a crash in between, the domain starts on the old volume.
+    ///   Here libvirt records the new disk with the pivot, live and stored.
     ///
     /// # Errors
     /// As that call and [`Operation::finish`]. Where the resize alone fails the message says that the disk has moved.

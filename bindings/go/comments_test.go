@@ -53,7 +53,7 @@ var words = []struct{ from, to string }{
 	{`\bLIVEDISK_(METHOD|CLONE|PHASE|ERR)_(\w+)`, "[${1}_$2]"},
 	{`\b(MIRROR|BACKUP|CLONE|REBASE|AUTO)\b`, "[METHOD_$1]"},
 	{`\b(READY|DONE)\b`, "[PHASE_$1]"},
-	{`\b(FREEZE|BUSY|UNSUPPORTED|NO_OPERATION|CANCELLED)\b`, "[ERR_$1]"},
+	{`\b(FREEZE|BUSY|UNSUPPORTED|NO_OPERATION|NO_SPACE|CANCELLED)\b`, "[ERR_$1]"},
 	{`\bREQUIRE\b`, "[QUIESCE_$0]"},
 	{`\bSNAPSHOT_(AUTO_FINISH|DRY_RUN|WRITE_BLOCKING)\b`, "$1"},
 	{`\ba null pointer\b`, "nil"},
@@ -76,7 +76,7 @@ var words = []struct{ from, to string }{
 
 var (
 	constant = regexp.MustCompile(`\[(METHOD|CLONE|PHASE|ERR|QUIESCE)(_[A-Z_]+)?\]`)
-	option   = regexp.MustCompile("\\bSHALLOW\\b|\\b(AUTO|DRY|WRITE)_[A-Z]+\\b|`[a-z]+`")
+	option   = regexp.MustCompile("\\b(SHALLOW|VERIFY|COMPRESS|FULL_IF_NEEDED)\\b|\\b(AUTO|DRY|WRITE)_[A-Z]+\\b|`[a-z]+`")
 )
 
 // inGo is a text of the header in Go's words.

@@ -29,7 +29,7 @@ const (
 	UseEvents OpenFlag = C.LIVEDISK_OPEN_USE_EVENTS
 )
 
-// Connection is a connection to libvirt. Close it when no call is to be made on it any more.
+// Connection is a connection to libvirt. Close it when you no longer use it.
 type Connection struct {
 	handle handle[*C.struct_livedisk_connection]
 }
@@ -37,8 +37,8 @@ type Connection struct {
 // Open connects to libvirt; the empty URI is libvirt's own default. It fails with [ErrNoConnection] (libvirt's reason
 // is in the message: check the URI and the daemon) or [ErrInvalidArgument] (correct the call).
 //
-// From the first Open on, libvirt's process-wide error function is livedisk's: it does what libvirt's own does, and is
-// silent for errors that livedisk handles. Set yours after the first Open.
+// The first Open installs a libvirt error function, which is process-wide. It acts as libvirt's own, except that it is
+// silent about errors that livedisk handles. If you have one, install it after the first Open.
 func Open(uri string, flags ...OpenFlag) (*Connection, error) {
 	var memory memory
 	defer memory.free()
@@ -52,8 +52,9 @@ func Open(uri string, flags ...OpenFlag) (*Connection, error) {
 }
 
 // OpenFrom connects over a virConnectPtr that the caller has, with write access; with libvirt's Go module that is what
-// RawPtr returns. One reference of it is taken, and released by [Connection.Close] and by the last operation that uses
-// it. It fails with [ErrNoConnection] (libvirt refuses the pointer) or [ErrInvalidArgument] (nil, or unknown flags).
+// RawPtr returns. livedisk takes one reference and releases it in [Connection.Close] or with the last operation that
+// uses it, whichever comes later. It fails with [ErrNoConnection] (libvirt refuses the pointer) or [ErrInvalidArgument]
+// (nil, or unknown flags).
 func OpenFrom(virConnect unsafe.Pointer, flags ...OpenFlag) (*Connection, error) {
 	return open(func(out **C.struct_livedisk_connection, failure **C.struct_livedisk_error) C.int32_t {
 		return C.livedisk_open_from(virConnect, joined(flags), out, failure)

@@ -366,7 +366,7 @@
 #define LIVEDISK_MIGRATE_VERIFY 4
 
 /**
- * Remove the source when the disk has moved: the image, and the symbolic links where the disk named it by such.
+ * Remove the source when the disk has moved: the image, and the symbolic links by which the disk named it.
  */
 #define LIVEDISK_MIGRATE_DELETE_SOURCE 8
 
@@ -833,8 +833,8 @@ extern "C" {
 
 /**
  * Starts a live snapshot of a running guest. The guest's disks are copied to standalone images of one point in time,
- * and its file systems are frozen only while that point is fixed. The call returns as soon as the operation runs. The
- * operation runs whether or not it is polled. Whatever can be checked beforehand is checked first, and a call that
+ * and its file systems are frozen only while that point is fixed. The call returns as soon as the operation runs, and
+ * the operation runs whether or not it is polled. Whatever can be checked beforehand is checked first, and a call that
  * fails has changed nothing.
  *
  * MIRROR (virDomainBlockCopy): the images have the content of the moment of livedisk_finish(). A destination that
@@ -843,17 +843,20 @@ extern "C" {
  * BACKUP (virDomainBackupBegin, pull mode): the images have the content of the start. QEMU saves what the guest
  * overwrites in a scratch file for each disk, and livedisk reads QEMU's export with qemu-img at its own pace. A
  * destination that fails or hangs never reaches the guest. If the scratch files run out of room, the operation fails
- * with NO_SPACE and the guest continues. VERIFY compares the images with the export. COMPRESS, `checkpoint` and
- * `since` work with BACKUP only. The call that fixes the point in time also creates the checkpoint, and an increment
- * holds the clusters that the bitmaps of an older checkpoint mark. If a bitmap is missing or inconsistent, the
- * checkpoint is refused before anything begins; with FULL_IF_NEEDED that disk is copied whole.
+ * with NO_SPACE and the guest continues.
+ *
+ * VERIFY compares a BACKUP's images with the export. COMPRESS, `checkpoint` and `since` work with BACKUP only. The
+ * call that fixes the point in time also creates the checkpoint, and an increment holds the clusters that the bitmaps
+ * of an older checkpoint mark. If a bitmap is missing or inconsistent, the checkpoint is refused before anything
+ * begins; with FULL_IF_NEEDED that disk is copied whole.
  *
  * CLONE: the images have the content of the start. livedisk takes one external snapshot of all disks
  * (virDomainSnapshotCreateXML, no metadata), clones the images outside QEMU while they do not change, and commits the
  * overlays (virDomainBlockCommit, active, with pivot). Meanwhile the guest writes to the overlays, which lie beside
- * its images. A destination that fails or hangs never reaches the guest. Where images share blocks with their clones,
- * the time does not depend on their size. A disk with a backing file is flattened in the same pass unless SHALLOW is
- * set.
+ * its images. A destination that fails or hangs never reaches the guest.
+ *
+ * If images share blocks with their clones, the time that CLONE takes does not depend on their size. A disk with a
+ * backing file is flattened in the same pass unless SHALLOW is set.
  *
  * AUTO takes BACKUP for COMPRESS, `checkpoint` and `since`. Otherwise it takes CLONE if the destinations can share
  * blocks with the images and nothing needs flattening or converting, else MIRROR.
@@ -863,7 +866,7 @@ extern "C" {
  *
  * A guard process, livedisk-guard, thaws or resumes the guest if this process dies or hangs while the guest is frozen.
  * The environment variable LIVEDISK_GUARD names its program; the default is in libexec beside the library. It starts
- * with the first operation that needs it and ends with this process. Where it cannot run, a warning is logged before
+ * with the first operation that needs it and ends with this process. If it cannot run, a warning is logged before
  * the freeze; with LIVEDISK_GUARD_REQUIRED=1 in the environment, the start fails instead.
  *
  * @param connection    from livedisk_open() or livedisk_open_from()

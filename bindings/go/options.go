@@ -103,7 +103,7 @@ type MigrateOptions struct {
 	// Compare base and clone before the pivot. With [MethodClone] only; [MethodMirror] is refused with
 	// [ErrUnsupported], because the guest writes to both sides of a mirror.
 	Verify bool
-	// Remove the source when the disk has moved: the image, and the symbolic links where the disk named it by such.
+	// Remove the source when the disk has moved: the image, and the symbolic links by which the disk named it.
 	DeleteSource bool
 	// As WriteBlocking of [SnapshotOptions].
 	WriteBlocking bool

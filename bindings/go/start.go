@@ -12,8 +12,8 @@ import (
 
 // StartLiveSnapshot starts a live snapshot of a running guest. The guest's disks are copied to standalone images of one
 // point in time, and its file systems are frozen only while that point is fixed. The call returns as soon as the
-// operation runs. The operation runs whether or not it is polled. Whatever can be checked beforehand is checked first,
-// and a call that fails has changed nothing.
+// operation runs, and the operation runs whether or not it is polled. Whatever can be checked beforehand is checked
+// first, and a call that fails has changed nothing.
 //
 // [MethodMirror] (virDomainBlockCopy): the images have the content of the moment of [Operation.Finish]. A destination
 // that fails or hangs never reaches the guest.
@@ -21,18 +21,22 @@ import (
 // [MethodBackup] (virDomainBackupBegin, pull mode): the images have the content of the start. QEMU saves what the guest
 // overwrites in a scratch file for each disk, and livedisk reads QEMU's export with qemu-img at its own pace. A
 // destination that fails or hangs never reaches the guest. If the scratch files run out of room, the operation fails
-// with NO_SPACE and the guest continues. VERIFY compares the images with the export. COMPRESS, Checkpoint and Since
-// work with [MethodBackup] only. The call that fixes the point in time also creates the checkpoint, and an increment
-// holds the clusters that the bitmaps of an older checkpoint mark. If a bitmap is missing or inconsistent, the
-// checkpoint is refused before anything begins; with FULL_IF_NEEDED that disk is copied whole.
+// with [ErrNoSpace] and the guest continues.
+//
+// Verify compares a [MethodBackup]'s images with the export. Compress, Checkpoint and Since work with [MethodBackup]
+// only. The call that fixes the point in time also creates the checkpoint, and an increment holds the clusters that the
+// bitmaps of an older checkpoint mark. If a bitmap is missing or inconsistent, the checkpoint is refused before
+// anything begins; with FullIfNeeded that disk is copied whole.
 //
 // [MethodClone]: the images have the content of the start. livedisk takes one external snapshot of all disks
 // (virDomainSnapshotCreateXML, no metadata), clones the images outside QEMU while they do not change, and commits the
 // overlays (virDomainBlockCommit, active, with pivot). Meanwhile the guest writes to the overlays, which lie beside its
-// images. A destination that fails or hangs never reaches the guest. Where images share blocks with their clones, the
-// time does not depend on their size. A disk with a backing file is flattened in the same pass unless Shallow is set.
+// images. A destination that fails or hangs never reaches the guest.
 //
-// [MethodAuto] takes [MethodBackup] for COMPRESS, Checkpoint and Since. Otherwise it takes [MethodClone] if the
+// If images share blocks with their clones, the time that [MethodClone] takes does not depend on their size. A disk
+// with a backing file is flattened in the same pass unless Shallow is set.
+//
+// [MethodAuto] takes [MethodBackup] for Compress, Checkpoint and Since. Otherwise it takes [MethodClone] if the
 // destinations can share blocks with the images and nothing needs flattening or converting, else [MethodMirror].
 //
 // The guest is frozen around the one call that fixes the point in time, and never around the copy (docs/threads.md
@@ -40,8 +44,8 @@ import (
 //
 // A guard process, livedisk-guard, thaws or resumes the guest if this process dies or hangs while the guest is frozen.
 // The environment variable LIVEDISK_GUARD names its program; the default is in libexec beside the library. It starts
-// with the first operation that needs it and ends with this process. Where it cannot run, a warning is logged before
-// the freeze; with LIVEDISK_GUARD_REQUIRED=1 in the environment, the start fails instead.
+// with the first operation that needs it and ends with this process. If it cannot run, a warning is logged before the
+// freeze; with LIVEDISK_GUARD_REQUIRED=1 in the environment, the start fails instead.
 //
 // The context bounds the start, not the operation. If it ends first, its error is returned, and what has been started
 // meanwhile is rolled back in the background; [Connection.Close] waits for that.

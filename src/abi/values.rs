@@ -153,7 +153,7 @@ pub const LIVEDISK_MIGRATE_DRY_RUN: u32 = 2;
 /// Compare base and clone before the pivot. With LIVEDISK_METHOD_CLONE only; MIRROR is refused with
 /// LIVEDISK_ERR_UNSUPPORTED, because the guest writes to both sides of a mirror.
 pub const LIVEDISK_MIGRATE_VERIFY: u32 = 4;
-/// Remove the source when the disk has moved: the image, and the symbolic links where the disk named it by such.
+/// Remove the source when the disk has moved: the image, and the symbolic links by which the disk named it.
 pub const LIVEDISK_MIGRATE_DELETE_SOURCE: u32 = 8;
 /// As LIVEDISK_SNAPSHOT_WRITE_BLOCKING.
 pub const LIVEDISK_MIGRATE_WRITE_BLOCKING: u32 = 16;

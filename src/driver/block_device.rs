@@ -25,13 +25,13 @@ const LAST_LOOK: Duration = Duration::from_millis(500);
 /// one that is not yours.
 ///
 /// Nova's known faults, and what is done instead:
-/// - Nova takes a job that has vanished for one that is complete. Here it is an error, unless the disk's chain shows that
-///   it did what it was to do ([`is_job_complete`](Self::is_job_complete)).
+/// - Nova takes a job that has vanished for complete. Here it is an error, unless the disk's chain shows that the job did
+///   its work ([`is_job_complete`](Self::is_job_complete)).
 /// - Nova takes 0 of 0, and `cur == end`, for complete. Here a mirror is ready when libvirt says so (`ready='yes'`).
-/// - Nova undefines the domain for a copy, and with it goes a vTPM, and for good if nova-compute dies meanwhile. Here every
-///   copy is a transient job and the domain stays defined.
-/// - Nova ends a job synchronously, which hangs as long as a destination does. Here every end is asked for, and waited for
-///   apart ([`wait_for_job`](Self::wait_for_job)), with a limit.
+/// - Nova undefines the domain for a copy. That loses a vTPM, and the domain too if nova-compute dies meanwhile. Here every
+///   copy is a transient job, and the domain stays defined.
+/// - Nova ends a job synchronously, which hangs as long as a destination does. Here the end is requested, and waited for
+///   separately ([`wait_for_job`](Self::wait_for_job)), with a limit.
 pub struct BlockDevice<'a> {
     guest: &'a Guest,
     target: &'a str,

@@ -37,10 +37,11 @@ pub(crate) enum AgentStatus {
 /// A guest of a [`Host`].
 ///
 /// Nova's known faults, and what is done instead:
-/// - Nova freezes and lets whoever asked take care of the thaw; an API or nova-compute that dies leaves the guest frozen.
-///   Here a freeze is guarded by a process of its own and has a limit.
-/// - Nova aborts whatever job it finds on a disk before its own. Here a job that is in the way is `BUSY`.
-/// - Nova writes a stored definition back from memory after a swap, also an old one. Here libvirt notes the new disk itself.
+/// - Nova freezes, and leaves the thaw to whoever asked for the freeze. If the API or nova-compute dies, the guest stays
+///   frozen. Here a process of its own guards the freeze, which has a limit.
+/// - Nova aborts any job that it finds on a disk before it starts its own. Here a job that is in the way is `BUSY`.
+/// - After a swap, Nova writes a stored definition back from memory, even an outdated one. Here libvirt records the new
+///   disk itself.
 pub struct Guest {
     host: Arc<Host>,
     domain: Mutex<Domain>,

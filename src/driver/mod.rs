@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The driver shim, in the words of OpenStack Nova's libvirt driver: [`Host`], [`Guest`], [`BlockDevice`].
+//! Hosts, guests and block devices in the words of OpenStack Nova's libvirt driver: [`Host`], [`Guest`], [`BlockDevice`].
 //!
 //! ```no_run
 //! use livedisk::driver::Host;
@@ -15,11 +15,11 @@
 //! # }
 //! ```
 //!
-//! [`Guest::live_snapshot`] and [`Guest::swap_volume`] are whole operations: guarded, recorded with the domain, and found by
-//! recover after a crash. [`BlockDevice`]'s small calls are what those are built from, and leave the order of things to
-//! the caller. Nova's known faults stand at [`Guest`] and [`BlockDevice`], with what is done instead.
+//! Use [`Guest::live_snapshot`] and [`Guest::swap_volume`] for whole operations: they are guarded, recorded with the domain,
+//! and found by recover after a crash. The calls of [`BlockDevice`] are what those are built from; the caller decides their
+//! order. [`Guest`] and [`BlockDevice`] list Nova's known faults, and what livedisk does instead.
 //!
-//! Every call blocks as long as libvirt takes to answer and may be made from any thread.
+//! Every call blocks until libvirt answers, and may be made from any thread.
 #![forbid(unsafe_code)]
 
 mod backup;

@@ -229,7 +229,7 @@ pub struct MigrateOptions {
     /// Compare base and clone before the pivot. With `Clone` only; `Mirror` is refused, because the guest writes to
     /// both sides of a mirror.
     pub verify: bool,
-    /// Remove the source when the disk has moved: the image, and the symbolic links where the disk named it by such.
+    /// Remove the source when the disk has moved: the image, and the symbolic links by which the disk named it.
     pub delete_source: bool,
     /// Let the guest's writes wait for the copy, so that it always converges.
     pub write_blocking: bool,

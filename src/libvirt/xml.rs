@@ -37,7 +37,37 @@ pub(crate) fn attribute<'a>(element: &'a Element, name: &str) -> Option<&'a str>
 }
 
 pub(crate) fn parse(text: &str) -> Result<Element, ParseError> {
-    Element::parse(text.as_bytes())
+    Element::parse(exact(text).as_bytes())
+}
+
+/// libvirt writes a newline or tab in an attribute as it is, and a parser takes it for a space there: a file of another name.
+fn exact(text: &str) -> String {
+    let mut exact = String::with_capacity(text.len());
+    let (mut in_tag, mut quote) = (false, None);
+    let mut rest = text;
+    while let Some(letter) = rest.chars().next() {
+        let verbatim = [("<!--", "-->"), ("<![CDATA[", "]]>")];
+        let found = verbatim.iter().find(|(start, _)| !in_tag && rest.starts_with(start));
+        if let Some((_, end)) = found {
+            let length = rest.find(end).map_or(rest.len(), |at| at + end.len());
+            exact.push_str(&rest[..length]);
+            rest = &rest[length..];
+            continue;
+        }
+        match (letter, quote) {
+            ('\n' | '\t' | '\r', Some(_)) => exact.push_str(&format!("&#{};", letter as u32)),
+            _ => exact.push(letter),
+        }
+        match (letter, quote) {
+            ('\'' | '"', None) if in_tag => quote = Some(letter),
+            (_, Some(open)) if letter == open => quote = None,
+            ('<', None) => in_tag = true,
+            ('>', None) => in_tag = false,
+            _ => {}
+        }
+        rest = &rest[letter.len_utf8()..];
+    }
+    exact
 }
 
 /// Whether domain capabilities say `<NAME supported='yes'/>` among their features.
@@ -57,4 +87,21 @@ pub(crate) fn to_text(element: &Element) -> Result<String, String> {
         .write_with_config(&mut bytes, config)
         .map_err(|error| error.to_string())?;
     String::from_utf8(bytes).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attribute_is_read_as_it_is_and_the_rest_too() {
+        let text = "<a>\n<!-- don't -->it's\n<b\n c='/x\ny\t' d=\"'\r>\"/><![CDATA[<e f='\n']]></a>";
+        let root = parse(text).unwrap();
+        let child = root.get_child("b").unwrap();
+        assert_eq!(attribute(child, "c"), Some("/x\ny\t"));
+        assert_eq!(attribute(child, "d"), Some("'\r>"));
+        let known = "<a>\n<!-- don't -->it's\n<b\n c='/x&#10;y&#9;' d=\"'&#13;>\"/><![CDATA[<e f='\n']]></a>";
+        assert_eq!(exact(text), known);
+        assert_eq!(exact(known), known);
+    }
 }

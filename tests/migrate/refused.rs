@@ -45,6 +45,9 @@ fn refused_destinations_and_disks() {
     fs::remove_file(existing).unwrap();
     fs::remove_file(link).unwrap();
 
+    let lost = to("vda", bed.path("new\nline"));
+    refused("a", &lost, ErrorCode::InvalidArgument, &["new\\nline", "newline"]);
+
     let free = to("vdz", bed.path("free"));
     refused("a", &free, ErrorCode::NoDisk, &["'a'", "'vdz'"]);
     refused("nobody", &free, ErrorCode::NoDomain, &["'nobody'"]);

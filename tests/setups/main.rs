@@ -102,6 +102,7 @@ fn escaped(text: &str) -> String {
         ("'", "&apos;"),
         ("\"", "&quot;"),
         ("\n", "&#10;"),
+        ("\t", "&#9;"),
     ] {
         text = text.replace(from, to);
     }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What people call their images.
 
-use super::{COMMON, RAW, SetUp, all};
+use livedisk::Method;
+
+use super::{COMMON, Operation, RAW, SetUp, all};
 
 #[test]
 fn names() {
@@ -30,6 +32,32 @@ fn names() {
             what: "like another protocol",
             image: "nbd:unix:socket",
             ..COMMON
+        },
+    ]);
+}
+
+/// libvirt hands such a name to QEMU, and loses it where it copies the definition: only a copy that libvirt itself makes is taken.
+#[test]
+fn names_that_libvirt_loses() {
+    const LOST: &[(Operation, Method, &str)] = &[
+        (Operation::Snapshot, Method::Clone, "control character"),
+        (Operation::Migration, Method::Clone, "control character"),
+        (Operation::Migration, Method::Mirror, "control character"),
+    ];
+    all(&[
+        SetUp {
+            what: "a newline",
+            image: "a\nb",
+            unnamed: true,
+            refused: LOST,
+            ..COMMON
+        },
+        SetUp {
+            what: "a newline and a tab, raw",
+            image: "a\n\tb",
+            unnamed: true,
+            refused: LOST,
+            ..RAW
         },
     ]);
 }

@@ -3,8 +3,8 @@
 
 use xmltree::Element;
 
-use super::children;
 use super::slice::slice;
+use super::{attribute, children};
 
 /// An element, its attributes, and what stands in it.
 struct Known {
@@ -105,14 +105,14 @@ const BACKING: Known = Known {
 /// <slices>`.
 pub(super) fn not_understood(disk: &Element) -> Option<String> {
     let beside = [DRIVER, SOURCE].into_iter().find_map(|known| known.look_in(disk));
-    let beside = beside.or_else(|| slices(disk));
+    let beside = beside.or_else(|| slices(disk)).or_else(|| name(disk));
     beside.or_else(|| DISK.look_at(disk)).or_else(|| below(disk))
 }
 
 fn below(image: &Element) -> Option<String> {
     let backing = image.get_child("backingStore")?;
     let beside = [FORMAT, SOURCE].into_iter().find_map(|known| known.look_in(backing));
-    let beside = beside.or_else(|| slices(backing));
+    let beside = beside.or_else(|| slices(backing)).or_else(|| name(backing));
     let here = beside.or_else(|| BACKING.look_at(backing));
     here.map(|found| format!("{found} in a backing layer"))
         .or_else(|| below(backing))
@@ -128,6 +128,15 @@ fn slices(image: &Element) -> Option<String> {
             .is_none()
             .then(|| "its <slices> are other than one of type storage".to_owned())
     })
+}
+
+/// libvirt copies a definition by way of its text, in which a newline or tab in an attribute becomes a space.
+fn name(image: &Element) -> Option<String> {
+    let source = image.get_child("source")?;
+    let path = attribute(source, "file").or_else(|| attribute(source, "dev"))?;
+    let shown = path.escape_debug();
+    let is_lost = path.chars().any(char::is_control);
+    is_lost.then(|| format!("its image '{shown}' has a newline or another control character in its name"))
 }
 
 impl Known {
@@ -167,6 +176,20 @@ mod tests {
             <target dev='vda' bus='virtio'/><iotune/><serial>x</serial><boot order='1'/><alias name='virtio-disk0'/>
             <address type='pci'/></disk>";
         assert_eq!(of(disk), None);
+    }
+
+    #[test]
+    fn a_name_that_libvirt_loses_is_shown() {
+        for (path, part) in [("/a\nb", "'/a\\nb'"), ("/a\tb", "'/a\\tb'")] {
+            let active = of(&format!("<disk><source file='{path}'/></disk>")).unwrap();
+            assert!(
+                active.contains(part) && active.contains("control character"),
+                "{active}"
+            );
+            let below = format!("<disk><backingStore><source dev='{path}'/></backingStore></disk>");
+            let below = of(&below).unwrap();
+            assert!(below.contains(part) && below.ends_with("in a backing layer"), "{below}");
+        }
     }
 
     #[test]

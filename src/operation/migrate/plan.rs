@@ -107,6 +107,7 @@ impl Plan {
         guest.must_start_at_device(disk, Job::Mirror, &what)?;
         must_have_no_snapshots(&guest, &what)?;
         let destination = Destination::parse(&options.destination)?;
+        must_be_kept_by_libvirt(disk, &destination, &what)?;
         let local = guest.host().is_local();
         let volumes = options.clone == CloneMethod::Volume || (!local && options.clone == CloneMethod::Auto);
         let volumes = volumes && options.method != Method::Mirror && matches!(destination, Destination::Path(_));
@@ -280,6 +281,32 @@ impl Request {
     /// The destination as the image of an overlay.
     pub(crate) fn destination_layer(&self) -> Layer {
         Layer::whole(self.destination_path(), self.format.as_str())
+    }
+}
+
+/// In the domain's stored definition, which libvirt copies by way of its text, a newline in a name becomes a space: a migration
+/// from such an image leaves that definition as it is, and one to such a name has it name another file.
+fn must_be_kept_by_libvirt(disk: &Disk, destination: &Destination, what: &str) -> Result<()> {
+    let is_lost = |path: &str| path.chars().any(char::is_control);
+    if is_lost(destination.as_written()) {
+        let shown = destination.shown();
+        return Err(error(
+            ErrorCode::InvalidArgument,
+            format!(
+                "destination '{shown}': it has a newline, which libvirt loses in the domain's definition; name a path without"
+            ),
+        ));
+    }
+    match disk.active().source.path() {
+        Some(path) if is_lost(path) => {
+            let why = format!(
+                "its image '{}' has a newline or another control character in its name, which libvirt loses",
+                path.escape_debug()
+            );
+            let advice = "rename the image while the domain is off";
+            Err(Hindrance::unsupported(why).refuse(what, "cannot be moved while the guest runs", advice))
+        }
+        _ => Ok(()),
     }
 }
 

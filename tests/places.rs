@@ -9,7 +9,9 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use livedisk::{Consistency, ErrorCode, EventLoop, Method, MigrateOptions, Phase, Quiesce, SnapshotOptions};
+use livedisk::{
+    CloneMethod, Consistency, ErrorCode, EventLoop, Method, MigrateOptions, Phase, Quiesce, SnapshotOptions,
+};
 use moving::{home, shown, to};
 use support::bed::{Bare, Bed, Turn, fill, is_root, run};
 use support::image::{LoopDevice, must_equal};
@@ -283,8 +285,22 @@ fn where_libvirt_gives_nothing_away_we_do() {
         must_be_given(&destination);
         must_show("raw", &destination, &bare.files[0]);
     }
+    println!("by storage volumes");
+    let now = bed.path("owned-2");
+    bed.virsh(&["pool-create-as", "owned", "dir", "--target", shown(&bed.dir)]);
+    let options = MigrateOptions {
+        method: Method::Clone,
+        clone: CloneMethod::Volume,
+        delete_source: true,
+        ..to("vda", &now)
+    };
+    let started = bed.connection.migrate_disk("owned", &options);
+    let moved = started.and_then(|operation| operation.finish(Some(PATIENCE)));
+    bed.virsh(&["pool-destroy", "owned"]);
+    println!("{:?}", moved.unwrap());
+    must_be_given(&now);
+    must_show("raw", &now, &bare.files[0]);
     println!("an image that libvirt would not hand over for the commit");
-    let now = bed.path("owned-1");
     chown(&now, Some(0), Some(0)).unwrap();
     let clone = SnapshotOptions {
         method: Method::Clone,

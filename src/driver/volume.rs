@@ -3,7 +3,8 @@
 
 use super::host::Host;
 use crate::error::{Error, ErrorCode, Result};
-use crate::libvirt::xml::{NewVolume, volume};
+use crate::image;
+use crate::libvirt::xml::{NewVolume, Permissions, volume};
 use crate::libvirt::{self, VolumeInfo, code};
 
 fn is(error: &libvirt::Error, code: i32) -> bool {
@@ -43,6 +44,15 @@ impl Host {
         }
     }
 
+    /// What a new volume gets of this one; `None` where libvirt hands both over to QEMU itself.
+    fn permissions_of(&self, path: &str) -> Result<Option<Permissions>> {
+        if self.is_local() && image::is_handed_over(path) {
+            return Ok(None);
+        }
+        let found = self.connection().volume_permissions(path);
+        found.map_err(|error| self.volume_failed(&error, "look at", path))
+    }
+
     /// Makes a qcow2 overlay on `backing` (path, format).
     pub(crate) fn create_overlay_volume(&self, path: &str, size: u64, backing: (&str, &str)) -> Result<()> {
         let volume = NewVolume {
@@ -50,6 +60,7 @@ impl Host {
             capacity: size,
             format: "qcow2",
             backing: Some(backing),
+            permissions: self.permissions_of(backing.0)?,
         };
         self.connection()
             .create_volume(path, &text_of(&volume)?)
@@ -69,6 +80,7 @@ impl Host {
             capacity: size,
             format: source.1,
             backing,
+            permissions: self.permissions_of(source.0)?,
         };
         let (connection, text) = (self.connection(), text_of(&volume)?);
         let mut cloned = Ok(());

@@ -19,11 +19,16 @@ const QCOW2: [u8; 4] = *b"QFI\xfb";
 /// Of a name in a qcow2 header.
 const LONGEST: usize = 1023;
 
+/// Whether the header of an image that rests on it can name it.
+pub(crate) fn fits_header(path: &str) -> bool {
+    path.len() <= LONGEST
+}
+
 /// What stands there: raw on a block device and where the name ends in `.raw`, else qcow2.
 pub(crate) fn find_backing(path: &str) -> Result<Backing> {
     let shown = path.escape_debug().to_string();
     let refused = |code, why: &str| Err(Error::new(code, format!("backing '{shown}': {why}")));
-    if !path.starts_with('/') || path.len() > LONGEST || path.chars().any(char::is_control) {
+    if !path.starts_with('/') || !fits_header(path) || path.chars().any(char::is_control) {
         return refused(
             ErrorCode::InvalidArgument,
             "it is not an absolute path of at most 1023 bytes without control characters",

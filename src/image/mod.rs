@@ -24,7 +24,7 @@ mod write_out;
 use std::path::{Path, PathBuf};
 
 pub(crate) use access::{is_closed_to, is_readable};
-pub(crate) use backing::find_backing;
+pub(crate) use backing::{find_backing, fits_header};
 pub(crate) use bitmaps::{bitmaps_of_chain, can_keep_bitmaps, drop_bitmaps, must_have_bitmaps_of};
 pub(crate) use clone::{Cloned, can_share_blocks, copy, reflink};
 pub(crate) use convert::{Exported, Manner, Source};
@@ -35,7 +35,7 @@ pub(crate) use layer::{Backing, Layer, allocated};
 pub(crate) use made::Made;
 pub(crate) use nbd::Server;
 pub(crate) use output::{Form, Output};
-pub(crate) use owner::{give_as, succeed};
+pub(crate) use owner::{give_as, is_handed_over, succeed};
 pub(crate) use qemu_img::{
     Bitmap, are_equal, check, commit, compare_with_live, has_content, must_be_able_to_convert,
     must_be_able_to_copy_changes, remove_bitmap,

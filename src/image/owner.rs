@@ -19,7 +19,7 @@ struct Owner {
 }
 
 /// libvirt handed the image over to QEMU, and so it will those that it opens.
-fn is_handed_over(image: &str) -> bool {
+pub(crate) fn is_handed_over(image: &str) -> bool {
     getxattr(image, REMEMBERED, &mut [0u8; 32]).is_ok()
 }
 

@@ -38,6 +38,14 @@ impl Connection {
         Ok(VolumeInfo { format, capacity })
     }
 
+    /// Whose the file of the volume is now; `None` where the daemon does not know.
+    pub(crate) fn volume_permissions(&self, path: &str) -> Result<Option<xml::Permissions>, Error> {
+        let volume = self.connect.lookup_storage_vol_by_path(path)?;
+        // Asking for this makes the daemon look at the file again.
+        volume.info()?;
+        Ok(xml::volume_permissions(&volume.xml_desc(0)?))
+    }
+
     /// virStorageVolCreateXML in the pool of `path`.
     pub(crate) fn create_volume(&self, path: &str, volume_xml: &str) -> Result<(), Error> {
         StorageVol::create_xml(&self.pool_of(path)?, volume_xml, 0).map(drop)

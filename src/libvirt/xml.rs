@@ -18,7 +18,7 @@ pub(crate) use disk::{
     Device, Disk, DomainXml, Encryption, Filter, Layer, Machine, Mirror, NbdServer, RunningBackup, Source, backup_disks,
 };
 pub(crate) use label::qemu_user;
-pub(crate) use volume::{NewVolume, volume, volume_format};
+pub(crate) use volume::{NewVolume, Permissions, volume, volume_format, volume_permissions};
 pub(crate) use write::{BackupDisk, Below, Target, backup, copy_destination, external_snapshot, overlay_destination};
 
 use xmltree::{Element, ParseError};

@@ -48,6 +48,15 @@ fn refused_destinations_and_disks() {
     let lost = to("vda", bed.path("new\nline"));
     refused("a", &lost, ErrorCode::InvalidArgument, &["new\\nline", "newline"]);
 
+    let deep = bed.path(&format!("{0}/{0}/{0}/{0}/{0}", "d".repeat(250)));
+    fs::create_dir_all(&deep).unwrap();
+    let long = MigrateOptions {
+        method: Method::Clone,
+        ..to("vda", deep.join("image"))
+    };
+    refused("a", &long, ErrorCode::Unsupported, &["'vda'", "1023 bytes", "MIRROR"]);
+    fs::remove_dir_all(bed.path(&"d".repeat(250))).unwrap();
+
     let free = to("vdz", bed.path("free"));
     refused("a", &free, ErrorCode::NoDisk, &["'a'", "'vdz'"]);
     refused("nobody", &free, ErrorCode::NoDomain, &["'nobody'"]);

@@ -15,9 +15,19 @@ pub(crate) struct NewVolume<'a> {
     pub(crate) format: &'a str,
     /// Path and format of what it rests on.
     pub(crate) backing: Option<(&'a str, &'a str)>,
+    /// The daemon's user's and private, where none are stated.
+    pub(crate) permissions: Option<Permissions>,
 }
 
-/// The `<volume>`, of mode 0600; its pool says in which directory.
+/// Whose a volume's file is, as numbers, and its mode in octal digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Permissions {
+    pub(crate) owner: String,
+    pub(crate) group: String,
+    pub(crate) mode: String,
+}
+
+/// The `<volume>`; its pool says in which directory.
 pub(crate) fn volume(volume: &NewVolume<'_>) -> Result<String, String> {
     let text = |name, value: &str| {
         let mut element = element(name, &[], vec![]);
@@ -25,9 +35,15 @@ pub(crate) fn volume(volume: &NewVolume<'_>) -> Result<String, String> {
         element
     };
     let name = Path::new(volume.path).file_name().unwrap_or_default().to_string_lossy();
+    let permissions = match &volume.permissions {
+        None => vec![text("mode", "0600")],
+        Some(Permissions { owner, group, mode }) => {
+            vec![text("mode", mode), text("owner", owner), text("group", group)]
+        }
+    };
     let mut target = vec![
         element("format", &[("type", volume.format)], vec![]),
-        element("permissions", &[], vec![text("mode", "0600")]),
+        element("permissions", &[], permissions),
     ];
     if volume.format == "qcow2" {
         // libvirt's default is QEMU's oldest.
@@ -54,6 +70,18 @@ pub(crate) fn volume_format(text: &str) -> Option<String> {
     attribute(format, "type").map(str::to_owned)
 }
 
+/// Of a volume that there is.
+pub(crate) fn volume_permissions(text: &str) -> Option<Permissions> {
+    let root = parse(text).ok()?;
+    let permissions = root.get_child("target")?.get_child("permissions")?;
+    let text = |name| Some(permissions.get_child(name)?.get_text()?.into_owned());
+    Some(Permissions {
+        owner: text("owner")?,
+        group: text("group")?,
+        mode: text("mode")?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,12 +93,35 @@ mod tests {
             capacity: 7,
             format: "qcow2",
             backing: Some(("/a & b", "raw")),
+            permissions: None,
         };
         let text = volume(&new).unwrap();
+        assert!(text.contains("<permissions><mode>0600</mode></permissions>"), "{text}");
         let root = parse(&text).unwrap();
         assert_eq!(root.get_child("name").unwrap().get_text().unwrap(), "it's <&>\"");
         let backing = root.get_child("backingStore").unwrap();
         assert_eq!(backing.get_child("path").unwrap().get_text().unwrap(), "/a & b");
         assert_eq!(volume_format(&text).unwrap(), "qcow2");
+    }
+    #[test]
+    fn a_volume_gets_the_permissions_of_another() {
+        let permissions = Permissions {
+            owner: "107".into(),
+            group: "108".into(),
+            mode: "0640".into(),
+        };
+        let new = NewVolume {
+            path: "/pool/a",
+            capacity: 7,
+            format: "raw",
+            backing: None,
+            permissions: Some(permissions.clone()),
+        };
+        let text = volume(&new).unwrap();
+        assert_eq!(volume_permissions(&text), Some(permissions));
+        assert_eq!(
+            volume_permissions("<volume><target><permissions/></target></volume>"),
+            None
+        );
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::driver::{Guest, Hindrance, Job, by_name, why_not_whole};
 use crate::error::{Error, ErrorCode, Result};
-use crate::image::{Destination, Identity, Layer, Place};
+use crate::image::{self, Destination, Identity, Layer, Place};
 use crate::libvirt::State;
 use crate::libvirt::xml::{Device, Disk, DomainXml, Encryption, Source};
 use crate::operation::notice::Notice;
@@ -396,6 +396,14 @@ fn choose_method(
         Some("the disk is not a file")
     } else if disk.active().format.as_deref() != Some(format) {
         Some("the format is to change")
+    } else if !image::fits_header(options.destination.as_str())
+        || disk
+            .active()
+            .source
+            .path()
+            .is_some_and(|path| !image::fits_header(path))
+    {
+        Some("a name is longer than the 1023 bytes that an overlay's header holds")
     } else if disk
         .chain
         .iter()

@@ -93,6 +93,13 @@ fn way(
         "it is not a file"
     } else if !disk.chain.iter().all(is_known) {
         "its backing chain has an image without path or stated format"
+    } else if disk
+        .active()
+        .source
+        .path()
+        .is_some_and(|path| !image::fits_header(path))
+    {
+        "its image's name is longer than the 1023 bytes that an overlay's header holds"
     } else if options.clone == CloneMethod::Volume {
         "cloning by storage volumes is not supported yet"
     } else if let Some(hindrance) = why_not_pivoted(disk) {

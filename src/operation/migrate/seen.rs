@@ -123,6 +123,8 @@ impl Observed {
     pub(super) fn chain_after_commit(&self) -> Chain {
         match self.chain {
             Chain::Moved => Chain::Destination,
+            // What it was committed into is not known.
+            Chain::Foreign => Chain::Foreign,
             _ => Chain::Source,
         }
     }

@@ -96,7 +96,7 @@ impl Guest {
             match open.find(path) {
                 Found::Same | Found::Unknown => None,
                 Found::Other => Some(Hindrance::unsupported(format!(
-                    "'{shown}' is not the file that QEMU has open under that name"
+                    "'{shown}' is another file than the one that QEMU has open under that name"
                 ))),
                 Found::Failed(error) => Some(Hindrance {
                     code: ErrorCode::of_io(error.kind()),

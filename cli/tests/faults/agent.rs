@@ -140,5 +140,7 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // One that was not certain yet would try for an hour to reach the bed, which goes.
+        self.kill_guard();
     }
 }

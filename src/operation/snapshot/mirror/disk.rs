@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! One disk of a snapshot by mirrors: its image, and the mirror onto it.
 
+use std::cell::Cell;
+
 use crate::driver::code_of_reason;
 use crate::error::{Error, ErrorCode, Result};
 use crate::image::{self, Cloned, Destination, Output, Room, directory_of};
@@ -30,6 +32,8 @@ pub(super) struct Mirrored {
     pub(super) mirror: Mirror,
     /// How much of the disk is data.
     data: u64,
+    /// The most room that its image was seen to take: a file system gives back a block now and then that it had set aside.
+    room: Cell<u64>,
 }
 
 /// What verifying it is to look at besides place and size.
@@ -54,6 +58,7 @@ impl Mirrored {
             image: DestinationImage::new(plan.disks[site.index].wanted(id, false)),
             mirror: Mirror::new(site, plan.bandwidth, plan.write_blocking),
             data: plan.disks[site.index].data(),
+            room: Cell::new(0),
             site: site.clone(),
         }
     }
@@ -108,7 +113,10 @@ impl Mirrored {
     /// Copied and to be copied, in data.
     pub(super) fn bytes(&self) -> (u64, u64) {
         let job = &self.mirror.job;
-        let allocated = self.image.output.as_ref().and_then(Output::allocated);
+        let allocated = self.image.output.as_ref().and_then(Output::allocated).map(|now| {
+            self.room.set(now.max(self.room.get()));
+            self.room.get()
+        });
         data_of((job.done, job.total), self.data, allocated)
     }
 

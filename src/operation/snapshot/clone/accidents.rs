@@ -64,10 +64,12 @@ impl Modelled<Step> for Observed {
             for moved in disk.commit.moves(false) {
                 worlds.push(self.but(|world| world.disks[index].commit = moved));
             }
-            if disk.commit == Job::Ending && disk.chain == Chain::Overlay {
+            if disk.commit == Job::Ending {
                 worlds.push(self.but(|world| {
                     (world.disks[index].commit, world.disks[index].chain) = (Job::Completed, Chain::Source)
                 }));
+                // The pivot is made, and the guest may die before the job is seen to have ended.
+                worlds.push(self.but(|world| world.disks[index].chain = Chain::Source));
             }
             // libvirt was just noting it.
             if disk.chain == Chain::Unnamed {
